@@ -1,1 +1,31 @@
-//! Skeleton.
+//! What each airlockfs process may do, as data, and the code that applies it.
+//!
+//! [`supervisor_profile`] and [`worker_profile`] turn what the command line switched on ([`Features`]) into a
+//! [`Profile`]: system calls with pinned arguments, Landlock rights, capabilities, namespaces, limits, each with its
+//! reason. The same data is printed (`airlockfsd policy`), compared (`airlockfsd audit`) and applied:
+//! [`spawn::spawn_worker`] starts the worker in its namespaces, [`confine::confine_worker`] and
+//! [`confine::confine_supervisor`] give up the rest, for ever. There is one profile for debug and release builds.
+
+mod capabilities;
+pub mod confine;
+mod error;
+mod idmap;
+mod landlock;
+mod limits;
+mod namespaces;
+mod profile;
+mod report;
+mod rule;
+mod seccomp;
+pub mod spawn;
+mod supervisor;
+mod sys;
+mod worker;
+
+pub use error::{ExitKind, StartError};
+pub use idmap::{IdMapRange, UserNamespace};
+pub use landlock::{LandlockPlan, Right};
+pub use limits::Limit;
+pub use namespaces::Namespaces;
+pub use profile::{Features, Process, Profile, Reasoned, supervisor_profile, worker_profile};
+pub use rule::{Feature, Pin, SyscallRule, Test, Width};

@@ -1,0 +1,64 @@
+//! Why a process could not start: one line for a person.
+
+use std::fmt;
+
+/// What kind of failure ended the start; the exit code tells launchers (sysexits.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitKind {
+    /// The command line is wrong: 64.
+    Usage,
+    /// Something named on the command line is not there: 66.
+    NoInput,
+    /// Something the program needs is missing or busy, such as a feature of the kernel: 69.
+    Unavailable,
+    /// The program itself is at fault: 70.
+    Software,
+    /// The operating system refused what it normally grants: 71.
+    OsError,
+    /// The user may not do this: 77.
+    Permission,
+    /// A setting of the system is in the way: 78.
+    Config,
+}
+
+impl ExitKind {
+    /// The process's exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Usage => 64,
+            Self::NoInput => 66,
+            Self::Unavailable => 69,
+            Self::Software => 70,
+            Self::OsError => 71,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+}
+
+/// One line that says what failed and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartError {
+    /// Kind, for the exit code.
+    pub kind: ExitKind,
+    /// The line.
+    pub message: String,
+}
+
+impl StartError {
+    /// An error with its line.
+    pub fn new(kind: ExitKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StartError {}
