@@ -1,2 +1,4 @@
 //! Skeleton.
+mod fuse;
+
 fn main() {}
