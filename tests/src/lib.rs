@@ -1,1 +1,14 @@
-//! Skeleton.
+//! Harness for airlockfs: a vhost-user front end, a FUSE client, a /dev/fuse bridge and the daemons they drive.
+//!
+//! - [`vmm`] is what a VMM does: guest memory, virtqueues, the vhost-user socket.
+//! - [`fuse`] is what a guest kernel does: requests and replies of the FUSE protocol, from definitions of its own.
+//! - [`daemon`] starts the real binaries, confined as in production.
+//! - [`bridge`] mounts a daemon on the host through /dev/fuse.
+//!
+//! Nothing here depends on the daemon's crates: what is tested is what goes over the wire.
+
+pub mod daemon;
+pub mod fuse;
+pub mod procfs;
+pub mod tempdir;
+pub mod vmm;

@@ -1,0 +1,384 @@
+//! Starts the real daemon, confined as in production, and watches it.
+#![allow(
+    unsafe_code,
+    reason = "descriptors are handed down between fork and exec"
+)]
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::fuse::{Client, SessionConfig};
+use crate::procfs::Process;
+use crate::tempdir::TempDir;
+
+/// The line that launchers wait for.
+pub const READY: &str = "Waiting for vhost-user socket connection";
+/// How long a daemon may take to start or to end before the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the daemon's binaries are: `$AIRLOCKFS_BIN_DIR`, or the target directory that this program was built in.
+pub fn bin_dir() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("AIRLOCKFS_BIN_DIR") {
+        return Ok(dir.into());
+    }
+    let own = std::env::current_exe().context("current_exe")?;
+    let mut dir = own.parent().context("a directory")?;
+    if dir.ends_with("deps") {
+        dir = dir.parent().context("a directory")?;
+    }
+    Ok(dir.to_owned())
+}
+
+/// The virtiofsd to compare with: `$AIRLOCKFS_PEER`.
+pub fn peer() -> Option<PathBuf> {
+    std::env::var_os("AIRLOCKFS_PEER").map(PathBuf::from)
+}
+
+/// How to start a daemon.
+#[derive(Debug)]
+pub struct Launch {
+    program: PathBuf,
+    share: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    by_fd: bool,
+    args: Vec<OsString>,
+    inherit: Vec<OwnedFd>,
+}
+
+impl Launch {
+    /// airlockfsd. With `$AIRLOCKFS_TEST_PEER` set, the peer: this is how the suites are tried on virtiofsd.
+    pub fn airlockfs() -> Self {
+        let program = match peer() {
+            Some(peer) if std::env::var_os("AIRLOCKFS_TEST_PEER").is_some() => peer,
+            _ => bin_dir().expect("a place for binaries").join("airlockfsd"),
+        };
+        Self::program(&program)
+    }
+
+    /// Any program with virtiofsd's options.
+    pub fn program(program: &Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            share: None,
+            socket: None,
+            by_fd: false,
+            args: Vec::new(),
+            inherit: Vec::new(),
+        }
+    }
+
+    /// More options.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args
+            .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Shares this directory instead of a fresh one.
+    #[must_use]
+    pub fn share(mut self, dir: &Path) -> Self {
+        self.share = Some(dir.to_owned());
+        self
+    }
+
+    /// Binds this socket instead of a fresh one.
+    #[must_use]
+    pub fn socket(mut self, path: &Path) -> Self {
+        self.socket = Some(path.to_owned());
+        self
+    }
+
+    /// Hands down a listening socket (`--fd`) instead of its path.
+    #[must_use]
+    pub fn by_fd(mut self) -> Self {
+        self.by_fd = true;
+        self
+    }
+
+    /// Lets the daemon inherit a descriptor that it does not expect.
+    #[must_use]
+    pub fn inherit(mut self, fd: OwnedFd) -> Self {
+        self.inherit.push(fd);
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not come up; with its log.
+    pub fn start(self) -> Daemon {
+        match self.try_start() {
+            Ok(Ok(daemon)) => daemon,
+            Ok(Err(failure)) => panic!(
+                "the daemon ended with {}:\n{}",
+                failure.status,
+                failure.log.join("\n")
+            ),
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    /// Starts it; gives its end when it does not come up.
+    pub fn try_start(mut self) -> Result<Result<Daemon, Failure>> {
+        let home = TempDir::new()?;
+        let share = match self.share.take() {
+            Some(dir) => dir,
+            None => {
+                let dir = home.join("share");
+                std::fs::create_dir(&dir)?;
+                dir
+            }
+        };
+        let socket = self
+            .socket
+            .take()
+            .unwrap_or_else(|| home.join("vhost-user.sock"));
+        let mut command = Command::new(&self.program);
+        command.arg("--shared-dir").arg(&share).args(&self.args);
+        let mut inherit = std::mem::take(&mut self.inherit);
+        if self.by_fd {
+            let listener = UnixListener::bind(&socket)?;
+            command.arg(format!("--fd={}", listener.as_raw_fd()));
+            inherit.push(listener.into());
+        } else {
+            command.arg("--socket-path").arg(&socket);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let numbers: Vec<i32> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe; the
+        // descriptors are kept open by `inherit` until the child has them.
+        unsafe {
+            command.pre_exec(move || {
+                for fd in &numbers {
+                    if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().with_context(|| {
+            format!(
+                "start {} (built by `cargo build -p airlockfsd -p airlockfs-worker`)",
+                self.program.display()
+            )
+        })?;
+        drop(inherit);
+        let log = Log::read(child.stderr.take().context("stderr")?);
+        let process = Process::open(child.id() as i32)?;
+        let mut daemon = Daemon {
+            child,
+            process,
+            log,
+            socket,
+            share,
+            _home: home,
+        };
+        if daemon.log.wait_for(READY) {
+            return Ok(Ok(daemon));
+        }
+        if !daemon.process.ended_within(PATIENCE.as_millis() as u16) {
+            bail!(
+                "the daemon neither listens nor ends:\n{}",
+                daemon.log().join("\n")
+            );
+        }
+        let status = daemon.child.wait()?;
+        Ok(Err(Failure {
+            status,
+            log: daemon.log(),
+        }))
+    }
+}
+
+/// A daemon that ended instead of listening.
+#[derive(Debug)]
+pub struct Failure {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it said on stderr.
+    pub log: Vec<String>,
+}
+
+/// A running daemon. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    process: Process,
+    log: Arc<Log>,
+    socket: PathBuf,
+    share: PathBuf,
+    _home: TempDir,
+}
+
+impl Daemon {
+    /// airlockfsd on a fresh directory with these options.
+    pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
+        Launch::airlockfs().args(args).start()
+    }
+
+    /// The socket it listens on.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The shared directory on the host.
+    pub fn share(&self) -> &Path {
+        &self.share
+    }
+
+    /// A path in the shared directory on the host.
+    pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.share.join(path)
+    }
+
+    /// The process that was started.
+    pub fn supervisor(&self) -> &Process {
+        &self.process
+    }
+
+    /// The worker: the process below the supervisor that runs the worker's binary.
+    pub fn worker(&self) -> Result<Process> {
+        let binary = std::fs::metadata(bin_dir()?.join("airlockfs-worker"))?;
+        for process in Process::open(self.process.pid())?.tree()? {
+            let Ok(exe) = std::fs::metadata(format!("/proc/{}/exe", process.pid())) else {
+                continue;
+            };
+            if (exe.dev(), exe.ino()) == (binary.dev(), binary.ino()) {
+                return Ok(process);
+            }
+        }
+        bail!("no worker below process {}", self.process.pid())
+    }
+
+    /// A connected client, before INIT.
+    pub fn connect(&self) -> Client {
+        self.connect_with(&SessionConfig::default())
+    }
+
+    /// The same with a configuration.
+    ///
+    /// # Panics
+    /// When the connection fails; with the daemon's log.
+    pub fn connect_with(&self, config: &SessionConfig) -> Client {
+        match Client::connect_with(&self.socket, config) {
+            Ok(client) => client,
+            Err(error) => panic!("{error:#}; the daemon's log:\n{}", self.log().join("\n")),
+        }
+    }
+
+    /// A connected client after INIT.
+    pub fn client(&self) -> Client {
+        let client = self.connect();
+        client.init().expect("INIT");
+        client
+    }
+
+    /// What it said so far on stderr, line by line.
+    pub fn log(&self) -> Vec<String> {
+        self.log
+            .lines
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .0
+            .clone()
+    }
+
+    /// Waits for a line that contains a text. False when the daemon ends without it.
+    pub fn wait_for_log(&self, text: &str) -> bool {
+        self.log.wait_for(text)
+    }
+
+    /// Whether the process started still runs.
+    pub fn is_alive(&self) -> bool {
+        !self.process.ended_within(0)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn wait(&mut self) -> ExitStatus {
+        assert!(
+            self.process.ended_within(PATIENCE.as_millis() as u16),
+            "the daemon does not end:\n{}",
+            self.log().join("\n")
+        );
+        self.child.wait().expect("wait")
+    }
+
+    /// Sends SIGTERM and waits for its end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process.signal(Signal::SIGTERM).expect("SIGTERM");
+        self.wait()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}\n---", self.log().join("\n"));
+        }
+        // Both fail only when it ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a daemon's stderr, and whether it is closed.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl Log {
+    fn read(stderr: impl std::io::Read + Send + 'static) -> Arc<Self> {
+        let log = Arc::new(Self::default());
+        let writer = Arc::clone(&log);
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while matches!(reader.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                line.clear();
+                writer
+                    .lines
+                    .lock()
+                    .unwrap_or_else(|e| e.into_inner())
+                    .0
+                    .push(text);
+                writer.more.notify_all();
+            }
+            writer.lines.lock().unwrap_or_else(|e| e.into_inner()).1 = true;
+            writer.more.notify_all();
+        });
+        log
+    }
+
+    fn wait_for(&self, text: &str) -> bool {
+        let lines = self.lines.lock().unwrap_or_else(|e| e.into_inner());
+        let (lines, _) = self
+            .more
+            .wait_timeout_while(lines, PATIENCE, |(lines, closed)| {
+                !*closed && !lines.iter().any(|line| line.contains(text))
+            })
+            .unwrap_or_else(|e| e.into_inner());
+        lines.0.iter().any(|line| line.contains(text))
+    }
+}

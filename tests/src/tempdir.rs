@@ -1,0 +1,43 @@
+//! A directory that goes away with its owner.
+
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// A fresh directory, mode 0755, removed with everything in it when dropped.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes one under `$TMPDIR`, or /tmp.
+    pub fn new() -> Result<Self> {
+        let template = std::env::temp_dir().join("airlockfs-test-XXXXXX");
+        let path = nix::unistd::mkdtemp(&template)
+            .with_context(|| format!("make {}", template.display()))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        Ok(Self(path))
+    }
+}
+
+impl Deref for TempDir {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for TempDir {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // What cannot be removed is left in the temporary directory; a test has nothing to add to that.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
