@@ -6,11 +6,13 @@
 //! rules is a [`ProtocolError`]: it ends the session and is never answered.
 
 pub mod channel;
+mod dir_entry;
 mod errno;
 pub mod message;
 pub mod poll;
 pub mod ring;
 mod types;
 
+pub use dir_entry::DIR_ENTRY_MAX;
 pub use errno::Errno;
 pub use types::{Bytes, Handle, NAME_MAX, Name, NodeId, ProtocolError};
