@@ -12,8 +12,8 @@ use crate::{Bytes, Errno, Handle, Name, NodeId};
 // ---------------------------------------------------------------------------------------------------------------
 // Start-up: one datagram each way on the control channel, before the supervisor confines itself or reads a guest byte.
 
-/// Supervisor → worker, once. Descriptors beside it: the ring's memory, then for each lane the worker's doorbell,
-/// the supervisor's doorbell and the worker's end of the donation channel.
+/// Supervisor → worker, once. Descriptors beside it: the ring's memory, then for each lane the supervisor's doorbell and
+/// the worker's end of the donation channel ([`crate::ring::WorkerEnds`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Start {
     /// How many lanes the ring has: one for each virtqueue, 1..=[`crate::ring::MAX_LANES`].
