@@ -1,0 +1,125 @@
+//! The guest's kernel: Debian's cloud kernel, unpacked under `target/guest/` and never installed on the host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command, paths, provision};
+
+/// Debian's name for 'the newest cloud kernel of this release'; it depends on the package that holds one.
+const METAPACKAGE: &str = "linux-image-cloud-amd64";
+
+/// A bootable image and its modules.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// The kernel's release, as `uname -r` says it in the guest.
+    pub release: String,
+    /// The image that QEMU loads.
+    pub image: PathBuf,
+    /// `lib/modules/RELEASE`.
+    pub modules: PathBuf,
+}
+
+/// The kernel under `target/guest/`; fetched if there is none yet.
+pub fn get() -> Result<Kernel> {
+    let cache = paths::guest_cache();
+    let root = cache.join("kernel");
+    if !root.is_dir() {
+        fetch(&cache, &root).context("cannot fetch the guest's kernel")?;
+    }
+    find(&root)
+}
+
+/// Downloads and unpacks the package; `root` appears only when it is whole.
+fn fetch(cache: &Path, root: &Path) -> Result<()> {
+    let fresh = cache.join(format!("kernel.{}", std::process::id()));
+    fs::create_dir_all(&fresh)?;
+    let package = match real_package() {
+        Ok(package) => package,
+        Err(_) => {
+            provision::update()?;
+            real_package()?
+        }
+    };
+    println!(
+        "downloading {package} into {} for guests (the host keeps its kernel)",
+        cache.display()
+    );
+    let download = || {
+        let mut apt_get = Command::new("apt-get");
+        // The sandbox user may not write to a directory of ours, and apt warns of it.
+        apt_get.args([
+            "download",
+            "--quiet",
+            "--option",
+            "APT::Sandbox::User=root",
+            &package,
+        ]);
+        command::run(apt_get.current_dir(&fresh))
+    };
+    if download().is_err() {
+        // The lists may name a version that the mirror has replaced.
+        provision::update()?;
+        download()?;
+    }
+    let Some(archive) = entries(&fresh)?
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|end| end == "deb"))
+    else {
+        bail!("apt-get download left no package in {}", fresh.display());
+    };
+    command::run(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .args([&archive, &fresh]),
+    )?;
+    fs::remove_file(&archive)?;
+    match fs::rename(&fresh, root) {
+        // Another run was faster: its copy is as good.
+        Err(_) if root.is_dir() => Ok(fs::remove_dir_all(&fresh)?),
+        result => Ok(result?),
+    }
+}
+
+/// The name of the package behind the metapackage.
+fn real_package() -> Result<String> {
+    let depends = command::output(Command::new("apt-cache").args(["depends", METAPACKAGE]))?;
+    depends
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends:"))
+        .map(|name| name.trim().to_owned())
+        .find(|name| name.starts_with("linux-image-"))
+        .with_context(|| format!("apt knows no package behind {METAPACKAGE}"))
+}
+
+/// The kernel of an unpacked package.
+fn find(root: &Path) -> Result<Kernel> {
+    let boot = root.join("boot");
+    for image in entries(&boot)? {
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(release) = name.strip_prefix("vmlinuz-") {
+            let release = release.to_owned();
+            let modules = root.join("lib/modules").join(&release);
+            return Ok(Kernel {
+                release,
+                modules,
+                image,
+            });
+        }
+    }
+    bail!(
+        "{} holds no kernel: remove {} and try again",
+        boot.display(),
+        root.display()
+    )
+}
+
+/// The paths in a directory.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(dir)
+        .with_context(|| format!("cannot list {}", dir.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect()
+}

@@ -1,0 +1,19 @@
+//! What the developer's commands and the guest tests share: packages, guest kernel and image, QEMU, the daemon.
+//!
+//! A run reads top to bottom: [`provision`] installs, [`kernel`] and [`image`] make what boots, [`daemon`] starts the
+//! two processes, [`qemu`] runs a guest against their socket, [`process`] shows what the kernel says about them.
+
+pub mod accel;
+pub mod binaries;
+pub mod command;
+pub mod cpio;
+pub mod daemon;
+pub mod demo;
+pub mod image;
+pub mod kernel;
+pub mod modules;
+pub mod paths;
+pub mod process;
+pub mod provision;
+pub mod qemu;
+pub mod tiers;

@@ -1,0 +1,1 @@
+//! `cargo xtask test`: every test there is, by tier.
