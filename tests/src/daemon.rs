@@ -1,8 +1,5 @@
 //! Starts the real daemon, confined as in production, and watches it.
-#![allow(
-    unsafe_code,
-    reason = "descriptors are handed down between fork and exec"
-)]
+#![allow(unsafe_code, reason = "descriptors are handed down between fork and exec")]
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
@@ -81,8 +78,7 @@ impl Launch {
     /// More options.
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
         self
     }
 
@@ -141,10 +137,7 @@ impl Launch {
                 dir
             }
         };
-        let socket = self
-            .socket
-            .take()
-            .unwrap_or_else(|| home.join("vhost-user.sock"));
+        let socket = self.socket.take().unwrap_or_else(|| home.join("vhost-user.sock"));
         let mut command = Command::new(&self.program);
         command.arg("--shared-dir").arg(&share).args(&self.args);
         let mut inherit = std::mem::take(&mut self.inherit);
@@ -291,12 +284,7 @@ impl Daemon {
 
     /// What it said so far on stderr, line by line.
     pub fn log(&self) -> Vec<String> {
-        self.log
-            .lines
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .0
-            .clone()
+        self.log.lines.lock().unwrap_or_else(|e| e.into_inner()).0.clone()
     }
 
     /// Waits for a line that contains a text. False when the daemon ends without it.

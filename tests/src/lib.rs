@@ -7,6 +7,7 @@
 //!
 //! Nothing here depends on the daemon's crates: what is tested is what goes over the wire.
 
+pub mod bridge;
 pub mod daemon;
 pub mod fuse;
 pub mod procfs;

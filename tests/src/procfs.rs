@@ -99,10 +99,7 @@ impl Process {
             };
             // A process that ended meanwhile is no child.
             let Ok(stat) = stat_fields(pid) else { continue };
-            if stat
-                .get(1)
-                .is_some_and(|ppid| *ppid == self.pid.to_string())
-            {
+            if stat.get(1).is_some_and(|ppid| *ppid == self.pid.to_string()) {
                 found.extend(Process::open(pid));
             }
         }
@@ -125,9 +122,7 @@ impl Process {
 /// The fields of /proc/PID/stat from the third (state) on; the second may hold spaces.
 fn stat_fields(pid: i32) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, rest) = text
-        .rsplit_once(") ")
-        .context("a command in /proc/PID/stat")?;
+    let (_, rest) = text.rsplit_once(") ").context("a command in /proc/PID/stat")?;
     let fields: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
     ensure!(fields.len() > 20, "a short /proc/{pid}/stat");
     Ok(fields)

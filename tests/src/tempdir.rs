@@ -14,8 +14,7 @@ impl TempDir {
     /// Makes one under `$TMPDIR`, or /tmp.
     pub fn new() -> Result<Self> {
         let template = std::env::temp_dir().join("airlockfs-test-XXXXXX");
-        let path = nix::unistd::mkdtemp(&template)
-            .with_context(|| format!("make {}", template.display()))?;
+        let path = nix::unistd::mkdtemp(&template).with_context(|| format!("make {}", template.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
         Ok(Self(path))
     }

@@ -22,15 +22,9 @@ fn a_guest_makes_writes_reads_and_removes_a_file() {
     let data: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
     assert_eq!(fs.write(file, 0, &data), Ok(data.len() as u32));
     assert_eq!(fs.read(file, 0, 300_000).expect("READ"), data);
-    assert_eq!(
-        fs.getattr(entry.nodeid).expect("GETATTR").size,
-        data.len() as u64
-    );
+    assert_eq!(fs.getattr(entry.nodeid).expect("GETATTR").size, data.len() as u64);
     fs.release(file).expect("RELEASE");
-    assert_eq!(
-        std::fs::read(daemon.host("dir/file")).expect("on the host"),
-        data
-    );
+    assert_eq!(std::fs::read(daemon.host("dir/file")).expect("on the host"), data);
 
     let handle = fs.opendir(dir.nodeid).expect("OPENDIR");
     let names: Vec<_> = fs.readdir_all(handle, 4096).expect("READDIR");
@@ -57,16 +51,11 @@ fn every_mix_of_ring_features_and_sizes_works() {
                 ..SessionConfig::default()
             });
             fs.init().expect("INIT");
-            let (_, file) = fs
-                .create(ROOT, "file", libc::O_RDWR, 0o644)
-                .expect("CREATE");
+            let (_, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
             // More rounds than the ring has entries, so that its indexes wrap.
             for round in 0..300u64 {
                 assert_eq!(fs.write(file, round * 8, &round.to_le_bytes()), Ok(8));
-                assert_eq!(
-                    fs.read(file, round * 8, 8).expect("READ"),
-                    round.to_le_bytes()
-                );
+                assert_eq!(fs.read(file, round * 8, 8).expect("READ"), round.to_le_bytes());
             }
             fs.forget(file.node, 1);
         }

@@ -152,9 +152,7 @@ impl Client {
 
     /// A request that is never answered (FORGET and the like).
     pub(super) fn post(&self, opcode: u32, nodeid: u64, parts: &[&[u8]]) {
-        let outcome = self
-            .session
-            .call(HIPRIO, self.header(opcode, nodeid), parts, 0);
+        let outcome = self.session.call(HIPRIO, self.header(opcode, nodeid), parts, 0);
         assert_eq!(outcome, Outcome::Empty, "opcode {opcode} is never answered");
     }
 
@@ -190,12 +188,7 @@ impl Client {
         self.finish(header, &all, reply_room)
     }
 
-    fn finish(
-        &self,
-        header: InHeader,
-        parts: &[&[u8]],
-        reply_room: usize,
-    ) -> Result<Vec<u8>, Errno> {
+    fn finish(&self, header: InHeader, parts: &[&[u8]], reply_room: usize) -> Result<Vec<u8>, Errno> {
         match self
             .session
             .call(self.queue, header, parts, OUT_HEADER + reply_room)
@@ -219,12 +212,7 @@ impl Client {
     }
 
     /// A request answered with a bare header.
-    pub(super) fn call_empty(
-        &self,
-        opcode: u32,
-        nodeid: u64,
-        parts: &[&[u8]],
-    ) -> Result<(), Errno> {
+    pub(super) fn call_empty(&self, opcode: u32, nodeid: u64, parts: &[&[u8]]) -> Result<(), Errno> {
         self.call(opcode, nodeid, parts, 0).map(|body| {
             assert!(body.is_empty(), "opcode {opcode} answered with a body");
         })
@@ -238,11 +226,7 @@ impl Client {
 pub(super) fn exact<T: FromBytes>(body: &[u8]) -> T {
     match T::read_from_bytes(body) {
         Ok(value) => value,
-        Err(_) => panic!(
-            "a reply of {} bytes instead of {}",
-            body.len(),
-            size_of::<T>()
-        ),
+        Err(_) => panic!("a reply of {} bytes instead of {}", body.len(), size_of::<T>()),
     }
 }
 

@@ -121,10 +121,7 @@ impl Lane {
     /// Writes a request: the header, with its length set, and the parts of the body. Returns its length.
     pub fn write(&self, slot: SlotId, mut header: InHeader, parts: &[&[u8]]) -> usize {
         let len = IN_HEADER + parts.iter().map(|p| p.len()).sum::<usize>();
-        assert!(
-            len <= self.request_room,
-            "a request of {len} bytes has no room"
-        );
+        assert!(len <= self.request_room, "a request of {len} bytes has no room");
         header.len = len as u32;
         self.write_bytes(slot, 0, header.as_bytes());
         let mut at = IN_HEADER;
@@ -147,10 +144,7 @@ impl Lane {
     /// The buffers are split as the Linux driver does: header and rest, each way.
     /// The daemon sees it after [`Lane::flush`].
     pub fn submit(&mut self, slot: SlotId, request: usize, reply: usize) {
-        assert!(
-            reply <= self.reply_room,
-            "a reply of {reply} bytes has no room"
-        );
+        assert!(reply <= self.reply_room, "a reply of {reply} bytes has no room");
         let Slot {
             request: from,
             reply: to,
@@ -234,8 +228,7 @@ impl Lane {
                 return Wait::Timeout;
             };
             let millis = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
-            let [called, socket] =
-                fds::wait([self.call.as_fd(), self.vmm.socket().as_fd()], millis);
+            let [called, socket] = fds::wait([self.call.as_fd(), self.vmm.socket().as_fd()], millis);
             // The daemon says nothing on its socket unasked: readable means closed. What it completed
             // before that still counts.
             if socket && !called && self.vmm.queue(self.queue).arm() && self.socket_closed() {

@@ -88,11 +88,7 @@ impl Session {
         let lanes = (0..=vmm.request_queues())
             .map(|queue| {
                 // BATCH_FORGET is the longest request of the first queue.
-                let room = if queue == HIPRIO {
-                    64 << 10
-                } else {
-                    config.room
-                };
+                let room = if queue == HIPRIO { 64 << 10 } else { config.room };
                 Lane::new(&vmm, queue, config.depth, room, room).map(Mutex::new)
             })
             .collect::<Result<_>>()?;
@@ -123,13 +119,7 @@ impl Session {
     ///
     /// # Panics
     /// When the reply is not one a guest would accept, or none comes.
-    pub fn call(
-        &self,
-        queue: usize,
-        header: InHeader,
-        parts: &[&[u8]],
-        reply_room: usize,
-    ) -> Outcome {
+    pub fn call(&self, queue: usize, header: InHeader, parts: &[&[u8]], reply_room: usize) -> Outcome {
         let mut lane = self.lane(queue);
         let slot = lane.acquire().expect("a free slot");
         let len = lane.write(slot, header, parts);
@@ -158,10 +148,8 @@ impl Session {
             Wait::Timeout => panic!("request {request:02x?} was never completed"),
         };
         // Too short for a header: the name is whatever the daemon made of it.
-        let unique = InHeader::read_from_prefix(request).map_or_else(
-            |_| lane.reply_header(slot).unique,
-            |(header, _)| header.unique,
-        );
+        let unique = InHeader::read_from_prefix(request)
+            .map_or_else(|_| lane.reply_header(slot).unique, |(header, _)| header.unique);
         let outcome = read_reply(&lane, slot, done.len, reply_room, unique);
         lane.release(slot);
         outcome
@@ -182,11 +170,7 @@ fn read_reply(lane: &Lane, slot: super::SlotId, used: usize, room: usize, unique
     let header = lane.reply_header(slot);
     assert_eq!(header.len as usize, used, "length in the reply's header");
     assert_eq!(header.unique, unique, "the reply's name");
-    assert!(
-        (-4095..=0).contains(&header.error),
-        "error {}",
-        header.error
-    );
+    assert!((-4095..=0).contains(&header.error), "error {}", header.error);
     assert!(
         header.error == 0 || used == OUT_HEADER,
         "an error reply with a body of {} bytes",

@@ -1,8 +1,5 @@
 //! Borrowed descriptors of types that only know raw ones, and waiting on them.
-#![allow(
-    unsafe_code,
-    reason = "vmm-sys-util and vhost expose raw descriptors only"
-)]
+#![allow(unsafe_code, reason = "vmm-sys-util and vhost expose raw descriptors only")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

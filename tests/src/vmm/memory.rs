@@ -8,8 +8,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use vhost::VhostUserMemoryRegionInfo;
 use vm_memory::bitmap::BS;
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress,
-    VolatileSlice,
+    Bytes, FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress, VolatileSlice,
 };
 
 /// Where guest memory begins: not zero, so that a daemon that mixes up addresses and offsets fails.
@@ -31,12 +30,9 @@ impl Memory {
         let fd = memfd_create(c"airlockfs-guest", MFdFlags::MFD_CLOEXEC).context("memfd_create")?;
         let file = File::from(fd);
         file.set_len(size as u64).context("size the guest memory")?;
-        let region = GuestRegionMmap::from_range(
-            GuestAddress(GUEST_BASE),
-            size,
-            Some(FileOffset::new(file, 0)),
-        )
-        .context("map the guest memory")?;
+        let region =
+            GuestRegionMmap::from_range(GuestAddress(GUEST_BASE), size, Some(FileOffset::new(file, 0)))
+                .context("map the guest memory")?;
         Ok(Self {
             region,
             next: AtomicU64::new(GUEST_BASE),
@@ -99,10 +95,7 @@ impl Memory {
 
     /// Loads a little-endian 16-bit value (ring indexes), acquiring what was written before it.
     pub fn load_u16(&self, addr: u64) -> u16 {
-        let value: u16 = self
-            .slice(addr, 2)
-            .load(0, Ordering::Acquire)
-            .expect("aligned");
+        let value: u16 = self.slice(addr, 2).load(0, Ordering::Acquire).expect("aligned");
         u16::from_le(value)
     }
 

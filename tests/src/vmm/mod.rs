@@ -84,8 +84,8 @@ pub struct Vmm {
 impl Vmm {
     /// Connects to a daemon's socket, negotiates, shares the memory and starts all queues.
     pub fn connect(socket: &Path, config: &VmmConfig) -> Result<Self> {
-        let stream = UnixStream::connect(socket)
-            .with_context(|| format!("connect to {}", socket.display()))?;
+        let stream =
+            UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
         Self::from_stream(stream, config)
     }
 
@@ -96,10 +96,7 @@ impl Vmm {
         frontend.set_owner().context("SET_OWNER")?;
         let offered = frontend.get_features().context("GET_FEATURES")?;
         let protocol_bit = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        ensure!(
-            offered & protocol_bit != 0,
-            "the device has no protocol features"
-        );
+        ensure!(offered & protocol_bit != 0, "the device has no protocol features");
         let wanted = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
@@ -193,26 +190,19 @@ impl Vmm {
         frontend
             .set_vring_addr(index, &addresses)
             .context("SET_VRING_ADDR")?;
-        frontend
-            .set_vring_base(index, base)
-            .context("SET_VRING_BASE")?;
+        frontend.set_vring_base(index, base).context("SET_VRING_BASE")?;
         frontend
             .set_vring_call(index, &queue.call_fd().0)
             .context("SET_VRING_CALL")?;
         frontend
             .set_vring_kick(index, queue.kick_fd())
             .context("SET_VRING_KICK")?;
-        frontend
-            .set_vring_enable(index, true)
-            .context("SET_VRING_ENABLE")
+        frontend.set_vring_enable(index, true).context("SET_VRING_ENABLE")
     }
 
     /// Stops a queue and returns its position in the available ring.
     pub fn stop_queue(&self, index: usize) -> Result<u16> {
-        let base = self
-            .frontend()
-            .get_vring_base(index)
-            .context("GET_VRING_BASE")?;
+        let base = self.frontend().get_vring_base(index).context("GET_VRING_BASE")?;
         u16::try_from(base).context("a ring position beyond 16 bits")
     }
 

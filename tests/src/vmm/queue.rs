@@ -94,12 +94,7 @@ impl AsFd for CallFd {
 }
 
 impl Queue {
-    pub(super) fn new(
-        memory: Arc<Memory>,
-        size: u16,
-        event_idx: bool,
-        indirect: bool,
-    ) -> Result<Self> {
+    pub(super) fn new(memory: Arc<Memory>, size: u16, event_idx: bool, indirect: bool) -> Result<Self> {
         let ring = Ring::new(&memory, size)?;
         let indirect = if indirect {
             Some(memory.alloc(16 * MAX_CHAIN * usize::from(size), 4096)?)
@@ -288,5 +283,14 @@ impl Queue {
         // The wish must be visible before the index is read, or both sides sleep.
         fence(Ordering::SeqCst);
         self.ring.used_index(&self.memory) == self.next_used
+    }
+
+    /// Forgets all chains the device still holds, and returns their tokens: for a device that is gone.
+    pub fn abandon(&mut self) -> Vec<u64> {
+        self.in_flight
+            .iter_mut()
+            .filter_map(Option::take)
+            .map(|(token, ..)| token)
+            .collect()
     }
 }

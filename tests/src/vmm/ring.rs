@@ -15,9 +15,7 @@ pub const DESC_INDIRECT: u16 = 4;
 pub const USED_NO_NOTIFY: u16 = 1;
 
 /// A descriptor as it stands in guest memory.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Desc {
     /// Guest address of the buffer.
@@ -110,14 +108,8 @@ impl Ring {
     /// Head and written length of a position of the used ring.
     pub fn used_element(&self, memory: &Memory, position: u16) -> (u32, u32) {
         let mut bytes = [0; 8];
-        memory.read(
-            self.used + 4 + 8 * u64::from(position % self.size),
-            &mut bytes,
-        );
+        memory.read(self.used + 4 + 8 * u64::from(position % self.size), &mut bytes);
         let [a, b, c, d, e, f, g, h] = bytes;
-        (
-            u32::from_le_bytes([a, b, c, d]),
-            u32::from_le_bytes([e, f, g, h]),
-        )
+        (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
     }
 }

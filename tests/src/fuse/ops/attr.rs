@@ -3,8 +3,8 @@
 use nix::errno::Errno;
 
 use crate::fuse::abi::{
-    ACCESS, AccessIn, Attr, AttrOut, GETATTR, GetattrIn, Kstatfs, SETATTR, STATFS, STATX,
-    SetattrIn, Statx, StatxIn, StatxOut, fattr, getattr_flags,
+    ACCESS, AccessIn, Attr, AttrOut, GETATTR, GetattrIn, Kstatfs, SETATTR, STATFS, STATX, SetattrIn, Statx,
+    StatxIn, StatxOut, fattr, getattr_flags,
 };
 use crate::fuse::client::{Client, bytes};
 

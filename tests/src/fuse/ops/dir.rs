@@ -5,8 +5,8 @@ use zerocopy::FromBytes;
 
 use super::file::Opened;
 use crate::fuse::abi::{
-    Dirent, EntryOut, FSYNCDIR, FsyncIn, OPENDIR, OpenIn, OpenOut, READDIR, READDIRPLUS,
-    RELEASEDIR, ReadIn, ReleaseIn,
+    Dirent, EntryOut, FSYNCDIR, FsyncIn, OPENDIR, OpenIn, OpenOut, READDIR, READDIRPLUS, RELEASEDIR, ReadIn,
+    ReleaseIn,
 };
 use crate::fuse::client::{Client, bytes};
 
@@ -65,12 +65,7 @@ impl Client {
     }
 
     /// READDIRPLUS: what fits in `size` bytes, from a position on.
-    pub fn readdirplus(
-        &self,
-        dir: Opened,
-        offset: u64,
-        size: u32,
-    ) -> Result<Vec<DirEntryPlus>, Errno> {
+    pub fn readdirplus(&self, dir: Opened, offset: u64, size: u32) -> Result<Vec<DirEntryPlus>, Errno> {
         let body = ReadIn {
             fh: dir.fh,
             offset,
@@ -149,10 +144,7 @@ fn take_dirent(rest: &mut &[u8]) -> DirEntry {
     let padded = (size_of::<Dirent>() + len).next_multiple_of(8) - size_of::<Dirent>();
     assert!(behind.len() >= padded, "an entry without its padding");
     let name = behind[..len].to_vec();
-    assert!(
-        !name.contains(&b'/') && !name.contains(&0),
-        "a name {name:?}"
-    );
+    assert!(!name.contains(&b'/') && !name.contains(&0), "a name {name:?}");
     *rest = &behind[padded..];
     DirEntry {
         ino: head.ino,

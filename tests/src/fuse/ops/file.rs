@@ -5,10 +5,10 @@ use zerocopy::FromBytes;
 
 use super::terminated;
 use crate::fuse::abi::{
-    COPY_FILE_RANGE, COPY_FILE_RANGE_64, CREATE, CopyFileRangeIn, CopyFileRangeOut, CreateIn,
-    EntryOut, FALLOCATE, FLUSH, FSYNC, FallocateIn, FlushIn, FsyncIn, IOCTL, IoctlIn, IoctlOut,
-    LSEEK, LseekIn, LseekOut, OPEN, OpenIn, OpenOut, READ, RELEASE, ReadIn, ReleaseIn, SYNCFS,
-    SyncfsIn, TMPFILE, WRITE, WriteIn, WriteOut, fsync_flags, write_flags,
+    COPY_FILE_RANGE, COPY_FILE_RANGE_64, CREATE, CopyFileRangeIn, CopyFileRangeOut, CreateIn, EntryOut,
+    FALLOCATE, FLUSH, FSYNC, FallocateIn, FlushIn, FsyncIn, IOCTL, IoctlIn, IoctlOut, LSEEK, LseekIn,
+    LseekOut, OPEN, OpenIn, OpenOut, READ, RELEASE, ReadIn, ReleaseIn, SYNCFS, SyncfsIn, TMPFILE, WRITE,
+    WriteIn, WriteOut, fsync_flags, write_flags,
 };
 use crate::fuse::client::{Client, bytes, exact};
 
@@ -51,13 +51,7 @@ impl Client {
         flags: i32,
         mode: u32,
     ) -> Result<(EntryOut, Opened), Errno> {
-        self.create_call(
-            CREATE,
-            parent,
-            &terminated(name),
-            flags | libc::O_CREAT,
-            mode,
-        )
+        self.create_call(CREATE, parent, &terminated(name), flags | libc::O_CREAT, mode)
     }
 
     /// TMPFILE; the kernel sends a name of `/`.
@@ -113,13 +107,7 @@ impl Client {
     }
 
     /// WRITE with flags.
-    pub fn write_with(
-        &self,
-        file: Opened,
-        offset: u64,
-        data: &[u8],
-        write_flags: u32,
-    ) -> Result<u32, Errno> {
+    pub fn write_with(&self, file: Opened, offset: u64, data: &[u8], write_flags: u32) -> Result<u32, Errno> {
         let body = WriteIn {
             fh: file.fh,
             offset,
@@ -173,13 +161,7 @@ impl Client {
     }
 
     /// FALLOCATE with a fallocate(2) mode.
-    pub fn fallocate(
-        &self,
-        file: Opened,
-        mode: i32,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), Errno> {
+    pub fn fallocate(&self, file: Opened, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
         let body = FallocateIn {
             fh: file.fh,
             offset,
@@ -191,27 +173,16 @@ impl Client {
     }
 
     /// COPY_FILE_RANGE; returns how many bytes were copied.
-    pub fn copy_file_range(
-        &self,
-        from: (Opened, u64),
-        to: (Opened, u64),
-        len: u64,
-    ) -> Result<u32, Errno> {
+    pub fn copy_file_range(&self, from: (Opened, u64), to: (Opened, u64), len: u64) -> Result<u32, Errno> {
         let body = copy_range(from, to, len);
         let out: WriteOut = self.call_struct(COPY_FILE_RANGE, from.0.node, &[bytes(&body)])?;
         Ok(out.size)
     }
 
     /// COPY_FILE_RANGE_64; returns how many bytes were copied.
-    pub fn copy_file_range_64(
-        &self,
-        from: (Opened, u64),
-        to: (Opened, u64),
-        len: u64,
-    ) -> Result<u64, Errno> {
+    pub fn copy_file_range_64(&self, from: (Opened, u64), to: (Opened, u64), len: u64) -> Result<u64, Errno> {
         let body = copy_range(from, to, len);
-        let out: CopyFileRangeOut =
-            self.call_struct(COPY_FILE_RANGE_64, from.0.node, &[bytes(&body)])?;
+        let out: CopyFileRangeOut = self.call_struct(COPY_FILE_RANGE_64, from.0.node, &[bytes(&body)])?;
         Ok(out.bytes_copied)
     }
 

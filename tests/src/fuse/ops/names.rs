@@ -4,8 +4,8 @@ use nix::errno::Errno;
 
 use super::terminated;
 use crate::fuse::abi::{
-    EntryOut, LINK, LOOKUP, LinkIn, MKDIR, MKNOD, MkdirIn, MknodIn, READLINK, RENAME, RENAME2,
-    RMDIR, Rename2In, RenameIn, SYMLINK, UNLINK,
+    EntryOut, LINK, LOOKUP, LinkIn, MKDIR, MKNOD, MkdirIn, MknodIn, READLINK, RENAME, RENAME2, RMDIR,
+    Rename2In, RenameIn, SYMLINK, UNLINK,
 };
 use crate::fuse::client::{Client, bytes, exact};
 

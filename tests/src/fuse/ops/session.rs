@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 
 use crate::fuse::abi::{
-    BATCH_FORGET, BatchForgetIn, DESTROY, FORGET, ForgetIn, ForgetOne, INIT, InitIn, InitOut,
-    MAJOR, MINOR, init_flags,
+    BATCH_FORGET, BatchForgetIn, DESTROY, FORGET, ForgetIn, ForgetOne, INIT, InitIn, InitOut, MAJOR, MINOR,
+    init_flags,
 };
 use crate::fuse::client::{Client, bytes};
 use zerocopy::IntoBytes;

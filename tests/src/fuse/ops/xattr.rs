@@ -12,19 +12,13 @@ impl Client {
     /// GETXATTR with room for `size` bytes (not 0).
     pub fn getxattr(&self, node: u64, name: impl AsRef<[u8]>, size: u32) -> Result<Vec<u8>, Errno> {
         let body = GetxattrIn { size, padding: 0 };
-        self.call(
-            GETXATTR,
-            node,
-            &[bytes(&body), &terminated(name)],
-            size as usize,
-        )
+        self.call(GETXATTR, node, &[bytes(&body), &terminated(name)], size as usize)
     }
 
     /// GETXATTR that asks for the value's size.
     pub fn getxattr_size(&self, node: u64, name: impl AsRef<[u8]>) -> Result<u32, Errno> {
         let body = GetxattrIn::default();
-        let out: GetxattrOut =
-            self.call_struct(GETXATTR, node, &[bytes(&body), &terminated(name)])?;
+        let out: GetxattrOut = self.call_struct(GETXATTR, node, &[bytes(&body), &terminated(name)])?;
         Ok(out.size)
     }
 
@@ -44,13 +38,7 @@ impl Client {
     }
 
     /// SETXATTR with setxattr(2) flags, in the form that INIT agreed on.
-    pub fn setxattr(
-        &self,
-        node: u64,
-        name: impl AsRef<[u8]>,
-        value: &[u8],
-        flags: i32,
-    ) -> Result<(), Errno> {
+    pub fn setxattr(&self, node: u64, name: impl AsRef<[u8]>, value: &[u8], flags: i32) -> Result<(), Errno> {
         let body = SetxattrIn {
             size: value.len() as u32,
             flags: flags as u32,
