@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::abi::flags;
+
 /// `--cache`: how far the guest may trust what it has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheMode {
@@ -42,6 +44,27 @@ impl CachePolicy {
             entry: valid,
             attr: valid,
             negative: Duration::ZERO,
+        }
+    }
+
+    /// File data goes through the guest's page cache.
+    pub(crate) const fn caches_data(&self) -> bool {
+        matches!(self.mode, CacheMode::Auto | CacheMode::Always)
+    }
+
+    /// `fuse_open_out.open_flags`. Direct writes may always run in parallel: the data path's writes carry their
+    /// own offsets, and the guest serialises those that extend the file.
+    pub(crate) const fn open_flags(&self, directory: bool) -> u32 {
+        match (self.mode, directory) {
+            (CacheMode::Never | CacheMode::Auto, true) => 0,
+            (CacheMode::Metadata | CacheMode::Always, true) => {
+                flags::FOPEN_CACHE_DIR | flags::FOPEN_KEEP_CACHE
+            }
+            (CacheMode::Never | CacheMode::Metadata, false) => {
+                flags::FOPEN_DIRECT_IO | flags::FOPEN_PARALLEL_DIRECT_WRITES
+            }
+            (CacheMode::Auto, false) => flags::FOPEN_PARALLEL_DIRECT_WRITES,
+            (CacheMode::Always, false) => flags::FOPEN_KEEP_CACHE | flags::FOPEN_PARALLEL_DIRECT_WRITES,
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use airlockfs_ipc::Errno;
 
-use super::CachePolicy;
+use super::abi::{self, flags};
+use super::{CacheMode, CachePolicy};
 
 /// What INIT asks (`struct fuse_init_in`), the two flag words joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(crate) struct Options {
     pub(crate) cache: CachePolicy,
     /// READDIRPLUS, when the guest finds it worth while (`--no-readdirplus` turns it off).
     pub(crate) readdirplus: bool,
-    /// The guest's page cache holds writes back (`--writeback`).
+    /// The guest's page cache holds writes back (`--writeback`); only where it caches data at all.
     pub(crate) writeback: bool,
     /// Mounts beneath the share become mounts in the guest.
     pub(crate) announce_submounts: bool,
@@ -42,8 +43,8 @@ pub(crate) struct Options {
     pub(crate) killpriv_v2: bool,
     /// Shared mappings of files that bypass the page cache (cache modes never and metadata).
     pub(crate) allow_mmap: bool,
-    /// OPEN and OPENDIR are answered ENOSYS: the guest then opens without asking and sends handle 0
-    /// (`--readonly --cache always`).
+    /// OPEN and OPENDIR are answered ENOSYS where the guest can do without: it then opens without asking and sends
+    /// handle 0 (`--readonly --cache always`).
     pub(crate) zero_open: bool,
     /// FLUSH goes to the worker; otherwise ENOSYS, after which the guest stops sending it. Needed for record locks.
     pub(crate) forward_flush: bool,
@@ -79,19 +80,113 @@ pub(crate) enum InitOutcome {
     Refused(Errno),
 }
 
+/// Pages of a request, of 4 KiB: 1 MiB.
+const MAX_PAGES: u16 = 256;
+/// Pages of a request that a guest without MAX_PAGES (before Linux 4.20) sends at most.
+const MAX_PAGES_FIXED: u16 = 32;
+/// Bytes of a page for [`MAX_PAGES`]; guests with larger ones send no larger WRITE than max_write.
+const PAGE: u32 = 4096;
+/// Requests the guest has under way that nobody waits for (readahead, write-back): the queues are the limit.
+const MAX_BACKGROUND: u16 = u16::MAX;
+
+/// What every session wants.
+const ALWAYS: u64 = flags::ASYNC_READ
+    | flags::ATOMIC_O_TRUNC
+    | flags::BIG_WRITES
+    // The host's kernel masks, because it knows where a default ACL overrides the umask.
+    | flags::DONT_MASK
+    | flags::ASYNC_DIO
+    | flags::PARALLEL_DIROPS
+    | flags::MAX_PAGES
+    | flags::INIT_EXT
+    | flags::CREATE_SUPP_GROUP;
+
 /// Settles a session. Majors below 7 and minors below 27 (Linux 4.16) are refused with EIO.
 pub(crate) fn negotiate(init: &Init, options: &Options) -> InitOutcome {
-    if init.major < 7 || init.minor < 27 {
+    if init.major < abi::MAJOR || (init.major == abi::MAJOR && init.minor < abi::MINOR_MIN) {
         return InitOutcome::Refused(Errno::EIO);
     }
-    if init.major > 7 {
+    if init.major > abi::MAJOR {
         return InitOutcome::VersionOnly;
     }
+    let granted = wanted(options) & init.flags;
+    let pages = if granted & flags::MAX_PAGES == 0 {
+        MAX_PAGES_FIXED
+    } else {
+        MAX_PAGES
+    };
     InitOutcome::Accepted(Negotiated {
-        minor: init.minor.min(45),
-        flags: 0,
+        minor: init.minor.min(abi::MINOR),
+        flags: granted,
         max_readahead: init.max_readahead,
-        max_write: 1 << 20,
+        max_write: u32::from(pages) * PAGE,
         options: *options,
     })
+}
+
+/// The flags the options ask for. Not among them, on purpose:
+/// HANDLE_KILLPRIV, whose server cannot know whether the writer may keep setuid: without it an older guest's kernel
+/// decides and sends SETATTR; EXPLICIT_INVAL_DATA, because virtio-fs has no queue for notifications, so stale data
+/// would stay for ever; EXPORT_SUPPORT, because names are never `.` or `..`; the DAX, passthrough and io_uring
+/// flags, which need what virtio-fs does not have here.
+fn wanted(options: &Options) -> u64 {
+    let mode = options.cache.mode;
+    let optional = [
+        (options.cache.mode != CacheMode::Always, flags::AUTO_INVAL_DATA),
+        (
+            options.readdirplus,
+            flags::DO_READDIRPLUS | flags::READDIRPLUS_AUTO,
+        ),
+        (
+            options.writeback && options.cache.caches_data(),
+            flags::WRITEBACK_CACHE,
+        ),
+        (options.announce_submounts, flags::SUBMOUNTS),
+        (options.xattr, flags::SETXATTR_EXT),
+        (options.xattr && options.posix_acl, flags::POSIX_ACL),
+        (options.security_label, flags::SECURITY_CTX),
+        (options.posix_lock, flags::POSIX_LOCKS),
+        (options.flock, flags::FLOCK_LOCKS),
+        (options.killpriv_v2, flags::HANDLE_KILLPRIV_V2),
+        (options.allow_mmap, flags::DIRECT_IO_ALLOW_MMAP),
+        (
+            options.zero_open,
+            flags::NO_OPEN_SUPPORT | flags::NO_OPENDIR_SUPPORT,
+        ),
+        (
+            matches!(mode, CacheMode::Metadata | CacheMode::Always),
+            flags::CACHE_SYMLINKS,
+        ),
+        (options.idmapped_mounts, flags::ALLOW_IDMAP),
+    ];
+    optional
+        .iter()
+        .filter(|(on, _)| *on)
+        .fold(ALWAYS, |all, (_, bits)| all | bits)
+}
+
+impl Negotiated {
+    /// All of `bits` are in force.
+    pub(crate) const fn has(&self, bits: u64) -> bool {
+        self.flags & bits == bits
+    }
+
+    /// `fuse_init_out`.
+    pub(super) fn reply(&self) -> abi::InitOut {
+        let [low, high] = zerocopy::transmute!(self.flags);
+        abi::InitOut {
+            major: abi::MAJOR,
+            minor: abi::MINOR,
+            max_readahead: self.max_readahead,
+            flags: low,
+            max_background: MAX_BACKGROUND,
+            congestion_threshold: MAX_BACKGROUND / 4 * 3,
+            max_write: self.max_write,
+            // Times have the host's nanoseconds.
+            time_gran: 1,
+            max_pages: if self.has(flags::MAX_PAGES) { MAX_PAGES } else { 0 },
+            flags2: high,
+            ..Default::default()
+        }
+    }
 }

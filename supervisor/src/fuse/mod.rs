@@ -4,15 +4,17 @@
 //! [`dirent`] turn the worker's answer into the bytes the guest reads; [`init`] settles what the session speaks.
 //! Source of every layout and number: `include/uapi/linux/fuse.h` of Linux 6.18 (FUSE 7.45).
 
-pub(crate) mod cache;
-pub(crate) mod decode;
+mod abi;
+mod cache;
+mod decode;
 pub(crate) mod dirent;
-pub(crate) mod init;
-pub(crate) mod operation;
+mod init;
+mod opcode;
+mod operation;
 pub(crate) mod reply;
 
 pub(crate) use cache::{CacheMode, CachePolicy};
 pub(crate) use decode::{IN_HEADER_LEN, MAX_CONTROL, control_len, decode};
 pub(crate) use init::{Init, InitOutcome, Negotiated, Options, negotiate};
 pub(crate) use operation::{Chain, Decoded, Forgets, Io, Operation, Refusal, ReplyShape};
-pub(crate) use reply::{Encoded, OUT_HEADER_LEN};
+pub(crate) use reply::{Encoded, MAX_HEAD, OUT_HEADER_LEN};

@@ -3,6 +3,8 @@
 use airlockfs_ipc::message::Request;
 use airlockfs_ipc::{Errno, Handle, NodeId};
 
+use super::abi;
+
 /// How long the two halves of a descriptor chain are, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chain {
@@ -59,6 +61,27 @@ pub(crate) enum Operation<'a> {
         /// Goes to the slot's bulk buffer: an attribute's value (SETXATTR), else empty.
         bulk: &'a [u8],
     },
+}
+
+impl<'a> Operation<'a> {
+    /// Served by the worker, without bulk data.
+    pub(super) const fn control(request: Request<'a>, reply: ReplyShape) -> Self {
+        Self::Control {
+            request,
+            reply,
+            bulk: &[],
+        }
+    }
+
+    /// Bytes of the shortest successful answer after its header.
+    pub(super) const fn least_answer(&self) -> usize {
+        match self {
+            Self::Init(_) => size_of::<abi::InitOut>(),
+            Self::Destroy | Self::Interrupt { .. } | Self::Forget(_) => 0,
+            Self::Io(io) => io.reply().least(),
+            Self::Control { reply, .. } => reply.least(),
+        }
+    }
 }
 
 /// Lookups to drop, in the layout of [`Request::Forget`].
@@ -135,7 +158,7 @@ impl Io {
     pub(crate) const fn reply(self) -> ReplyShape {
         match self {
             Self::Read { size, .. } => ReplyShape::Bytes { max: size },
-            Self::Write { size, .. } => ReplyShape::Written { max: size as u64 },
+            Self::Write { size, .. } => ReplyShape::Written { max: size },
             Self::Fsync { .. } | Self::Fallocate { .. } => ReplyShape::Nothing,
             Self::Lseek { .. } => ReplyShape::Offset,
             Self::GetAttr { reply, .. } => reply,
@@ -201,16 +224,16 @@ pub(crate) enum ReplyShape {
     Attr,
     /// `fuse_statx_out`.
     Statx,
-    /// A symbolic link's target.
-    Target,
+    /// A symbolic link's target, at most `max` bytes: the chain's room.
+    Target { max: usize },
     /// At most `max` opaque bytes, from the bulk buffer (READ, GETXATTR, LISTXATTR).
     Bytes { max: u32 },
     /// `fuse_getxattr_out`.
     Size,
-    /// `fuse_write_out` (WRITE, COPY_FILE_RANGE), at most `max` bytes.
-    Written { max: u64 },
-    /// `fuse_copy_file_range_out`, at most `max` bytes.
-    Copied { max: u64 },
+    /// `fuse_write_out`, at most `max` bytes.
+    Written { max: u32 },
+    /// At most `max` bytes copied: `fuse_copy_file_range_out` if `wide`, else `fuse_write_out`.
+    Copied { wide: bool, max: u64 },
     /// `fuse_lseek_out`.
     Offset,
     /// `fuse_statfs_out`.
@@ -225,4 +248,27 @@ pub(crate) enum ReplyShape {
     FsXattr,
     /// `fuse_ioctl_out` alone.
     Ioctl,
+}
+
+impl ReplyShape {
+    /// Bytes of the shortest body of this shape.
+    const fn least(self) -> usize {
+        match self {
+            Self::Nothing | Self::Target { .. } | Self::Bytes { .. } | Self::Dirents { .. } => 0,
+            Self::Entry { .. } => size_of::<abi::EntryOut>(),
+            Self::Created => size_of::<abi::EntryOut>() + size_of::<abi::OpenOut>(),
+            Self::Opened { .. } => size_of::<abi::OpenOut>(),
+            Self::Attr => size_of::<abi::AttrOut>(),
+            Self::Statx => size_of::<abi::StatxOut>(),
+            Self::Size => size_of::<abi::GetxattrOut>(),
+            Self::Written { .. } | Self::Copied { wide: false, .. } => size_of::<abi::WriteOut>(),
+            Self::Copied { wide: true, .. } => size_of::<abi::CopyFileRangeOut>(),
+            Self::Offset => size_of::<abi::LseekOut>(),
+            Self::StatFs => size_of::<abi::StatfsOut>(),
+            Self::Lock => size_of::<abi::LkOut>(),
+            Self::FileFlags => size_of::<abi::IoctlOut>() + size_of::<u32>(),
+            Self::FsXattr => size_of::<abi::IoctlOut>() + size_of::<abi::FsXattr>(),
+            Self::Ioctl => size_of::<abi::IoctlOut>(),
+        }
+    }
 }
