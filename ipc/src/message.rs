@@ -152,8 +152,13 @@ pub enum Barrier {
 pub enum Started {
     /// Confined and serving.
     Ready(ConfinementReport),
-    /// Could not start; one line for a person, with what to do. The worker exits after it.
-    Failed(String),
+    /// Could not start. The worker exits after it.
+    Failed {
+        /// Exit code that tells the kind (sysexits.h).
+        kind: u8,
+        /// One line for a person, with what to do.
+        message: String,
+    },
 }
 
 /// What a process found true of itself after it confined itself; `airlockfsd` logs it and `audit` compares.
