@@ -273,6 +273,14 @@ impl SupervisorLane {
         self.doorbell.as_fd()
     }
 
+    /// What this end holds, each with what it is, for the list of expected descriptors.
+    pub fn descriptors(&self) -> [(BorrowedFd<'_>, &'static str); 2] {
+        [
+            (self.doorbell.as_fd(), "a lane's doorbell"),
+            (self.channel.as_fd(), "a lane's donation channel"),
+        ]
+    }
+
     /// Looks for a completion or for `other` work for as long as it pays. True if there is some.
     pub fn look(&mut self, mut other: impl FnMut() -> bool) -> bool {
         self.memory
