@@ -7,59 +7,36 @@ use anyhow::Result;
 
 use crate::{command, paths};
 
-/// Cargo's profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// Fast to build.
-    Debug,
-    /// As shipped.
-    Release,
-}
-
-/// The binaries of one profile.
+/// What a demo runs.
 #[derive(Debug, Clone)]
 pub struct Binaries {
-    /// The supervisor; the worker is beside it.
+    /// The supervisor, as shipped; the worker is beside it.
     pub airlockfsd: PathBuf,
     /// Runs in the guest: what busybox cannot do.
     pub guest_tool: PathBuf,
 }
 
 /// Builds what is not up to date.
-pub fn build(profile: Profile) -> Result<Binaries> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build
-        .current_dir(paths::workspace())
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "airlockfsd",
-            "--package",
-            "airlockfs-worker",
-        ])
-        .args([
-            "--package",
-            "xtask",
-            "--bin",
-            "airlockfsd",
-            "--bin",
-            "airlockfs-worker",
-            "--bin",
-            "guest-tool",
-        ]);
-    let folder = match profile {
-        Profile::Debug => "debug",
-        Profile::Release => {
-            build.arg("--release");
-            "release"
-        }
-    };
-    command::run(&mut build)?;
-    let folder = paths::target().join(folder);
+pub fn build() -> Result<Binaries> {
+    command::run(cargo().args(["build", "--package", "xtask", "--bin", "guest-tool"]))?;
+    command::run(cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "airlockfsd",
+        "--package",
+        "airlockfs-worker",
+    ]))?;
+    let target = paths::target();
     Ok(Binaries {
-        airlockfsd: folder.join("airlockfsd"),
-        guest_tool: folder.join("guest-tool"),
+        airlockfsd: target.join("release/airlockfsd"),
+        guest_tool: target.join("debug/guest-tool"),
     })
+}
+
+/// The cargo that runs this command, in the workspace.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(paths::workspace());
+    cargo
 }

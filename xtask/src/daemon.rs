@@ -49,10 +49,7 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let stderr = child
-            .stderr
-            .take()
-            .context("the daemon has no standard error")?;
+        let stderr = child.stderr.take().context("the daemon has no standard error")?;
         let log = Arc::new(Mutex::new(String::new()));
         let (ready, events) = channel();
         let keep = Arc::clone(&log);
@@ -77,14 +74,12 @@ impl Daemon {
         };
         match daemon.events.recv_timeout(LIMIT) {
             Ok(()) => Ok(daemon),
-            Err(RecvTimeoutError::Timeout) => bail!(
-                "the daemon did not say '{READY}'; it said:\n{}",
-                daemon.log()
-            ),
-            Err(RecvTimeoutError::Disconnected) => bail!(
-                "the daemon ended while starting; it said:\n{}",
-                daemon.log()
-            ),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the daemon did not say '{READY}'; it said:\n{}", daemon.log())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the daemon ended while starting; it said:\n{}", daemon.log())
+            }
         }
     }
 
@@ -107,19 +102,13 @@ impl Daemon {
             .collect();
         match children.as_slice() {
             [worker] => Ok(*worker),
-            _ => bail!(
-                "the supervisor {parent} has {} children, not 1",
-                children.len()
-            ),
+            _ => bail!("the supervisor {parent} has {} children, not 1", children.len()),
         }
     }
 
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends SIGTERM and returns the exit status.

@@ -1,7 +1,7 @@
 //! The guest's initramfs: busybox, the modules, some programs of the host with their libraries, and one script.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -25,7 +25,7 @@ pub struct Program {
     pub script: String,
     /// Programs of the host to take along, in `/tools`, which is in the guest's `PATH`. An applet that busybox has
     /// wins over a program of that name unless the script says `/tools/NAME`.
-    pub tools: Vec<std::path::PathBuf>,
+    pub tools: Vec<PathBuf>,
     /// More files: path in the guest and content. Mode 0755.
     pub files: Vec<(String, Vec<u8>)>,
     /// A shell on the console once the script has ended.
@@ -54,7 +54,7 @@ pub fn build(kernel: &Kernel, program: &Program) -> Result<Vec<u8>> {
     // Where the kernel attaches /init's standard streams before anything is mounted.
     archive.device("/dev/console", 5, 1);
 
-    let busybox = paths::program("busybox").context("busybox is not installed")?;
+    let busybox = paths::require("busybox")?;
     add_program(&mut archive, "/bin/busybox", &busybox)?;
     let init = include_str!("../../tests/guest/init");
     archive.file("/init", 0o755, init.as_bytes());
@@ -87,8 +87,7 @@ pub fn build(kernel: &Kernel, program: &Program) -> Result<Vec<u8>> {
 
 /// Adds a program of the host and the shared libraries that its loader names.
 fn add_program(archive: &mut Archive, path: &str, program: &Path) -> Result<()> {
-    let read =
-        |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let read = |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
     archive.file(path, 0o755, &read(program)?);
     // `name => /path (address)`, or `/path (address)` for the loader. A static program prints neither and ends with 1.
     let ldd = Command::new("ldd")

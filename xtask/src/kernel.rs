@@ -70,11 +70,7 @@ fn fetch(cache: &Path, root: &Path) -> Result<()> {
     else {
         bail!("apt-get download left no package in {}", fresh.display());
     };
-    command::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .args([&archive, &fresh]),
-    )?;
+    command::run(Command::new("dpkg-deb").arg("--extract").args([&archive, &fresh]))?;
     fs::remove_file(&archive)?;
     match fs::rename(&fresh, root) {
         // Another run was faster: its copy is as good.

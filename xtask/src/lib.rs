@@ -1,7 +1,8 @@
 //! What the developer's commands and the guest tests share: packages, guest kernel and image, QEMU, the daemon.
 //!
 //! A run reads top to bottom: [`provision`] installs, [`kernel`] and [`image`] make what boots, [`daemon`] starts the
-//! two processes, [`qemu`] runs a guest against their socket, [`process`] shows what the kernel says about them.
+//! two processes, [`qemu`] runs a guest against their socket,
+//! [`workload`] is what it does there, [`process`] shows what the kernel says about them.
 
 pub mod accel;
 pub mod binaries;
@@ -17,3 +18,4 @@ pub mod process;
 pub mod provision;
 pub mod qemu;
 pub mod tiers;
+pub mod workload;

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::kernel::Kernel;
+use crate::paths;
 
 /// A module as the guest inserts it.
 #[derive(Debug)]
@@ -90,7 +91,10 @@ fn module_name(path: &Path) -> Option<String> {
 /// The object, decompressed.
 fn read(file: &Path) -> Result<Vec<u8>> {
     if file.extension().is_some_and(|end| end == "xz") {
-        let output = Command::new("busybox").arg("xzcat").arg(file).output()?;
+        let output = Command::new(paths::require("busybox")?)
+            .arg("xzcat")
+            .arg(file)
+            .output()?;
         if !output.status.success() {
             bail!("cannot decompress {}", file.display());
         }
@@ -122,10 +126,7 @@ mod tests {
             module_name(Path::new("a/virtio-rng.ko")).as_deref(),
             Some("virtio_rng")
         );
-        assert_eq!(
-            module_name(Path::new("a/fuse.ko.xz")).as_deref(),
-            Some("fuse")
-        );
+        assert_eq!(module_name(Path::new("a/fuse.ko.xz")).as_deref(), Some("fuse"));
         assert_eq!(module_name(Path::new("a/modules.order")), None);
     }
 

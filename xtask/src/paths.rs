@@ -40,6 +40,11 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// The program `name`, or an error that names it.
+pub fn require(name: &str) -> Result<PathBuf> {
+    program(name).with_context(|| format!("{name} is not installed"))
+}
+
 /// A directory of our own under the system's temporary directory; removed when dropped.
 ///
 /// Not under `target/`, because a socket's path has to fit in 108 bytes (unix(7)).

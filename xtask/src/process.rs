@@ -85,13 +85,7 @@ pub fn table(columns: &[(String, Rights)]) -> String {
         columns.iter().map(|(name, _)| name.clone()).collect(),
     )];
     for key in STATUS {
-        let value = |rights: &Rights| {
-            rights
-                .status
-                .get(*key)
-                .cloned()
-                .unwrap_or_else(|| "-".to_owned())
-        };
+        let value = |rights: &Rights| rights.status.get(*key).cloned().unwrap_or_else(|| "-".to_owned());
         rows.push((
             (*key).to_owned(),
             columns.iter().map(|(_, rights)| value(rights)).collect(),

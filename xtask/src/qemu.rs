@@ -84,42 +84,23 @@ impl Vm {
             .context("cannot write the guest's initramfs")?;
         let memory = machine.memory;
 
-        let mut qemu =
-            Command::new(paths::program("qemu-system-x86_64").context("QEMU is not installed")?);
-        qemu.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-        ])
-        .args(machine.accel.unwrap_or_else(accel::choose).arguments())
-        .args([
-            "-smp",
-            &machine.cpus.to_string(),
-            "-m",
-            &format!("{memory}M"),
-        ])
-        .arg("-kernel")
-        .arg(&kernel.image)
-        .arg("-initrd")
-        .arg(&initramfs)
-        // A panic ends QEMU at once, by -no-reboot.
-        .args(["-append", "console=ttyS0 quiet loglevel=4 panic=-1"])
-        .args([
-            "-serial",
-            if machine.interactive {
-                "mon:stdio"
-            } else {
-                "stdio"
-            },
-        ])
-        // vhost-user: the back end maps the guest's memory, so it has to be a file that both share.
-        .args([
-            "-object",
-            &format!("memory-backend-memfd,id=memory,size={memory}M,share=on"),
-        ])
-        .args(["-numa", "node,memdev=memory"]);
+        let mut qemu = Command::new(paths::require("qemu-system-x86_64")?);
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+            .args(machine.accel.unwrap_or_else(accel::choose).arguments())
+            .args(["-smp", &machine.cpus.to_string(), "-m", &format!("{memory}M")])
+            .arg("-kernel")
+            .arg(&kernel.image)
+            .arg("-initrd")
+            .arg(&initramfs)
+            // A panic ends QEMU at once, by -no-reboot.
+            .args(["-append", "console=ttyS0 quiet loglevel=4 panic=-1"])
+            .args(["-serial", if machine.interactive { "mon:stdio" } else { "stdio" }])
+            // vhost-user: the back end maps the guest's memory, so it has to be a file that both share.
+            .args([
+                "-object",
+                &format!("memory-backend-memfd,id=memory,size={memory}M,share=on"),
+            ])
+            .args(["-numa", "node,memdev=memory"]);
         if let Some((socket, tag)) = &machine.share {
             let device = format!(
                 "vhost-user-fs-pci,chardev=fs,tag={tag},num-request-queues={},queue-size={}",
@@ -200,19 +181,13 @@ impl Vm {
     }
 
     /// As [`Vm::finish`], and hands each line to `see`, whose error ends the wait.
-    pub fn follow(
-        &mut self,
-        limit: Duration,
-        mut see: impl FnMut(&str) -> Result<()>,
-    ) -> Result<i32> {
+    pub fn follow(&mut self, limit: Duration, mut see: impl FnMut(&str) -> Result<()>) -> Result<i32> {
         let deadline = Instant::now() + limit;
         loop {
             match self.line(deadline) {
                 Line::Text(line) => match line.strip_prefix(EXIT_LINE) {
                     Some(status) => {
-                        return status
-                            .parse()
-                            .context("the guest's exit status is no number");
+                        return status.parse().context("the guest's exit status is no number");
                     }
                     None => see(&line)?,
                 },
@@ -238,10 +213,7 @@ impl Vm {
         let deadline = Instant::now() + limit;
         while self.line(deadline) != Line::End {
             if Instant::now() >= deadline {
-                bail!(
-                    "the guest did not power off within {limit:?}; {}",
-                    self.story()
-                );
+                bail!("the guest did not power off within {limit:?}; {}", self.story());
             }
         }
         let status = self.child.wait().context("cannot wait for QEMU")?;

@@ -1,1 +1,125 @@
-//! `cargo xtask test`: every test there is, by tier.
+//! `cargo xtask test`: every test there is, by tier. A tier that fails does not keep the next from running.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{binaries, command, kernel, paths, provision};
+
+/// The integration tests that boot guests; all others are the harness tier.
+const GUEST: &str = "guest";
+
+/// Tests that ran.
+#[derive(Debug, Default)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs everything; an error says how much failed.
+pub fn run() -> Result<()> {
+    provision::install(&[provision::GUEST, provision::TESTS])?;
+    kernel::get()?;
+    // The suites run the real binaries, which cargo does not build for them.
+    command::run(binaries::cargo().args(["build", "--workspace", "--bins"]))?;
+
+    let mut count = Count::default();
+    let mut broken = Vec::new();
+    let mut tier = |name: &'static str, arguments: &[&str]| -> Result<()> {
+        println!("== {name}");
+        if !cargo_test(arguments, &mut count)? {
+            broken.push(name);
+        }
+        Ok(())
+    };
+    tier("unit", &["--lib", "--bins"])?;
+    tier("examples in the documentation", &["--doc"])?;
+    let suites = suites()?;
+    let harness: Vec<&str> = suites
+        .iter()
+        .filter(|name| *name != GUEST)
+        .flat_map(|name| ["--test", name])
+        .collect();
+    tier("harness", &harness)?;
+    tier("guest", &["--test", GUEST])?;
+
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if !broken.is_empty() {
+        bail!("failed: {}", broken.join(", "));
+    }
+    Ok(())
+}
+
+/// Runs `cargo test`, shows what it prints, adds up its results. False if it ended with another status than 0.
+fn cargo_test(arguments: &[&str], count: &mut Count) -> Result<bool> {
+    // Always the whole workspace: with other features of a dependency cargo would build it anew.
+    let mut child = binaries::cargo()
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo test")?;
+    let stdout = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some((passed, failed)) = result(&line) {
+            count.passed += passed;
+            count.failed += failed;
+        }
+    }
+    Ok(child.wait()?.success())
+}
+
+/// Passed and failed of a line like `test result: ok. 3 passed; 0 failed; 0 ignored; …`.
+fn result(line: &str) -> Option<(u64, u64)> {
+    let rest = line.strip_prefix("test result: ")?;
+    let (_, counts) = rest.split_once(". ")?;
+    let number = |word: &str| {
+        counts
+            .split("; ")
+            .find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+    };
+    Some((number("passed")?, number("failed")?))
+}
+
+/// The integration tests of all members: `MEMBER/tests/NAME.rs` and `MEMBER/tests/NAME/main.rs`.
+fn suites() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for member in fs::read_dir(paths::workspace())? {
+        let member = member?.path();
+        if !member.join("Cargo.toml").is_file() || !member.join("tests").is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(member.join("tests"))? {
+            let path = entry?.path();
+            let is_suite = path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").is_file();
+            if let Some(name) = path.file_stem().filter(|_| is_suite) {
+                names.push(name.to_string_lossy().into_owned());
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read_from_cargos_lines() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(result(line), Some((12, 3)));
+        assert_eq!(result("test a ... ok"), None);
+    }
+
+    #[test]
+    fn the_guest_suite_is_found() {
+        assert!(suites().is_ok_and(|names| names.iter().any(|name| name == GUEST)));
+    }
+}

@@ -1,0 +1,252 @@
+//! A Linux guest in QEMU works on a host directory through the real binaries.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+
+use airlockfs_tests::daemon::{Daemon, bin_dir};
+use anyhow::Result;
+use xtask::image::Program;
+use xtask::kernel;
+use xtask::qemu::{Machine, Vm};
+use xtask::workload::{LIMIT, Workload};
+
+const TAG: &str = "share";
+
+/// Boots a guest with `program` on the daemon's share.
+fn boot(daemon: &Daemon, program: &Program, machine: Machine) -> Result<Vm> {
+    let share = Some((daemon.socket().to_path_buf(), TAG.to_owned()));
+    Vm::boot(&kernel::get()?, program, &Machine { share, ..machine })
+}
+
+/// Runs a script in a guest that finds the share at /mnt. The first command that fails ends it, and the test.
+fn guest(daemon: &Daemon, script: &str) -> Result<()> {
+    guest_on(daemon, script, Machine::default())
+}
+
+fn guest_on(daemon: &Daemon, script: &str, machine: Machine) -> Result<()> {
+    let program = Program::new(TAG, &format!("set -eux\ncd /mnt\n{script}\n"));
+    let mut vm = boot(daemon, &program, machine)?;
+    let status = vm.finish(LIMIT)?;
+    assert_eq!(status, 0, "the guest's console:\n{}", vm.console());
+    vm.power_off(LIMIT)
+}
+
+/// The demo's work, with more options for the daemon.
+fn workload(options: &[&str]) -> Result<()> {
+    let daemon = Daemon::start([&["--tag", TAG, "--xattr"], options].concat());
+    let work = Workload::prepare(daemon.share())?;
+    let program = Workload::program(TAG, &bin_dir()?.join("guest-tool"))?;
+    let mut vm = boot(&daemon, &program, Machine::default())?;
+    let view = work.follow(&mut vm, |line| println!("{line}"))?;
+    work.compare(&view, |_| ())?;
+    vm.power_off(LIMIT)
+}
+
+#[test]
+fn a_guest_works_on_a_host_directory() -> Result<()> {
+    workload(&[])
+}
+
+#[test]
+fn the_same_work_is_served_when_file_data_takes_the_ring() -> Result<()> {
+    workload(&["--no-donate"])
+}
+
+#[test]
+fn four_request_queues_serve_four_processors_at_once() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG, "--num-request-queues", "4"]);
+    let script = "
+        for n in 1 2 3 4; do
+            (
+                set -e
+                mkdir work-$n
+                dd if=/dev/urandom of=/tmp/$n bs=64k count=32 2> /dev/null
+                for turn in 1 2 3 4 5; do
+                    taskset $((1 << (n - 1))) cp /tmp/$n work-$n/file-$turn
+                    mv work-$n/file-$turn work-$n/moved-$turn
+                    taskset $((1 << (n - 1))) cmp /tmp/$n work-$n/moved-$turn
+                done
+                touch work-$n/done
+            ) &
+        done
+        wait
+        ls work-1/done work-2/done work-3/done work-4/done
+    ";
+    guest_on(
+        &daemon,
+        script,
+        Machine {
+            cpus: 4,
+            request_queues: 4,
+            ..Machine::default()
+        },
+    )?;
+    for n in 1..=4 {
+        let first = fs::read(daemon.host(format!("work-{n}/moved-1")))?;
+        assert_eq!(first.len(), 32 << 16);
+        for turn in 2..=5 {
+            assert!(
+                fs::read(daemon.host(format!("work-{n}/moved-{turn}")))? == first,
+                "work-{n}/moved-{turn}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_small_queue_serves_large_files() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG]);
+    let script = "
+        dd if=/dev/urandom of=/tmp/data bs=1M count=8
+        cp /tmp/data data
+        echo 3 > /proc/sys/vm/drop_caches
+        cmp /tmp/data data
+    ";
+    guest_on(
+        &daemon,
+        script,
+        Machine {
+            queue_size: 128,
+            ..Machine::default()
+        },
+    )
+}
+
+#[test]
+fn a_read_only_share_can_be_read_and_not_changed() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG, "--readonly"]);
+    fs::write(daemon.host("file"), "content\n")?;
+    fs::create_dir(daemon.host("dir"))?;
+    let script = "
+        [ \"$(cat file)\" = content ]
+        refused() {
+            if why=$(\"$@\" 2>&1); then echo \"allowed: $*\"; exit 1; fi
+            case $why in
+                *'Read-only file system'*) ;;
+                *) echo \"$*: $why\"; exit 1 ;;
+            esac
+        }
+        refused touch new
+        refused sh -c 'echo more >> file'
+        refused truncate -s 0 file
+        refused mkdir new
+        refused mknod new p
+        refused ln -s file new
+        refused ln file new
+        refused mv file new
+        refused rm file
+        refused rmdir dir
+        refused chmod 777 file
+        refused chown 7 file
+        refused touch -d '2001-02-03 04:05:06' file
+        [ \"$(ls)\" = \"$(printf 'dir\\nfile')\" ]
+    ";
+    guest(&daemon, script)?;
+    assert_eq!(fs::read_to_string(daemon.host("file"))?, "content\n");
+    assert_eq!(fs::read_dir(daemon.share())?.count(), 2);
+    Ok(())
+}
+
+#[test]
+fn a_guest_can_unmount_and_mount_again() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG]);
+    let script = "
+        for turn in 1 2 3; do
+            echo $turn > turn-$turn
+            cd /
+            umount /mnt
+            [ -z \"$(ls /mnt)\" ]
+            mount -t virtiofs $TAG /mnt
+            cd /mnt
+            [ \"$(cat turn-$turn)\" = $turn ]
+        done
+    ";
+    guest(&daemon, script)
+}
+
+#[test]
+fn links_lead_to_the_guests_files_and_never_to_the_hosts() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG]);
+    let outside = daemon.share().with_file_name("outside");
+    fs::write(&outside, "secret")?;
+    symlink(&outside, daemon.host("absolute"))?;
+    symlink("../outside", daemon.host("relative"))?;
+    symlink("..", daemon.host("up"))?;
+    let script = "
+        [ -L absolute ]
+        [ ! -e absolute ]
+        [ -L relative ]
+        [ ! -e relative ]
+        ln -s /proc/self/status status
+        grep -q '^Name:' status
+        [ \"$(ls up/)\" = \"$(ls /)\" ]
+        [ ! -e up/outside ]
+        chmod 600 relative && exit 1
+        mkdir dir
+        ln -s dir link
+        echo through > link/file
+        [ \"$(cat dir/file)\" = through ]
+    ";
+    guest(&daemon, script)?;
+    assert_eq!(fs::read_to_string(&outside)?, "secret");
+    assert_eq!(fs::read_to_string(daemon.host("dir/file"))?, "through\n");
+    Ok(())
+}
+
+#[test]
+fn fifos_belong_to_the_guests_kernel() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG]);
+    let script = "
+        mkfifo fifo
+        echo 'within the guest' > fifo &
+        [ \"$(cat fifo)\" = 'within the guest' ]
+        wait
+    ";
+    guest(&daemon, script)?;
+    assert!(fs::symlink_metadata(daemon.host("fifo"))?.file_type().is_fifo());
+    Ok(())
+}
+
+#[test]
+fn programs_run_from_the_share() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG]);
+    let script = "
+        cp /bin/busybox .
+        [ \"$(./busybox echo it runs)\" = 'it runs' ]
+    ";
+    guest(&daemon, script)?;
+    assert_eq!(
+        fs::metadata(daemon.host("busybox"))?.permissions().mode() & 0o777,
+        0o755
+    );
+    Ok(())
+}
+
+#[test]
+fn the_guests_umask_and_owner_reach_the_host() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG]);
+    let script = "
+        chmod 777 .
+        umask 0
+        mkdir open
+        echo x > open/file
+        umask 077
+        mkdir closed
+        adduser() { echo \"$1:x:$2:$2::/:/bin/sh\" >> /etc/passwd; }
+        adduser root 0
+        adduser user 1234
+        su user -c 'umask 022; echo mine > /mnt/mine'
+        [ \"$(stat -c '%u %g' mine)\" = '1234 1234' ]
+        su user -c 'cat /mnt/closed/file' && exit 1
+        su user -c 'cat /mnt/open/file'
+    ";
+    guest(&daemon, script)?;
+    let mode = |name: &str| -> Result<u32> { Ok(fs::metadata(daemon.host(name))?.mode() & 0o7777) };
+    assert_eq!(mode("open")?, 0o777);
+    assert_eq!(mode("open/file")?, 0o666);
+    assert_eq!(mode("closed")?, 0o700);
+    assert_eq!(mode("mine")?, 0o644);
+    assert_eq!(fs::metadata(daemon.host("mine"))?.uid(), 1234);
+    Ok(())
+}
