@@ -1,0 +1,239 @@
+//! Which open files the supervisor knows, and where their data goes. Shared by all queues' threads.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use airlockfs_ipc::Handle;
+
+use super::DonatedFile;
+
+/// A first access larger than this asks for the descriptor; a smaller one rides in the ring, since most small files
+/// are read once.
+const SMALL: u32 = 32 << 10;
+/// Parts of the table, each with a lock of its own.
+const SHARDS: usize = 32;
+
+/// What a guest opened a file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// O_RDONLY, O_WRONLY or O_RDWR.
+    pub(crate) mode: i32,
+}
+
+impl Access {
+    /// From the flags of open(2).
+    pub(crate) fn of_flags(flags: u32) -> Self {
+        Self {
+            mode: flags.cast_signed() & libc::O_ACCMODE,
+        }
+    }
+}
+
+/// Where an access goes.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// To the file itself.
+    File(Arc<DonatedFile>),
+    /// To the file, once the worker was asked for it. Said once for a handle; then [`HandleTable::donated`] or
+    /// [`HandleTable::refused`] must follow.
+    AskFirst(Access),
+    /// To the worker.
+    Ring,
+}
+
+#[derive(Debug)]
+struct Entry {
+    access: Access,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Untouched,
+    Touched,
+    Asked,
+    Refused,
+    Donated(Arc<DonatedFile>),
+}
+
+/// Handles are numbered by the worker one after the other: they need no hashing.
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, number: u64) {
+        // An odd factor spreads neighbours over the high bits, which the map also looks at.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+type Shard = HashMap<Handle, Entry, BuildHasherDefault<NumberHasher>>;
+
+/// Open regular files by handle. Other handles are not in it.
+#[derive(Debug)]
+pub(crate) struct HandleTable {
+    shards: [Mutex<Shard>; SHARDS],
+    /// Changes when the guest gives some file a setuid or setgid bit: then a file that had none may have one now.
+    mode_changes: AtomicU32,
+}
+
+impl HandleTable {
+    /// An empty table.
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            mode_changes: AtomicU32::new(0),
+        }
+    }
+
+    fn shard(&self, handle: Handle) -> MutexGuard<'_, Shard> {
+        // The remainder is below SHARDS.
+        self.shards[(handle.0 % SHARDS as u64) as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A regular file was opened.
+    pub(crate) fn opened(&self, handle: Handle, access: Access) {
+        self.shard(handle).insert(
+            handle,
+            Entry {
+                access,
+                state: State::Untouched,
+            },
+        );
+    }
+
+    /// A handle was released: its descriptor is closed once the accesses under way are over.
+    pub(crate) fn released(&self, handle: Handle) {
+        self.shard(handle).remove(&handle);
+    }
+
+    /// The session is over.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    /// Where a read or a write of `size` bytes goes.
+    pub(crate) fn route(&self, handle: Handle, size: u32) -> Route {
+        let mut shard = self.shard(handle);
+        let Some(entry) = shard.get_mut(&handle) else {
+            return Route::Ring;
+        };
+        match &entry.state {
+            State::Donated(file) => Route::File(file.clone()),
+            State::Untouched if size <= SMALL => {
+                entry.state = State::Touched;
+                Route::Ring
+            }
+            State::Untouched | State::Touched => {
+                entry.state = State::Asked;
+                Route::AskFirst(entry.access)
+            }
+            State::Asked | State::Refused => Route::Ring,
+        }
+    }
+
+    /// The file, if it was donated already: for what does not make it worth while to ask.
+    pub(crate) fn file(&self, handle: Handle) -> Option<Arc<DonatedFile>> {
+        match &self.shard(handle).get(&handle)?.state {
+            State::Donated(file) => Some(file.clone()),
+            _ => None,
+        }
+    }
+
+    /// The worker gave what was asked for. Without effect if the handle was released meanwhile.
+    pub(crate) fn donated(&self, handle: Handle, file: &Arc<DonatedFile>) {
+        self.set(handle, State::Donated(file.clone()));
+    }
+
+    /// The worker keeps the descriptor: this handle's data stays in the ring.
+    pub(crate) fn refused(&self, handle: Handle) {
+        self.set(handle, State::Refused);
+    }
+
+    fn set(&self, handle: Handle, state: State) {
+        if let Some(entry) = self.shard(handle).get_mut(&handle) {
+            entry.state = state;
+        }
+    }
+
+    /// The guest gave some file a setuid or setgid bit.
+    pub(crate) fn mode_changed(&self) {
+        self.mode_changes.fetch_add(1, Relaxed);
+    }
+
+    /// How often that happened.
+    pub(crate) fn mode_changes(&self) -> u32 {
+        self.mode_changes.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HANDLE: Handle = Handle(7);
+
+    fn table() -> HandleTable {
+        let table = HandleTable::new();
+        table.opened(
+            HANDLE,
+            Access::of_flags((libc::O_RDWR | libc::O_TRUNC).cast_unsigned()),
+        );
+        table
+    }
+
+    #[test]
+    fn a_small_first_access_rides_in_the_ring_and_the_second_asks_once() {
+        let table = table();
+        assert!(matches!(table.route(HANDLE, SMALL), Route::Ring));
+        assert!(matches!(
+            table.route(HANDLE, 1),
+            Route::AskFirst(Access { mode: libc::O_RDWR })
+        ));
+        assert!(
+            matches!(table.route(HANDLE, 1 << 20), Route::Ring),
+            "asked already"
+        );
+        table.refused(HANDLE);
+        assert!(matches!(table.route(HANDLE, 1 << 20), Route::Ring));
+        assert!(matches!(table.route(Handle(8), 1), Route::Ring), "unknown");
+    }
+
+    #[test]
+    fn a_large_first_access_asks() {
+        assert!(matches!(table().route(HANDLE, SMALL + 1), Route::AskFirst(_)));
+    }
+
+    #[test]
+    fn a_donation_for_a_released_handle_is_dropped() {
+        let table = table();
+        let file = DonatedFile::for_test();
+        table.released(HANDLE);
+        table.donated(HANDLE, &file);
+        assert!(table.file(HANDLE).is_none());
+        assert_eq!(Arc::strong_count(&file), 1);
+        table.opened(HANDLE, Access::of_flags(0));
+        table.donated(HANDLE, &file);
+        assert!(table.file(HANDLE).is_some());
+        table.clear();
+        assert_eq!(Arc::strong_count(&file), 1, "cleared");
+    }
+}

@@ -1,0 +1,282 @@
+//! One operation on a donated file.
+
+use std::os::fd::AsFd;
+
+use airlockfs_ipc::Errno;
+use airlockfs_ipc::message::Reply;
+use nix::unistd::{Whence, fdatasync, fsync, lseek64};
+
+use super::DonatedFile;
+use crate::{
+    chain::Chain,
+    fuse::{Io, OUT_HEADER_LEN},
+    guest_io,
+    guest_memory::Memory,
+};
+
+/// How an attempt ended.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Attempt {
+    /// With this answer. The data of a read stands in guest memory, behind the room for the reply's header.
+    Done(Reply<'static>),
+    /// It would have to wait: try again with `may_wait` and the bytes moved so far, from a thread that can.
+    WouldWait(usize),
+}
+
+/// Carries out `io`, of which `done` bytes were moved by an earlier attempt. The data of a write begins at byte
+/// `data_at` of the readable buffers. Never waits for a device unless it `may_wait`.
+pub(crate) fn attempt(
+    io: Io,
+    file: &DonatedFile,
+    memory: &Memory,
+    chain: &Chain,
+    data_at: usize,
+    done: usize,
+    may_wait: bool,
+) -> Attempt {
+    match io {
+        Io::Read { offset, size, .. } if may_wait || file.can_read_at_once() => {
+            read(file, offset, size as usize, memory, chain, done, may_wait)
+        }
+        Io::Write { offset, size, .. } if may_wait || file.can_write_at_once() => {
+            write(file, offset, size as usize, memory, chain, data_at)
+        }
+        _ if !may_wait => Attempt::WouldWait(done),
+        Io::Fsync { datasync, .. } => finish(if datasync { fdatasync(file) } else { fsync(file) }, |()| {
+            Reply::Done
+        }),
+        Io::Lseek { offset, whence, .. } => lseek(file, offset, whence),
+        Io::Fallocate {
+            offset, length, mode, ..
+        } => fallocate(file, offset, length, mode),
+        // The worker knows how the guest sees a file's attributes; the first two always match above when they may wait.
+        Io::Read { .. } | Io::Write { .. } | Io::GetAttr { .. } => Attempt::Done(Reply::Error(Errno::EIO)),
+    }
+}
+
+fn finish<T>(result: nix::Result<T>, reply: impl FnOnce(T) -> Reply<'static>) -> Attempt {
+    Attempt::Done(result.map_or_else(|error| Reply::Error(error.into()), reply))
+}
+
+/// Pages of a file: RWF_NOWAIT stops at the end of one.
+const PAGE: u64 = 4096;
+
+fn read(
+    file: &DonatedFile,
+    offset: u64,
+    size: usize,
+    memory: &Memory,
+    chain: &Chain,
+    mut done: usize,
+    may_wait: bool,
+) -> Attempt {
+    while done < size {
+        let at = offset.saturating_add(done as u64);
+        let skip = OUT_HEADER_LEN + done;
+        match guest_io::read(
+            file.as_fd(),
+            at,
+            memory,
+            &chain.writable,
+            skip,
+            size - done,
+            !may_wait,
+        ) {
+            Ok(moved) => {
+                done += moved.done;
+                let stopped = moved.done < moved.asked;
+                // The end of the file, or of what is cached? Only the first comes in the middle of a page.
+                if moved.done == 0 || stopped && !at.saturating_add(moved.done as u64).is_multiple_of(PAGE) {
+                    break;
+                }
+            }
+            Err(Errno::EAGAIN) if !may_wait => return Attempt::WouldWait(done),
+            Err(Errno::ENOTSUP) if !may_wait => {
+                file.no_nowait();
+                return Attempt::WouldWait(done);
+            }
+            Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
+            Err(_) => break,
+        }
+    }
+    // At most `size`, which was 32 bits wide.
+    Attempt::Done(Reply::Data { size: done as u32 })
+}
+
+fn write(
+    file: &DonatedFile,
+    offset: u64,
+    size: usize,
+    memory: &Memory,
+    chain: &Chain,
+    data_at: usize,
+) -> Attempt {
+    let mut done = 0;
+    while done < size {
+        let at = offset.saturating_add(done as u64);
+        match guest_io::write(
+            file.as_fd(),
+            at,
+            memory,
+            &chain.readable,
+            data_at + done,
+            size - done,
+        ) {
+            Ok(moved) if moved.done > 0 => done += moved.done,
+            Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Attempt::Done(Reply::Written { size: done as u32 })
+}
+
+fn lseek(file: &DonatedFile, offset: u64, whence: u32) -> Attempt {
+    let whence = match whence.cast_signed() {
+        libc::SEEK_DATA => Whence::SeekData,
+        libc::SEEK_HOLE => Whence::SeekHole,
+        _ => return Attempt::Done(Reply::Error(Errno::EINVAL)),
+    };
+    match i64::try_from(offset) {
+        // Moves the file's own offset, which nothing uses.
+        Ok(offset) => finish(lseek64(file, offset, whence), |found| {
+            Reply::Offset(found.cast_unsigned())
+        }),
+        Err(_) => Attempt::Done(Reply::Error(Errno::EINVAL)),
+    }
+}
+
+fn fallocate(file: &DonatedFile, offset: u64, length: u64, mode: u32) -> Attempt {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return Attempt::Done(Reply::Error(Errno::EFBIG));
+    };
+    let flags = nix::fcntl::FallocateFlags::from_bits_retain(mode.cast_signed());
+    finish(nix::fcntl::fallocate(file, flags, offset, length), |()| {
+        Reply::Done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use airlockfs_ipc::Handle;
+
+    use super::*;
+    use crate::guest_memory::tests::memory;
+
+    const HANDLE: Handle = Handle(1);
+
+    fn chain(memory: &Memory) -> Chain {
+        let mut chain = Chain::default();
+        chain.readable.push(memory, 0x1000, 0x1000).unwrap();
+        chain.writable.push(memory, 0x2000, 0x1000).unwrap();
+        chain
+    }
+
+    fn run(file: &DonatedFile, memory: &Memory, io: Io) -> Reply<'static> {
+        match attempt(io, file, memory, &chain(memory), 80, 0, true) {
+            Attempt::Done(reply) => reply,
+            Attempt::WouldWait(_) => panic!("it might wait"),
+        }
+    }
+
+    #[test]
+    fn written_bytes_are_read_back() {
+        let (file, memory) = (DonatedFile::for_test(), memory());
+        chain(&memory).readable.write(&memory, 80, b"hello").unwrap();
+        let write = Io::Write {
+            handle: HANDLE,
+            offset: 3,
+            size: 5,
+            kill_suidgid: false,
+        };
+        assert_eq!(run(&file, &memory, write), Reply::Written { size: 5 });
+        let read = Io::Read {
+            handle: HANDLE,
+            offset: 0,
+            size: 100,
+        };
+        assert_eq!(run(&file, &memory, read), Reply::Data { size: 8 });
+        let mut back = [0; 8];
+        chain(&memory).writable.read(&memory, 16, &mut back).unwrap();
+        assert_eq!(&back, b"\0\0\0hello");
+        let seek = Io::Lseek {
+            handle: HANDLE,
+            offset: 0,
+            whence: libc::SEEK_HOLE.cast_unsigned(),
+        };
+        assert_eq!(run(&file, &memory, seek), Reply::Offset(8));
+        let allocate = Io::Fallocate {
+            handle: HANDLE,
+            offset: 0,
+            length: 100,
+            mode: 0,
+        };
+        assert_eq!(run(&file, &memory, allocate), Reply::Done);
+        assert_eq!(run(&file, &memory, read), Reply::Data { size: 100 });
+        assert_eq!(
+            run(
+                &file,
+                &memory,
+                Io::Fsync {
+                    handle: HANDLE,
+                    datasync: true
+                }
+            ),
+            Reply::Done
+        );
+    }
+
+    #[test]
+    fn numbers_the_kernel_would_misread_are_errors() {
+        let (file, memory) = (DonatedFile::for_test(), memory());
+        for io in [
+            Io::Read {
+                handle: HANDLE,
+                offset: u64::MAX,
+                size: 1,
+            },
+            Io::Write {
+                handle: HANDLE,
+                offset: u64::MAX,
+                size: 1,
+                kill_suidgid: false,
+            },
+            Io::Lseek {
+                handle: HANDLE,
+                offset: u64::MAX,
+                whence: libc::SEEK_DATA.cast_unsigned(),
+            },
+            Io::Lseek {
+                handle: HANDLE,
+                offset: 0,
+                whence: u32::MAX,
+            },
+            Io::Fallocate {
+                handle: HANDLE,
+                offset: u64::MAX,
+                length: 1,
+                mode: 0,
+            },
+            Io::Fallocate {
+                handle: HANDLE,
+                offset: 0,
+                length: 1,
+                mode: u32::MAX,
+            },
+        ] {
+            assert!(matches!(run(&file, &memory, io), Reply::Error(_)), "{io:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_wait_is_not_tried_by_a_queues_thread() {
+        let (file, memory) = (DonatedFile::for_test(), memory());
+        let io = Io::Fsync {
+            handle: HANDLE,
+            datasync: false,
+        };
+        assert_eq!(
+            attempt(io, &file, &memory, &chain(&memory), 80, 0, false),
+            Attempt::WouldWait(0)
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! Threads that wait for devices, so that the queues' threads need not.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            fence,
+        },
+    },
+    thread,
+};
+
+use airlockfs_ipc::{Errno, message::Reply};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use vm_memory::GuestAddressSpace;
+
+use super::{Attempt, DonatedFile, attempt};
+use crate::{chain::Chain, fuse::Io, guest_memory::SharedMemory, pending::Caller};
+
+/// Room for a call with its vectors.
+const STACK: usize = 64 << 10;
+
+/// An operation that waits, with all that its answer needs.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Who waits.
+    pub(crate) caller: Caller,
+    /// What to do.
+    pub(crate) io: Io,
+    /// Its buffers.
+    pub(crate) chain: Chain,
+    /// Where in the readable buffers a write's data begins.
+    pub(crate) data_at: usize,
+    /// Bytes moved so far.
+    pub(crate) done: usize,
+    /// On what; none once it is done.
+    pub(crate) file: Option<Arc<DonatedFile>>,
+    /// The answer.
+    pub(crate) reply: Reply<'static>,
+}
+
+impl Job {
+    /// One to be filled in.
+    pub(crate) fn empty() -> Box<Self> {
+        Box::new(Self {
+            caller: Caller { head: 0, unique: 0 },
+            io: Io::Fsync {
+                handle: airlockfs_ipc::Handle(0),
+                datasync: false,
+            },
+            chain: Chain::default(),
+            data_at: 0,
+            done: 0,
+            file: None,
+            reply: Reply::Error(Errno::EIO),
+        })
+    }
+
+    fn run(&mut self, memory: &SharedMemory) {
+        let Some(file) = self.file.take() else { return };
+        self.reply = match attempt(
+            self.io,
+            &file,
+            &memory.memory(),
+            &self.chain,
+            self.data_at,
+            self.done,
+            true,
+        ) {
+            Attempt::Done(reply) => reply,
+            Attempt::WouldWait(_) => Reply::Error(Errno::EIO),
+        };
+    }
+}
+
+/// Where a queue's finished jobs arrive, and what wakes its thread for anything but the ring.
+#[derive(Debug)]
+pub(crate) struct Port {
+    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
+    finished: Mutex<Vec<Box<Job>>>,
+    any: AtomicBool,
+    asleep: AtomicBool,
+    bell: EventFd,
+}
+
+impl Port {
+    /// A new one.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            finished: Mutex::default(),
+            any: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+        })
+    }
+
+    /// Becomes readable at each ring; meant for an edge-triggered epoll(7).
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Wakes the queue's thread.
+    pub(crate) fn ring(&self) {
+        // A counter that is full is readable, too.
+        let _ = self.bell.write(1);
+    }
+
+    /// Whether jobs are finished.
+    pub(crate) fn any_finished(&self) -> bool {
+        self.any.load(Acquire)
+    }
+
+    /// Moves the finished jobs to `to`.
+    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
+    pub(crate) fn take_finished(&self, to: &mut Vec<Box<Job>>) {
+        if self.any_finished() {
+            let mut finished = self.finished();
+            self.any.store(false, Relaxed);
+            to.append(&mut finished);
+        }
+    }
+
+    /// Announces that the queue's thread will sleep. False: a job was finished meanwhile, and it must not.
+    pub(crate) fn before_sleep(&self) -> bool {
+        self.asleep.store(true, SeqCst);
+        fence(SeqCst);
+        let sleeps = !self.any_finished();
+        if !sleeps {
+            self.asleep.store(false, Relaxed);
+        }
+        sleeps
+    }
+
+    /// The queue's thread is awake.
+    pub(crate) fn after_sleep(&self) {
+        if self.asleep.load(Relaxed) {
+            self.asleep.store(false, Relaxed);
+        }
+    }
+
+    fn finish(&self, job: Box<Job>) {
+        let mut finished = self.finished();
+        finished.push(job);
+        self.any.store(true, Release);
+        drop(finished);
+        fence(SeqCst);
+        if self.asleep.load(Relaxed) && self.asleep.swap(false, SeqCst) {
+            self.ring();
+        }
+    }
+
+    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
+    fn finished(&self) -> MutexGuard<'_, Vec<Box<Job>>> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The threads. They end when the pool is dropped.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    memory: SharedMemory,
+    most: usize,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<(Box<Job>, Arc<Port>)>,
+    threads: usize,
+    idle: usize,
+    over: bool,
+}
+
+impl Pool {
+    /// One of at most `most` threads, which are started when there is work for them; the first at once.
+    pub(crate) fn new(memory: SharedMemory, most: usize) -> io::Result<Self> {
+        let state = State {
+            threads: 1,
+            ..State::default()
+        };
+        let shared = Arc::new(Shared {
+            memory,
+            most,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+        });
+        spawn(&shared)?;
+        Ok(Self { shared })
+    }
+
+    /// Runs `job`, which then arrives at `port`.
+    pub(crate) fn submit(&self, job: Box<Job>, port: &Arc<Port>) {
+        let mut state = self.shared.state();
+        state.jobs.push_back((job, port.clone()));
+        if state.jobs.len() <= state.idle {
+            self.shared.work.notify_one();
+        } else if state.threads < self.shared.most {
+            state.threads += 1;
+            drop(state);
+            if spawn(&self.shared).is_err() {
+                // The threads there are will come to it.
+                self.shared.state().threads -= 1;
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.state().over = true;
+        self.shared.work.notify_all();
+    }
+}
+
+fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
+    let shared = shared.clone();
+    let thread = thread::Builder::new().name("data".into()).stack_size(STACK);
+    thread.spawn(move || shared.serve()).map(drop)
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self) {
+        let mut state = self.state();
+        loop {
+            if let Some((mut job, port)) = state.jobs.pop_front() {
+                drop(state);
+                job.run(&self.memory);
+                port.finish(job);
+                state = self.state();
+            } else if state.over {
+                return;
+            } else {
+                state.idle += 1;
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::guest_memory::tests::memory;
+
+    #[test]
+    fn jobs_come_back_and_wake_a_sleeper() {
+        let memory = SharedMemory::new(memory());
+        let pool = Pool::new(memory.clone(), 3).unwrap();
+        let port = Arc::new(Port::new().unwrap());
+        for unique in 0..100 {
+            let mut job = Job::empty();
+            job.caller.unique = unique;
+            job.file = Some(DonatedFile::for_test());
+            pool.submit(job, &port);
+        }
+        let mut jobs = Vec::new();
+        while jobs.len() < 100 {
+            if port.before_sleep() {
+                poll(
+                    &mut [PollFd::new(port.bell(), PollFlags::POLLIN)],
+                    PollTimeout::from(10_000u16),
+                )
+                .unwrap();
+                port.bell.read().unwrap();
+            }
+            port.after_sleep();
+            port.take_finished(&mut jobs);
+        }
+        let mut uniques: Vec<_> = jobs.iter().map(|job| job.caller.unique).collect();
+        uniques.sort_unstable();
+        assert_eq!(uniques, (0..100).collect::<Vec<_>>());
+        assert!(
+            jobs.iter()
+                .all(|job| job.reply == Reply::Done && job.file.is_none())
+        );
+    }
+}

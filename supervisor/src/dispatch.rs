@@ -1,0 +1,373 @@
+//! Step 2 to 4: from a descriptor chain to a request in the lane, a file operation made here, or an answer at once.
+
+use std::sync::Arc;
+
+use airlockfs_ipc::{
+    Errno, Handle,
+    message::{Reply, Request},
+    ring::{BULK_SIZE, Bulk},
+};
+
+use crate::{
+    data::{Access, Attempt, DonatedFile, Job, Route, attempt},
+    fuse::{self, IN_HEADER_LEN, InitOutcome, Io, Operation, ReplyShape},
+    guest_io,
+    guest_memory::Memory,
+    pending::{Awaits, Caller, Then},
+    queue::{NoRoom, Queue, Room, Scratch},
+    rings::Rings,
+    session::Begin,
+};
+
+/// FORGETs waiting to be sent, in bytes, beyond which no more are taken.
+const FORGETS_WAITING: usize = 64 << 10;
+
+impl Queue {
+    /// Takes the request that begins at `head`, or leaves it for later and untouched when the lane has no room.
+    pub(crate) fn accept(
+        &mut self,
+        head: u16,
+        memory: &Memory,
+        rings: &Rings<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), NoRoom> {
+        if self.lane.free_slots() == 0 || self.forgets.len() > FORGETS_WAITING {
+            return Err(NoRoom);
+        }
+        if let Err(error) = self.chain.walk(memory, rings, head) {
+            self.shared.count_malformed(self.number, &error);
+            self.put_used(head, 0);
+            return Ok(());
+        }
+        let Scratch { control, room, .. } = scratch;
+        let lengths = fuse::Chain {
+            readable: self.chain.readable.len(),
+            writable: self.chain.writable.len(),
+        };
+        let mut header = [0; IN_HEADER_LEN];
+        control.clear();
+        // What is too short for a header stays empty, and is refused by decode.
+        if self.chain.readable.read(memory, 0, &mut header).is_ok() {
+            control.extend_from_slice(&header);
+            control.resize(fuse::control_len(&header, lengths.readable).max(IN_HEADER_LEN), 0);
+            if let Some(rest) = control.get_mut(IN_HEADER_LEN..)
+                && self.chain.readable.read(memory, IN_HEADER_LEN, rest).is_err()
+            {
+                // The VMM took that memory away meanwhile.
+                control.clear();
+            }
+        }
+        let session = self.view.of(&self.shared.session);
+        match fuse::decode(control, lengths, session) {
+            Ok(decoded) => {
+                let caller = Caller {
+                    head,
+                    unique: decoded.unique,
+                };
+                self.dispatch(caller, decoded.operation, control.len(), memory, room)
+            }
+            Err(refusal) => {
+                if refusal.malformed {
+                    self.shared.count_malformed(self.number, &refusal.why);
+                }
+                match refusal.answer {
+                    Some((unique, errno)) => self.answer_error(Caller { head, unique }, errno, memory),
+                    None => self.put_used(head, 0),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        caller: Caller,
+        operation: Operation<'_>,
+        data_at: usize,
+        memory: &Memory,
+        room: &mut Room,
+    ) -> Result<(), NoRoom> {
+        match operation {
+            // A guest that waits for an answer gets it when the request itself is done.
+            Operation::Interrupt { .. } => self.put_used(caller.head, 0),
+            Operation::Forget(forgets) => {
+                self.forgets.extend_from_slice(forgets.as_bytes());
+                self.put_used(caller.head, 0);
+            }
+            _ if self.shared.failure.is_set() => self.answer_error(caller, Errno::EIO, memory),
+            Operation::Init(init) => self.init(caller, &init, memory, room),
+            Operation::Destroy => {
+                self.shared.session.destroy();
+                self.clear_handles();
+                self.submit(&Request::Reset, caller, None, Awaits::End, memory);
+            }
+            Operation::Io(io) => return self.io(caller, io, data_at, memory, room),
+            Operation::Control { request, reply, bulk } => {
+                return self.control(caller, &request, reply, bulk, memory);
+            }
+        }
+        Ok(())
+    }
+
+    fn init(&mut self, caller: Caller, init: &fuse::Init, memory: &Memory, room: &mut Room) {
+        let outcome = fuse::negotiate(init, &self.shared.options);
+        if let InitOutcome::Accepted(negotiated) = outcome {
+            match self.shared.session.begin(negotiated) {
+                Begin::Refused => return self.answer_error(caller, Errno::EIO, memory),
+                Begin::ResetFirst => {
+                    self.clear_handles();
+                    return self.submit(&Request::Reset, caller, None, Awaits::Begin(negotiated), memory);
+                }
+                Begin::Running => self.clear_handles(),
+            }
+        }
+        self.answer_init(caller, &outcome, memory, room);
+    }
+
+    fn clear_handles(&self) {
+        if let Some(handles) = &self.shared.handles {
+            handles.clear();
+        }
+    }
+
+    fn control(
+        &mut self,
+        caller: Caller,
+        request: &Request<'_>,
+        shape: ReplyShape,
+        value: &[u8],
+        memory: &Memory,
+    ) -> Result<(), NoRoom> {
+        let needs_bulk = matches!(shape, ReplyShape::Bytes { .. } | ReplyShape::Dirents { .. })
+            || matches!(request, Request::SetXattr { .. });
+        let bulk = if needs_bulk {
+            Some(self.lane.take_bulk().ok_or(NoRoom)?)
+        } else {
+            None
+        };
+        if let Some(bulk) = &bulk {
+            self.lane.bulk(bulk).copy_from_slice(0, value);
+        }
+        let then = match *request {
+            Request::Open { flags, .. } | Request::Create { flags, .. } | Request::TmpFile { flags, .. } => {
+                Then::Opened(Access::of_flags(flags))
+            }
+            Request::SetAttr { change, .. } if change.mode.is_some_and(|mode| mode & 0o6000 != 0) => {
+                Then::ModeChanged
+            }
+            Request::Release { handle, .. } => {
+                if let Some(handles) = &self.shared.handles {
+                    handles.released(handle);
+                }
+                Then::Nothing
+            }
+            _ => Then::Nothing,
+        };
+        self.submit(request, caller, bulk, Awaits::Answer { shape, then }, memory);
+        Ok(())
+    }
+
+    fn io(
+        &mut self,
+        caller: Caller,
+        io: Io,
+        data_at: usize,
+        memory: &Memory,
+        room: &mut Room,
+    ) -> Result<(), NoRoom> {
+        let (Io::Read { size, .. } | Io::Write { size, .. }) = io else {
+            return match self.donated(io) {
+                Some(file) => {
+                    self.local(caller, io, &file, data_at, memory, room);
+                    Ok(())
+                }
+                None => self.control(caller, &io.to_request(), io.reply(), &[], memory),
+            };
+        };
+        let Some(bulk) = self.lane.take_bulk() else {
+            // No data can go through the ring now.
+            let file = self.donated(io).ok_or(NoRoom)?;
+            self.local(caller, io, &file, data_at, memory, room);
+            return Ok(());
+        };
+        let route = match &self.shared.handles {
+            Some(handles) => handles.route(io.handle(), size),
+            None => Route::Ring,
+        };
+        match route {
+            Route::File(file) if self.may_operate(io, &file) => {
+                self.lane.give_bulk(bulk);
+                self.local(caller, io, &file, data_at, memory, room);
+            }
+            Route::AskFirst(access) => {
+                let awaits = Awaits::Donation { io, data_at, access };
+                self.submit(
+                    &Request::Donate { handle: io.handle() },
+                    caller,
+                    Some(bulk),
+                    awaits,
+                    memory,
+                );
+            }
+            Route::File(_) | Route::Ring => self.data_through_ring(caller, io, data_at, 0, bulk, memory),
+        }
+        Ok(())
+    }
+
+    /// The donated file that `io` may be carried out on.
+    fn donated(&self, io: Io) -> Option<Arc<DonatedFile>> {
+        if matches!(io, Io::GetAttr { .. }) {
+            return None;
+        }
+        let file = self.shared.handles.as_ref()?.file(io.handle())?;
+        self.may_operate(io, &file).then_some(file)
+    }
+
+    /// Whether it may be carried out here: not if it would wrongly change the file's mode.
+    pub(crate) fn may_operate(&self, io: Io, file: &DonatedFile) -> bool {
+        let changes = self
+            .shared
+            .handles
+            .as_ref()
+            .map_or(0, |handles| handles.mode_changes());
+        match io {
+            Io::Write {
+                kill_suidgid: false, ..
+            }
+            | Io::Fallocate { .. } => file.keeps_mode(changes),
+            _ => true,
+        }
+    }
+
+    /// Sends the part of a READ or WRITE on that follows the first `done` bytes.
+    pub(crate) fn data_through_ring(
+        &mut self,
+        caller: Caller,
+        io: Io,
+        data_at: usize,
+        done: u32,
+        bulk: Bulk,
+        memory: &Memory,
+    ) {
+        let piece_of = |offset: u64, size: u32| {
+            let piece = size.saturating_sub(done).min(BULK_SIZE as u32);
+            (offset.saturating_add(done.into()), piece)
+        };
+        let (request, piece) = match io {
+            Io::Read { handle, offset, size } => {
+                let (offset, size) = piece_of(offset, size);
+                (Request::Read { handle, offset, size }, size)
+            }
+            Io::Write {
+                handle,
+                offset,
+                size,
+                kill_suidgid,
+            } => {
+                let (offset, size) = piece_of(offset, size);
+                let buffer = self.lane.bulk(&bulk);
+                let from = data_at + done as usize;
+                if guest_io::guest_to_bulk(&buffer, memory, &self.chain.readable, from, size as usize)
+                    .is_err()
+                {
+                    self.lane.give_bulk(bulk);
+                    return self.answer_error(caller, Errno::EIO, memory);
+                }
+                (
+                    Request::Write {
+                        handle,
+                        offset,
+                        size,
+                        kill_suidgid,
+                    },
+                    size,
+                )
+            }
+            _ => (io.to_request(), 0),
+        };
+        self.moved += piece as usize;
+        self.submit(
+            &request,
+            caller,
+            Some(bulk),
+            Awaits::Data { io, done, piece },
+            memory,
+        );
+    }
+
+    /// Carries `io` out here, at once or by a data thread.
+    pub(crate) fn local(
+        &mut self,
+        caller: Caller,
+        io: Io,
+        file: &Arc<DonatedFile>,
+        data_at: usize,
+        memory: &Memory,
+        room: &mut Room,
+    ) {
+        // The worker may begin with what was submitted while this thread moves data.
+        self.lane.flush();
+        match attempt(io, file, memory, &self.chain, data_at, 0, false) {
+            Attempt::Done(reply) => self.answer_io(caller, io, &reply, memory, room),
+            Attempt::WouldWait(done) => {
+                let mut job = self.spare_jobs.pop().unwrap_or_else(Job::empty);
+                job.caller = caller;
+                job.io = io;
+                job.data_at = data_at;
+                job.done = done;
+                job.file = Some(file.clone());
+                std::mem::swap(&mut job.chain, &mut self.chain);
+                self.in_pool += 1;
+                self.shared.pool.submit(job, &self.port);
+            }
+        }
+    }
+
+    /// A data thread finished a job.
+    pub(crate) fn job_done(&mut self, mut job: Box<Job>, memory: &Memory, room: &mut Room) {
+        std::mem::swap(&mut job.chain, &mut self.chain);
+        self.answer_io(job.caller, job.io, &job.reply, memory, room);
+        if self.spare_jobs.len() < SPARE_JOBS {
+            self.spare_jobs.push(job);
+        }
+    }
+
+    /// Answers an operation on an open file.
+    pub(crate) fn answer_io(
+        &mut self,
+        caller: Caller,
+        io: Io,
+        reply: &Reply<'_>,
+        memory: &Memory,
+        room: &mut Room,
+    ) {
+        if let Reply::Data { size } | Reply::Written { size } = reply {
+            self.moved += *size as usize;
+        }
+        let Some(session) = self.view.of(&self.shared.session) else {
+            return self.answer_error(caller, Errno::EIO, memory);
+        };
+        match fuse::reply::encode(io.reply(), reply, caller.unique, session, &mut room.head) {
+            // The data stands behind the header already.
+            Ok(encoded) => self.answer(
+                caller,
+                room.head.get(..encoded.head).unwrap_or_default(),
+                encoded.bulk,
+                memory,
+            ),
+            // Not the worker's doing, and impossible while both sides of it are right.
+            Err(_) => self.answer_error(caller, Errno::EIO, memory),
+        }
+    }
+}
+
+/// Jobs kept for use again.
+const SPARE_JOBS: usize = 64;
+
+/// The handle a reply opened.
+pub(crate) fn opened(reply: &Reply<'_>) -> Option<Handle> {
+    match *reply {
+        Reply::Opened { handle } | Reply::Created { handle, .. } => Some(handle),
+        _ => None,
+    }
+}

@@ -1,0 +1,122 @@
+//! Requests that wait in a lane for the worker's reply, by their slot.
+
+use airlockfs_ipc::ring::{Bulk, SLOTS, SlotId};
+
+use crate::{
+    chain::Chain,
+    data::Access,
+    fuse::{Io, Negotiated, ReplyShape},
+};
+
+/// A request in flight, besides its buffers.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// Who waits.
+    pub(crate) caller: Caller,
+    /// The bulk buffer it holds.
+    pub(crate) bulk: Option<Bulk>,
+    /// What the reply is for.
+    pub(crate) awaits: Awaits,
+}
+
+/// The descriptor chain and the request that an answer belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// Head of the chain.
+    pub(crate) head: u16,
+    /// `unique` of the FUSE header.
+    pub(crate) unique: u64,
+}
+
+/// What a reply is for.
+#[derive(Debug)]
+pub(crate) enum Awaits {
+    /// Nobody: a FORGET.
+    Nothing,
+    /// INIT, whose session begins once the worker forgot the one before.
+    Begin(Negotiated),
+    /// DESTROY.
+    End,
+    /// An operation.
+    Answer {
+        /// How its answer is laid out.
+        shape: ReplyShape,
+        /// What else follows from success.
+        then: Then,
+    },
+    /// Data through the ring: `piece` bytes of it, `done` bytes having been moved before.
+    Data {
+        /// The whole operation.
+        io: Io,
+        /// Bytes moved.
+        done: u32,
+        /// Bytes asked for.
+        piece: u32,
+    },
+    /// A descriptor, for the operation that is then carried out on it.
+    Donation {
+        /// The operation.
+        io: Io,
+        /// Where in the readable buffers a write's data begins.
+        data_at: usize,
+        /// What the descriptor must be open for.
+        access: Access,
+    },
+}
+
+/// What follows from success besides the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Nothing.
+    Nothing,
+    /// A handle on a regular file is to be entered in the handle table.
+    Opened(Access),
+    /// Some file may have a setuid or setgid bit now.
+    ModeChanged,
+}
+
+/// The table. Buffers keep their room from request to request.
+#[derive(Debug)]
+pub(crate) struct PendingTable {
+    slots: Vec<(Option<Pending>, Chain)>,
+    count: usize,
+}
+
+impl PendingTable {
+    /// An empty table.
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: std::iter::repeat_with(Default::default).take(SLOTS).collect(),
+            count: 0,
+        }
+    }
+
+    /// How many requests are in it.
+    pub(crate) const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Enters a request that was just submitted to `slot`, exchanging `chain` for an unused one.
+    pub(crate) fn put(&mut self, slot: SlotId, pending: Pending, chain: &mut Chain) {
+        if let Some((place, room)) = self.slots.get_mut(slot.index()) {
+            self.count += usize::from(place.replace(pending).is_none());
+            std::mem::swap(room, chain);
+        }
+    }
+
+    /// Takes the request in `slot` out, and its buffers into `chain`.
+    pub(crate) fn take(&mut self, slot: SlotId, chain: &mut Chain) -> Option<Pending> {
+        let (place, room) = self.slots.get_mut(slot.index())?;
+        std::mem::swap(room, chain);
+        self.count -= usize::from(place.is_some());
+        place.take()
+    }
+
+    /// Takes any request out, as [`Self::take`] does: the worker will not answer any more.
+    pub(crate) fn take_any(&mut self, chain: &mut Chain) -> Option<Pending> {
+        let (place, room) = self.slots.iter_mut().find(|(place, _)| place.is_some())?;
+        std::mem::swap(room, chain);
+        self.count -= usize::from(place.is_some());
+        place.take()
+    }
+}

@@ -1,0 +1,366 @@
+//! Step 1 and 7: one virtqueue and the lane that belongs to it, served by one thread. Takes descriptor chains, has
+//! them dispatched, collects completions from the worker and from the data threads, and publishes the used ring and
+//! interrupts the guest once for a batch.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use airlockfs_ipc::{
+    Bytes,
+    message::Request,
+    ring::{Bulk, MessageBuffer, SupervisorLane},
+};
+use vhost_user_backend::{VringMutex, VringT};
+use virtio_queue::QueueT;
+use vm_memory::GuestAddressSpace;
+
+use crate::{
+    chain::{Chain, DESCRIPTORS_MAX},
+    data::{Job, Port},
+    fuse::MAX_HEAD,
+    guest_memory::{Memory, SharedMemory},
+    logging::Rate,
+    pending::{Awaits, Caller, Pending, PendingTable},
+    rings::{Place, Rings},
+    session::View,
+    shared::{FailureReason, Shared},
+};
+
+/// The vring as vhost-user-backend keeps it.
+pub(crate) type Vring = VringMutex<SharedMemory>;
+
+/// Most chains taken before completions are looked at and published.
+const BATCH: u16 = 32;
+/// Bytes of file data after which they are, too.
+const DATA_BATCH: usize = 512 << 10;
+/// Bytes of FORGETs in one message.
+const FORGETS: usize = 500 * 16;
+
+/// One queue.
+pub(crate) struct Queue {
+    pub(crate) number: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lane: SupervisorLane,
+    pub(crate) port: Arc<Port>,
+    pub(crate) pending: PendingTable,
+    /// The buffers of the request at hand.
+    pub(crate) chain: Chain,
+    pub(crate) view: View,
+    /// FORGETs not yet sent, in the layout of [`Request::Forget`].
+    pub(crate) forgets: Vec<u8>,
+    /// Jobs that the data threads have.
+    pub(crate) in_pool: usize,
+    /// Jobs to be used again.
+    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
+    pub(crate) spare_jobs: Vec<Box<Job>>,
+    /// Bytes of file data moved since used elements were last published.
+    pub(crate) moved: usize,
+    /// Heads taken from the available ring and not looked at yet, the next one last.
+    heads: Vec<u16>,
+    /// Used elements to be published: head and length.
+    used: Vec<(u16, u32)>,
+}
+
+/// Private buffers of a queue's thread.
+pub(crate) struct Scratch {
+    /// A reply of the worker.
+    pub(crate) message: MessageBuffer,
+    /// A request of the guest.
+    pub(crate) control: Vec<u8>,
+    /// Room for answers.
+    pub(crate) room: Room,
+    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
+    finished: Vec<Box<Job>>,
+}
+
+/// Room for building an answer.
+pub(crate) struct Room {
+    /// All of it, but for bulk data and directory entries.
+    pub(crate) head: Box<[u8; MAX_HEAD]>,
+    /// Directory entries as the guest reads them.
+    pub(crate) records: Vec<u8>,
+    /// Directory entries as the worker wrote them.
+    pub(crate) entries: Vec<u8>,
+}
+
+impl Scratch {
+    /// Empty ones.
+    pub(crate) fn new() -> Self {
+        Self {
+            message: MessageBuffer::new(),
+            control: Vec::new(),
+            room: Room {
+                head: Box::new([0; MAX_HEAD]),
+                records: Vec::new(),
+                entries: Vec::new(),
+            },
+            finished: Vec::new(),
+        }
+    }
+}
+
+/// A lane that cannot take a request now.
+pub(crate) struct NoRoom;
+
+/// Lines about rings that cannot be used.
+static BROKEN: Rate = Rate::new();
+
+impl Queue {
+    /// The queue whose requests travel in `lane`.
+    pub(crate) fn new(number: usize, shared: Arc<Shared>, lane: SupervisorLane, port: Arc<Port>) -> Self {
+        Self {
+            number,
+            shared,
+            lane,
+            port,
+            pending: PendingTable::new(),
+            chain: Chain::default(),
+            view: View::default(),
+            forgets: Vec::with_capacity(FORGETS),
+            in_pool: 0,
+            spare_jobs: Vec::new(),
+            moved: 0,
+            heads: Vec::with_capacity(BATCH.into()),
+            used: Vec::with_capacity(DESCRIPTORS_MAX),
+        }
+    }
+
+    /// Requests taken and not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.pending.len() + self.in_pool + self.heads.len()
+    }
+
+    /// Serves until there is nothing to do. When it returns, every source of work will wake the thread again: the
+    /// kick, the lane's doorbell and the port's bell.
+    pub(crate) fn run(&mut self, vring: &Vring, scratch: &mut Scratch) {
+        self.lane.after_sleep();
+        self.port.after_sleep();
+        let mut kicks_refused = false;
+        loop {
+            // The memory map of this round: a change waits for no longer than the round takes.
+            let memory = self.shared.memory.memory();
+            let mut progress = self.collect(&memory, scratch);
+            let taken = self.take_heads(vring, &memory);
+            if let Some((rings, _)) = &taken {
+                if !std::mem::replace(&mut kicks_refused, true) {
+                    rings.refuse_kicks();
+                }
+                progress |= self.serve_heads(&memory, rings, scratch);
+            }
+            self.send_forgets();
+            self.lane.flush();
+            progress |= self.publish(vring, &memory);
+            if progress {
+                continue;
+            }
+            let avail = taken.as_ref().and_then(|(rings, next)| Some((rings, (*next)?)));
+            if self.look(avail) {
+                continue;
+            }
+            if let Some((rings, next)) = avail
+                && rings.ask_for_kick(next)
+            {
+                rings.refuse_kicks();
+                continue;
+            }
+            if !self.port.before_sleep() {
+                continue;
+            }
+            if self.lane.before_sleep() {
+                return;
+            }
+            self.port.after_sleep();
+        }
+    }
+
+    /// Looks at all sources of work for as long as that pays.
+    fn look(&mut self, avail: Option<(&Rings<'_>, u16)>) -> bool {
+        let port = &self.port;
+        self.lane.look(|| {
+            port.any_finished()
+                || avail.is_some_and(|(rings, next)| rings.avail_index().is_some_and(|index| index != next))
+        })
+    }
+
+    /// Completions: from the worker, then from the data threads.
+    pub(crate) fn collect(&mut self, memory: &Memory, scratch: &mut Scratch) -> bool {
+        let mut progress = false;
+        if self.shared.failure.is_set() {
+            while let Some(pending) = self.pending.take_any(&mut self.chain) {
+                progress = true;
+                self.fail(&pending, memory);
+            }
+        }
+        while !self.shared.failure.is_set() {
+            let completed = match self.lane.next_completion(&mut scratch.message) {
+                Ok(None) => break,
+                Ok(Some((slot, reply))) => self.completed(slot, &reply, memory, &mut scratch.room),
+                Err(error) => Err(error),
+            };
+            progress = true;
+            if let Err(error) = completed {
+                self.shared.failure.set(FailureReason::Violation(error));
+            }
+        }
+        self.port.take_finished(&mut scratch.finished);
+        for job in scratch.finished.drain(..) {
+            progress = true;
+            self.in_pool -= 1;
+            self.job_done(job, memory, &mut scratch.room);
+        }
+        progress
+    }
+
+    /// Takes heads from the available ring, if the lane has room for their requests. Gives the rings and, if more heads
+    /// would be welcome, where the next one will be.
+    fn take_heads<'m>(&mut self, vring: &Vring, memory: &'m Memory) -> Option<(Rings<'m>, Option<u16>)> {
+        let mut state = vring.get_mut();
+        let enabled = state.is_enabled() && !self.shared.draining.load(Relaxed);
+        let queue = state.get_queue_mut();
+        let enabled = enabled && queue.ready();
+        if !enabled && self.heads.is_empty() {
+            return None;
+        }
+        let rings = Rings::map(memory, &Place::from(&*queue));
+        let Some(rings) = rings else {
+            self.broken("it is not in guest memory");
+            self.heads.clear();
+            return None;
+        };
+        let in_flight = self.in_flight();
+        // A guest that follows the rules never has more in flight than its ring has entries.
+        if !enabled
+            || !self.heads.is_empty()
+            || in_flight >= rings.size().into()
+            || self.lane.free_slots() == 0
+        {
+            return Some((rings, None));
+        }
+        let next = queue.next_avail();
+        let Some(waiting) = rings.avail_index().map(|index| index.wrapping_sub(next)) else {
+            self.broken("it is not aligned");
+            return None;
+        };
+        if waiting > rings.size() {
+            self.broken("its available index is out of range");
+            return None;
+        }
+        let count = waiting.min(BATCH);
+        for position in (0..count).rev() {
+            self.heads.extend(rings.head(next.wrapping_add(position)));
+        }
+        let next = next.wrapping_add(count);
+        queue.set_next_avail(next);
+        Some((rings, Some(next)))
+    }
+
+    fn broken(&self, why: &str) {
+        if let Some(more) = BROKEN.admit() {
+            log::warn!("queue {} cannot be used: {why}{more}", self.number);
+        }
+    }
+
+    /// Dispatches the heads taken, as far as there is room for their requests.
+    fn serve_heads(&mut self, memory: &Memory, rings: &Rings<'_>, scratch: &mut Scratch) -> bool {
+        let mut progress = false;
+        while let Some(&head) = self.heads.last() {
+            if self.moved >= DATA_BATCH || self.accept(head, memory, rings, scratch).is_err() {
+                break;
+            }
+            progress = true;
+            self.heads.pop();
+        }
+        progress
+    }
+
+    /// Sends FORGETs on, as far as there are slots.
+    fn send_forgets(&mut self) {
+        if self.forgets.is_empty() || self.shared.failure.is_set() {
+            self.forgets.clear();
+            return;
+        }
+        let mut sent = 0;
+        for records in self.forgets.chunks(FORGETS) {
+            let Ok(slot) = self.lane.submit(&Request::Forget(Bytes(records)), None) else {
+                break;
+            };
+            sent += records.len();
+            self.chain.readable.clear();
+            self.chain.writable.clear();
+            let pending = Pending {
+                caller: Caller { head: 0, unique: 0 },
+                bulk: None,
+                awaits: Awaits::Nothing,
+            };
+            self.pending.put(slot, pending, &mut self.chain);
+        }
+        self.forgets.drain(..sent);
+    }
+
+    /// Puts a request of the guest into the lane, with the buffers at hand.
+    pub(crate) fn submit(
+        &mut self,
+        request: &Request<'_>,
+        caller: Caller,
+        bulk: Option<Bulk>,
+        awaits: Awaits,
+        memory: &Memory,
+    ) {
+        // Asking for a descriptor holds a buffer that the worker needs not know of.
+        let shown = bulk
+            .as_ref()
+            .filter(|_| !matches!(awaits, Awaits::Donation { .. }));
+        match self.lane.submit(request, shown) {
+            Ok(slot) => self
+                .pending
+                .put(slot, Pending { caller, bulk, awaits }, &mut self.chain),
+            Err(error) => {
+                self.give_back(bulk);
+                self.answer_error(caller, SupervisorLane::errno(&error), memory);
+            }
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, bulk: Option<Bulk>) {
+        if let Some(bulk) = bulk {
+            self.lane.give_bulk(bulk);
+        }
+    }
+
+    /// The chain goes back to the guest, which finds `length` bytes written.
+    pub(crate) fn put_used(&mut self, head: u16, length: usize) {
+        // A chain's length is below 2³².
+        self.used.push((head, length as u32));
+    }
+
+    /// Publishes what was put, and interrupts the guest if it wants that.
+    pub(crate) fn publish(&mut self, vring: &Vring, memory: &Memory) -> bool {
+        self.moved = 0;
+        if self.used.is_empty() {
+            return false;
+        }
+        let mut state = vring.get_mut();
+        let queue = state.get_queue_mut();
+        let Some(rings) = Rings::map(memory, &Place::from(&*queue)) else {
+            self.used.clear();
+            return true;
+        };
+        let old = queue.next_used();
+        let mut new = old;
+        for (head, length) in self.used.drain(..) {
+            rings.put_used(new, head, length);
+            new = new.wrapping_add(1);
+        }
+        let interrupt = rings.publish(old, new);
+        queue.set_next_used(new);
+        if interrupt && let Err(error) = state.signal_used_queue() {
+            log::debug!("queue {}: no interrupt: {error}", self.number);
+        }
+        true
+    }
+
+    /// Forgets what was to be published: the rings are gone.
+    pub(crate) fn discard(&mut self) {
+        self.used.clear();
+        self.heads.clear();
+    }
+}
