@@ -15,6 +15,8 @@ pub enum ExitKind {
     Software,
     /// The operating system refused what it normally grants: 71.
     OsError,
+    /// The VMM broke its protocol: 76.
+    Protocol,
     /// The user may not do this: 77.
     Permission,
     /// A setting of the system is in the way: 78.
@@ -22,6 +24,18 @@ pub enum ExitKind {
 }
 
 impl ExitKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Usage,
+        Self::NoInput,
+        Self::Unavailable,
+        Self::Software,
+        Self::OsError,
+        Self::Protocol,
+        Self::Permission,
+        Self::Config,
+    ];
+
     /// The process's exit code.
     pub const fn code(self) -> u8 {
         match self {
@@ -30,6 +44,7 @@ impl ExitKind {
             Self::Unavailable => 69,
             Self::Software => 70,
             Self::OsError => 71,
+            Self::Protocol => 76,
             Self::Permission => 77,
             Self::Config => 78,
         }
