@@ -1,2 +1,61 @@
-//! Skeleton.
-fn main() {}
+//! airlockfs-worker: the process that holds the shared tree.
+//!
+//! Its duties: every system call that names, creates, changes or removes a file of the share, for requests that come
+//! over the ring from `airlockfsd`; the table of inodes that the guest knows and of files that it has open.
+//!
+//! What it must never do: see guest memory, a virtqueue or the VMM's socket; open anything but regular files and
+//! directories for I/O; follow a symbolic link; take two components of a path at once; serve before it is confined;
+//! panic over what a request or the file system says.
+//!
+//! Threads: one for each lane of the ring, a pool for what may take long, and the main thread, which waits for the
+//! supervisor's end and then ends the process.
+//!
+//! Lock order: a directory handle's entries, then the table of inodes or the table of handles, never both of these. The
+//! tables' locks are not held across system calls.
+
+mod creds;
+mod handle;
+mod ids;
+mod inode;
+mod ops;
+mod pool;
+mod serve;
+mod start;
+mod sys;
+mod volume;
+mod xattr_map;
+
+use std::process::ExitCode;
+
+use airlockfs_policy::ExitKind;
+
+fn main() -> ExitCode {
+    let control = match start::start() {
+        Ok(control) => control,
+        Err(error) => {
+            eprintln!("airlockfs-worker: {error}");
+            return ExitCode::from(error.kind.code());
+        }
+    };
+    // Nothing more is ever sent: what comes is the end, or a breach of the rules.
+    match control.receive::<()>(0) {
+        Ok(None) => ExitCode::SUCCESS,
+        _ => {
+            eprintln!(
+                "airlockfs-worker: a message on the control channel after the start; ending the session"
+            );
+            ExitCode::from(ExitKind::Protocol.code())
+        }
+    }
+}
+
+/// Ends the process when the thread that holds it panics: its lane would wait for ever.
+struct EndsWithPanic;
+
+impl Drop for EndsWithPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::exit(i32::from(ExitKind::Software.code()));
+        }
+    }
+}

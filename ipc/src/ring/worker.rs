@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -182,6 +182,14 @@ impl WorkerLane {
             self.poll.slept(since.elapsed());
         }
         self.shared.memory.word(layout::WORKER_ASLEEP).store(0, SeqCst);
+    }
+
+    /// What this end holds, each with what it is, for the list of expected descriptors.
+    pub fn descriptors(&self) -> [(BorrowedFd<'_>, &'static str); 2] {
+        [
+            (self.shared.doorbell.as_fd(), "a lane's doorbell"),
+            (self.shared.channel.as_fd(), "a lane's donation channel"),
+        ]
     }
 
     /// For answers from other threads.

@@ -1,0 +1,199 @@
+//! What lookups, forgets, renames and removals change in the table.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use airlockfs_ipc::{Errno, NodeId};
+
+use super::{
+    Identity, Inodes, Located,
+    table::{Dropped, Location},
+};
+use crate::sys::Stat;
+
+/// A name in a directory.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The directory.
+    pub(crate) parent: NodeId,
+    /// The name in it.
+    pub(crate) name: &'a [u8],
+}
+
+/// Records of a FORGET handled under one lock.
+const FORGETS_AT_ONCE: usize = 64;
+
+impl Inodes {
+    /// Notes that `stat` was seen under `name` in `parent`, and counts a lookup. ESTALE if the guest forgot the
+    /// directory meanwhile, ENOMEM if it knows too many inodes.
+    pub(crate) fn remember(&self, parent: Located, name: &[u8], stat: &Stat) -> Result<NodeId, Errno> {
+        let identity = Identity::of(stat, parent.share);
+        {
+            let table = self.read();
+            if let Some(index) = table.find(&identity)
+                && let Some(directory) = table.index(parent.id)
+                && let Some(node) = table.node(index)
+                && node.is_at(directory, name)
+                && node.identity() == identity
+            {
+                table.look_up(index);
+                return Ok(table.id(index));
+            }
+        }
+        let mut dropped = Dropped::new();
+        let mut table = self.write();
+        let directory = table.index(parent.id).ok_or(Errno::ESTALE)?;
+        let index = match table.find(&identity) {
+            Some(index) => {
+                table.refresh(index, &identity);
+                index
+            }
+            None => table.insert(&identity, stat.kind())?,
+        };
+        let location = Location {
+            parent: directory,
+            name,
+        };
+        table.locate(index, location, &mut dropped);
+        table.look_up(index);
+        let id = table.id(index);
+        drop(table);
+        Ok(id)
+    }
+
+    /// Notes an inode without a name, and counts a lookup.
+    pub(crate) fn remember_nameless(&self, share: u16, stat: &Stat) -> Result<NodeId, Errno> {
+        let identity = Identity::of(stat, share);
+        let mut table = self.write();
+        let index = match table.find(&identity) {
+            Some(index) => index,
+            None => table.insert(&identity, stat.kind())?,
+        };
+        table.look_up(index);
+        Ok(table.id(index))
+    }
+
+    /// Counts a lookup of a root.
+    pub(crate) fn remember_root(&self, id: NodeId) {
+        let table = self.read();
+        if let Some(index) = table.index(id) {
+            table.look_up(index);
+        }
+    }
+
+    /// Drops lookups. Unknown ids are passed over and counts clamped.
+    pub(crate) fn forget(&self, records: impl Iterator<Item = (NodeId, u64)>) {
+        let mut records = records.peekable();
+        while records.peek().is_some() {
+            let mut dropped = Dropped::new();
+            let mut table = self.write();
+            for (id, count) in records.by_ref().take(FORGETS_AT_ONCE) {
+                table.forget(id, count, &mut dropped);
+            }
+            drop(table);
+        }
+    }
+
+    /// Drops everything but the roots.
+    pub(crate) fn reset(&self) {
+        let mut dropped = Dropped::new();
+        self.write().clear(&mut dropped);
+        self.open.store(0, Relaxed);
+    }
+
+    /// The inode last seen under a name.
+    pub(crate) fn known_at(&self, place: Place<'_>) -> Option<NodeId> {
+        let table = self.read();
+        let parent = table.index(place.parent)?;
+        let index = table.at(Location {
+            parent,
+            name: place.name,
+        })?;
+        Some(table.id(index))
+    }
+
+    /// Notes that the name `place` is gone, under which `id` was known.
+    pub(crate) fn removed(&self, id: NodeId, place: Place<'_>) {
+        let mut dropped = Dropped::new();
+        let mut table = self.write();
+        if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent))
+            && table
+                .node(index)
+                .is_some_and(|node| node.is_at(parent, place.name))
+        {
+            table.unlocate(index, &mut dropped);
+        }
+        drop(table);
+    }
+
+    /// Notes that `id` went from one name to another. Nothing else stands there any more.
+    pub(crate) fn moved(&self, id: NodeId, from: Place<'_>, to: Place<'_>) {
+        let mut dropped = Dropped::new();
+        let mut table = self.write();
+        if let (Some(index), Some(old), Some(new)) =
+            (table.index(id), table.index(from.parent), table.index(to.parent))
+            && table.node(index).is_some_and(|node| node.is_at(old, from.name))
+        {
+            let location = Location {
+                parent: new,
+                name: to.name,
+            };
+            table.locate(index, location, &mut dropped);
+        }
+        drop(table);
+    }
+
+    /// Notes where an inode is now that had lost its name.
+    pub(crate) fn placed(&self, id: NodeId, place: Place<'_>) {
+        let mut dropped = Dropped::new();
+        let mut table = self.write();
+        if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent)) {
+            let location = Location {
+                parent,
+                name: place.name,
+            };
+            table.locate(index, location, &mut dropped);
+        }
+        drop(table);
+    }
+
+    /// Counts an open handle; its inode stays known until [`Self::closed`].
+    pub(crate) fn opened(&self, id: NodeId) {
+        self.open.fetch_add(1, Relaxed);
+        let crowded = {
+            let table = self.read();
+            if let Some(node) = table.index(id).and_then(|index| table.node(index)) {
+                node.handles.fetch_add(1, SeqCst);
+            }
+            table.hot.len() > self.hot_max()
+        };
+        if crowded {
+            let mut dropped = Dropped::new();
+            self.cool_down(&mut self.write(), &mut dropped);
+        }
+    }
+
+    /// Counts a closed handle.
+    pub(crate) fn closed(&self, id: NodeId) {
+        let _ = self
+            .open
+            .fetch_update(Relaxed, Relaxed, |open| open.checked_sub(1));
+        let last = {
+            let table = self.read();
+            let Some(node) = table.index(id).and_then(|index| table.node(index)) else {
+                return;
+            };
+            let handles = node
+                .handles
+                .fetch_update(SeqCst, SeqCst, |handles| handles.checked_sub(1));
+            handles == Ok(1) && node.lookups.load(SeqCst) == 0
+        };
+        if last {
+            let mut dropped = Dropped::new();
+            let mut table = self.write();
+            if let Some(index) = table.index(id) {
+                table.collect(index, &mut dropped);
+            }
+            drop(table);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Known inodes: what the guest's node ids stand for.
+//!
+//! An inode is known by one statx(2) of its name, without being opened. When it is needed itself (as a directory, to be
+//! opened, to be changed) it is opened with O_PATH beneath its parent, never following a link, and must still be the
+//! same: device, inode number, mount and birth time. Else its id is stale (ESTALE) and the guest looks it up again.
+//! The descriptor is kept while the budget lasts.
+//!
+//! The table's lock is never held across a system call, nor while a descriptor is closed.
+
+mod hot;
+mod known;
+mod node;
+mod open;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use airlockfs_ipc::{Errno, NodeId};
+
+use self::table::{Dropped, Table};
+pub(crate) use self::{
+    known::Place,
+    node::{Identity, Key},
+};
+
+/// Fewest descriptors kept for inodes, however many files are open.
+const HOT_MIN: usize = 32;
+
+/// The inodes that the guest knows.
+pub(crate) struct Inodes {
+    table: RwLock<Table>,
+    /// Descriptors that hot inodes and open handles may hold together.
+    budget: usize,
+    /// Descriptors that open handles hold.
+    open: AtomicUsize,
+}
+
+/// An inode with its descriptor in hand, opened with O_PATH.
+pub(crate) struct Held {
+    descriptor: Arc<OwnedFd>,
+    /// Its id.
+    pub(crate) id: NodeId,
+    /// File type: the S_IFMT bits of its mode.
+    pub(crate) kind: u32,
+    /// Index of the share it is in.
+    pub(crate) share: u16,
+    /// The mount it is on.
+    pub(crate) mount: u64,
+}
+
+/// Which inode, and where, without a descriptor.
+#[derive(Clone, Copy)]
+pub(crate) struct Located {
+    /// Its id.
+    pub(crate) id: NodeId,
+    /// Index of the share it is in.
+    pub(crate) share: u16,
+    /// The mount it is on.
+    pub(crate) mount: u64,
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Held {
+    /// The same without the descriptor.
+    pub(crate) const fn located(&self) -> Located {
+        Located {
+            id: self.id,
+            share: self.share,
+            mount: self.mount,
+        }
+    }
+
+    /// ENOTDIR if it is no directory.
+    pub(crate) fn directory(self) -> Result<Self, Errno> {
+        if self.kind == libc::S_IFDIR {
+            Ok(self)
+        } else {
+            Err(Errno::ENOTDIR)
+        }
+    }
+}
+
+impl Inodes {
+    /// No inodes yet. `budget`: descriptors that may be held.
+    pub(crate) fn new(budget: usize) -> Self {
+        Self {
+            table: RwLock::new(Table::new()),
+            budget,
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a share's root, which is never forgotten. The first one added is the root that the guest mounts.
+    pub(crate) fn add_root(
+        &self,
+        identity: &Identity,
+        kind: u32,
+        descriptor: OwnedFd,
+    ) -> Result<NodeId, Errno> {
+        let mut table = self.write();
+        let index = table.insert(identity, kind)?;
+        table.pin(index, Arc::new(descriptor));
+        Ok(table.id(index))
+    }
+
+    /// Adds a root that is no inode of the host: the directory over several shares.
+    pub(crate) fn add_synthetic_root(&self, identity: &Identity) -> Result<NodeId, Errno> {
+        let mut table = self.write();
+        let index = table.insert(identity, libc::S_IFDIR)?;
+        Ok(table.id(index))
+    }
+
+    /// How many descriptors may be kept for hot inodes now.
+    fn hot_max(&self) -> usize {
+        self.budget.saturating_sub(self.open.load(Relaxed)).max(HOT_MIN)
+    }
+
+    fn cool_down(&self, table: &mut Table, dropped: &mut Dropped) {
+        let most = self.hot_max();
+        while table.hot.len() > most {
+            match table.cool_one() {
+                Some(descriptor) => dropped.push(descriptor),
+                None => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The table of known inodes: a slab of nodes with two indexes over it, by key and by location. No system calls.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+};
+
+use airlockfs_ipc::{Errno, NodeId};
+use hashbrown::HashTable;
+
+use super::{
+    hot::Hot,
+    node::{Identity, Key, NONE, Node},
+};
+
+/// Most inodes a guest may hold lookups on, about 2 GiB of the worker's memory.
+const NODES_MAX: usize = 1 << 24;
+
+/// Index of the first node: the root that the guest mounts.
+pub(super) const ROOT: u32 = 0;
+
+/// Descriptors that leave the table. Closing takes time: drop them when the table's lock is released.
+pub(super) type Dropped = Vec<Arc<OwnedFd>>;
+
+pub(super) struct Table {
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    by_key: HashTable<u32>,
+    /// At most one node stands for a name in a directory.
+    by_location: HashTable<u32>,
+    pub(super) hot: Hot,
+    hasher: RandomState,
+}
+
+/// Where a node lies beneath its parent.
+#[derive(Clone, Copy)]
+pub(super) struct Location<'a> {
+    pub(super) parent: u32,
+    pub(super) name: &'a [u8],
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            free: Vec::new(),
+            by_key: HashTable::new(),
+            by_location: HashTable::new(),
+            hot: Hot::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The node at an index that came from this table under the same lock.
+    pub(super) fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index as usize)
+    }
+
+    fn node_mut(&mut self, index: u32) -> Option<&mut Node> {
+        self.nodes.get_mut(index as usize)
+    }
+
+    /// Index of a node id, if it is known. The guest may have made it up.
+    pub(super) fn index(&self, id: NodeId) -> Option<u32> {
+        let index = (id.0 as u32).checked_sub(1)?;
+        let node = self.node(index)?;
+        (node.kind != 0 && u64::from(node.generation) == id.0 >> 32).then_some(index)
+    }
+
+    /// The id of the node at `index`: never 0, and 1 for the first place in its first use.
+    pub(super) fn id(&self, index: u32) -> NodeId {
+        let generation = self.node(index).map_or(0, |node| node.generation);
+        NodeId(u64::from(generation) << 32 | u64::from(index) + 1)
+    }
+
+    fn key_hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn location_hash(&self, location: Location<'_>) -> u64 {
+        self.hasher.hash_one((location.parent, location.name))
+    }
+
+    /// The node of an inode.
+    pub(super) fn find(&self, identity: &Identity) -> Option<u32> {
+        let same = |&index: &u32| self.node(index).is_some_and(|node| node.is(identity));
+        self.by_key.find(self.key_hash(&identity.key), same).copied()
+    }
+
+    /// The node last seen under a name.
+    pub(super) fn at(&self, location: Location<'_>) -> Option<u32> {
+        let same = |&index: &u32| {
+            self.node(index)
+                .is_some_and(|node| node.is_at(location.parent, location.name))
+        };
+        self.by_location.find(self.location_hash(location), same).copied()
+    }
+
+    /// Adds an inode that [`Self::find`] does not find, without location, lookups or descriptor. ENOMEM when the guest
+    /// knows too many.
+    pub(super) fn insert(&mut self, identity: &Identity, kind: u32) -> Result<u32, Errno> {
+        let node = Node {
+            ino: identity.key.ino,
+            mount: identity.key.mount,
+            birth_seconds: identity.birth.0,
+            name: Box::default(),
+            descriptor: None,
+            lookups: AtomicU64::new(0),
+            birth_nanoseconds: identity.birth.1,
+            dev: identity.key.dev,
+            parent: NONE,
+            children: 0,
+            handles: AtomicU32::new(0),
+            hot: NONE,
+            generation: 0,
+            share: identity.key.share,
+            kind: (kind >> 12) as u8,
+            referenced: AtomicBool::new(false),
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                if let Some(place) = self.nodes.get_mut(index as usize) {
+                    let generation = place.generation;
+                    *place = Node { generation, ..node };
+                }
+                index
+            }
+            None if self.nodes.len() < NODES_MAX => {
+                self.nodes.push(node);
+                (self.nodes.len() - 1) as u32
+            }
+            None => return Err(Errno::ENOMEM),
+        };
+        let hash = self.key_hash(&identity.key);
+        let Self {
+            by_key,
+            nodes,
+            hasher,
+            ..
+        } = self;
+        by_key.insert_unique(hash, index, |&other| {
+            nodes
+                .get(other as usize)
+                .map_or(0, |node| hasher.hash_one(node.key()))
+        });
+        Ok(index)
+    }
+
+    /// Says where a node is: under no other name, and nothing else there.
+    pub(super) fn locate(&mut self, index: u32, location: Location<'_>, dropped: &mut Dropped) {
+        let replaced = self.at(location);
+        if replaced == Some(index) {
+            return;
+        }
+        // First of all: the steps below must not find the directory unused.
+        let Some(parent) = self.node_mut(location.parent) else {
+            return;
+        };
+        parent.children += 1;
+        if let Some(replaced) = replaced {
+            self.unlocate(replaced, dropped);
+        }
+        if self.is_above(index, location.parent) {
+            // The directory was last seen beneath this node, and this node is now beneath it: so it has moved.
+            self.unlocate(location.parent, dropped);
+        }
+        self.unlocate(index, dropped);
+        let Some(node) = self.node_mut(index) else { return };
+        node.parent = location.parent;
+        node.name = location.name.into();
+        let hash = self.location_hash(location);
+        let Self {
+            by_location,
+            nodes,
+            hasher,
+            ..
+        } = self;
+        by_location.insert_unique(hash, index, |&other| {
+            nodes
+                .get(other as usize)
+                .map_or(0, |node| hasher.hash_one((node.parent, &*node.name)))
+        });
+    }
+
+    /// Forgets where a node is.
+    pub(super) fn unlocate(&mut self, index: u32, dropped: &mut Dropped) {
+        let parent = self.detach(index);
+        self.collect(parent, dropped);
+    }
+
+    /// Takes a node out of its directory; the directory's index.
+    fn detach(&mut self, index: u32) -> u32 {
+        let Some(node) = self.node_mut(index) else {
+            return NONE;
+        };
+        let parent = std::mem::replace(&mut node.parent, NONE);
+        let name = std::mem::take(&mut node.name);
+        if parent != NONE {
+            let hash = self.location_hash(Location { parent, name: &name });
+            if let Ok(entry) = self.by_location.find_entry(hash, |&other| other == index) {
+                entry.remove();
+            }
+            if let Some(parent) = self.node_mut(parent) {
+                parent.children = parent.children.saturating_sub(1);
+            }
+        }
+        parent
+    }
+
+    /// Whether `above` is `below` or one of the directories it is beneath.
+    fn is_above(&self, above: u32, mut below: u32) -> bool {
+        while below != NONE && below != above {
+            below = self.node(below).map_or(NONE, |node| node.parent);
+        }
+        below == above
+    }
+
+    /// Removes the node at `index` if nothing refers to it any more, then its directory likewise, and so on.
+    pub(super) fn collect(&mut self, mut index: u32, dropped: &mut Dropped) {
+        while let Some(node) = self.node_mut(index) {
+            let used = node.kind == 0
+                || *node.lookups.get_mut() > 0
+                || *node.handles.get_mut() > 0
+                || node.children > 0
+                || node.is_pinned()
+                || index == ROOT;
+            if used {
+                return;
+            }
+            dropped.extend(self.cool(index));
+            let parent = self.detach(index);
+            let Some(node) = self.node_mut(index) else { return };
+            let key = node.key();
+            node.kind = 0;
+            // A place whose generations are used up is never used again.
+            if let Some(generation) = node.generation.checked_add(1) {
+                node.generation = generation;
+                self.free.push(index);
+            }
+            let hash = self.key_hash(&key);
+            if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
+                entry.remove();
+            }
+            index = parent;
+        }
+    }
+
+    /// Drops `count` of a node's lookups, at most all.
+    pub(super) fn forget(&mut self, id: NodeId, count: u64, dropped: &mut Dropped) {
+        let Some(index) = self.index(id) else { return };
+        if let Some(node) = self.node_mut(index) {
+            let lookups = node.lookups.get_mut();
+            *lookups = lookups.saturating_sub(count);
+        }
+        self.collect(index, dropped);
+    }
+
+    /// Drops all lookups and all nodes but the pinned ones.
+    pub(super) fn clear(&mut self, dropped: &mut Dropped) {
+        for index in 0..self.nodes.len() as u32 {
+            self.detach(index);
+            if let Some(node) = self.node_mut(index) {
+                *node.lookups.get_mut() = 0;
+                *node.handles.get_mut() = 0;
+                node.children = 0;
+            }
+        }
+        for index in 0..self.nodes.len() as u32 {
+            self.collect(index, dropped);
+        }
+    }
+
+    /// Gives a node its descriptor for good: a share's root.
+    pub(super) fn pin(&mut self, index: u32, descriptor: Arc<OwnedFd>) {
+        if let Some(node) = self.node_mut(index) {
+            node.descriptor = Some(descriptor);
+        }
+    }
+
+    /// Gives a node its descriptor until the clock takes it away. False if it has one.
+    pub(super) fn heat(&mut self, index: u32, descriptor: Arc<OwnedFd>) -> bool {
+        let Self { nodes, hot, .. } = self;
+        match nodes.get_mut(index as usize) {
+            Some(node) if node.descriptor.is_none() && node.kind != 0 => {
+                node.descriptor = Some(descriptor);
+                node.referenced.store(true, Relaxed);
+                node.hot = hot.push(index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a hot node's descriptor.
+    pub(super) fn cool(&mut self, index: u32) -> Option<Arc<OwnedFd>> {
+        let Self { nodes, hot, .. } = self;
+        let node = nodes.get_mut(index as usize)?;
+        if node.hot == NONE {
+            return None;
+        }
+        let place = std::mem::replace(&mut node.hot, NONE);
+        let descriptor = node.descriptor.take();
+        if let Some(moved) = hot.remove(place)
+            && let Some(node) = nodes.get_mut(moved as usize)
+        {
+            node.hot = place;
+        }
+        descriptor
+    }
+
+    /// Cools the hot node that the clock finds.
+    pub(super) fn cool_one(&mut self) -> Option<Arc<OwnedFd>> {
+        let Self { nodes, hot, .. } = self;
+        let victim = hot.victim(|index, patient| {
+            nodes.get(index as usize).is_none_or(|node| {
+                let lost = patient && node.parent == NONE;
+                !node.referenced.swap(false, Relaxed) && !lost
+            })
+        })?;
+        self.cool(victim)
+    }
+
+    /// Counts a lookup.
+    pub(super) fn look_up(&self, index: u32) {
+        if let Some(node) = self.node(index) {
+            node.lookups.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Notes the birth time of a node whose descriptor proved it the same.
+    pub(super) fn refresh(&mut self, index: u32, identity: &Identity) {
+        if let Some(node) = self.node_mut(index) {
+            (node.birth_seconds, node.birth_nanoseconds) = identity.birth;
+        }
+    }
+
+    /// Known inodes.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+}

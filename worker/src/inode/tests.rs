@@ -1,0 +1,219 @@
+//! The table of inodes, without a file system.
+
+use std::{fs::File, os::fd::OwnedFd, sync::Arc};
+
+use airlockfs_ipc::{Errno, NodeId};
+
+use super::{
+    node::{Identity, Key, NONE},
+    table::{Dropped, Location, ROOT, Table},
+};
+
+fn identity(ino: u64, birth: i64) -> Identity {
+    Identity {
+        key: Key {
+            ino,
+            mount: 1,
+            dev: 2,
+            share: 0,
+        },
+        birth: (birth, 0),
+    }
+}
+
+fn descriptor() -> Arc<OwnedFd> {
+    Arc::new(File::open("/dev/null").unwrap().into())
+}
+
+fn with_root() -> Table {
+    let mut table = Table::new();
+    assert_eq!(table.insert(&identity(1, 0), libc::S_IFDIR), Ok(ROOT));
+    table.pin(ROOT, descriptor());
+    table
+}
+
+/// A node with one lookup, under a name.
+fn add(table: &mut Table, ino: u64, parent: u32, name: &str) -> u32 {
+    let index = table.insert(&identity(ino, 0), libc::S_IFDIR).unwrap();
+    locate(table, index, parent, name);
+    table.look_up(index);
+    index
+}
+
+fn locate(table: &mut Table, index: u32, parent: u32, name: &str) {
+    let name = name.as_bytes();
+    table.locate(index, Location { parent, name }, &mut Dropped::new());
+}
+
+fn at(table: &Table, parent: u32, name: &str) -> Option<u32> {
+    let name = name.as_bytes();
+    table.at(Location { parent, name })
+}
+
+fn forget(table: &mut Table, index: u32, count: u64) {
+    let id = table.id(index);
+    table.forget(id, count, &mut Dropped::new());
+}
+
+#[test]
+fn the_root_is_node_1_and_stays() {
+    let mut table = with_root();
+    assert_eq!(table.id(ROOT), NodeId::ROOT);
+    forget(&mut table, ROOT, u64::MAX);
+    assert_eq!(table.index(NodeId::ROOT), Some(ROOT));
+}
+
+#[test]
+fn an_id_is_never_used_again() {
+    let mut table = with_root();
+    let index = add(&mut table, 7, ROOT, "a");
+    let id = table.id(index);
+    forget(&mut table, index, 1);
+    assert_eq!(table.index(id), None);
+    let again = add(&mut table, 7, ROOT, "a");
+    assert_eq!(again, index, "the place is used again");
+    assert_ne!(table.id(again), id, "its id is another");
+}
+
+#[test]
+fn made_up_ids_are_unknown() {
+    let table = with_root();
+    for made_up in [0, 2, 1 << 32, 1 << 32 | 1, u64::from(u32::MAX), u64::MAX] {
+        assert_eq!(table.index(NodeId(made_up)), None, "{made_up:#x}");
+    }
+}
+
+#[test]
+fn forgetting_too_much_is_forgetting_all() {
+    let mut table = with_root();
+    let index = add(&mut table, 7, ROOT, "a");
+    table.look_up(index);
+    forget(&mut table, index, 1);
+    assert_eq!(table.len(), 2);
+    forget(&mut table, index, u64::MAX);
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn a_directory_lives_as_long_as_what_is_in_it() {
+    let mut table = with_root();
+    let directory = add(&mut table, 2, ROOT, "d");
+    let below = add(&mut table, 3, directory, "e");
+    let file = add(&mut table, 4, below, "f");
+    forget(&mut table, directory, 1);
+    forget(&mut table, below, 1);
+    assert_eq!(table.len(), 4);
+    forget(&mut table, file, 1);
+    assert_eq!(table.len(), 1);
+    assert_eq!(at(&table, ROOT, "d"), None);
+}
+
+#[test]
+fn an_inode_number_used_again_is_another_inode() {
+    let mut table = with_root();
+    let index = add(&mut table, 7, ROOT, "a");
+    assert_eq!(table.find(&identity(7, 0)), Some(index));
+    assert_eq!(table.find(&identity(7, 99)), None, "born later");
+    table.heat(index, descriptor());
+    assert_eq!(
+        table.find(&identity(7, 99)),
+        Some(index),
+        "the descriptor holds the number"
+    );
+}
+
+#[test]
+fn a_name_stands_for_one_inode() {
+    let mut table = with_root();
+    let first = add(&mut table, 7, ROOT, "a");
+    let second = add(&mut table, 8, ROOT, "a");
+    assert_eq!(at(&table, ROOT, "a"), Some(second));
+    assert_eq!(table.node(first).unwrap().parent, NONE);
+    forget(&mut table, first, 1);
+    assert_eq!(at(&table, ROOT, "a"), Some(second));
+    // And an inode has one name, the one it was last seen under.
+    locate(&mut table, second, ROOT, "b");
+    assert_eq!(at(&table, ROOT, "a"), None);
+    assert_eq!(at(&table, ROOT, "b"), Some(second));
+    assert_eq!(table.node(ROOT).unwrap().children, 1);
+}
+
+#[test]
+fn directories_moved_on_the_host_make_no_circle() {
+    let mut table = with_root();
+    let outer = add(&mut table, 2, ROOT, "outer");
+    let inner = add(&mut table, 3, outer, "inner");
+    let innermost = add(&mut table, 4, inner, "innermost");
+    // Somebody moved `innermost` to the top, then `outer` into it; the guest finds the second move first.
+    locate(&mut table, outer, innermost, "outer");
+    assert_eq!(table.node(innermost).unwrap().parent, NONE);
+    for index in [outer, inner, innermost] {
+        forget(&mut table, index, 1);
+    }
+    assert_eq!(table.len(), 1, "nothing keeps itself alive");
+}
+
+#[test]
+fn the_clock_spares_what_was_used_and_what_has_no_name() {
+    let mut table = with_root();
+    let nodes: Vec<u32> = (0..4)
+        .map(|n| add(&mut table, 10 + n, ROOT, &format!("n{n}")))
+        .collect();
+    for &index in &nodes {
+        assert!(table.heat(index, descriptor()));
+        assert!(!table.heat(index, descriptor()), "hot already");
+    }
+    table.unlocate(nodes[1], &mut Dropped::new());
+    let used = |table: &Table, index: u32| {
+        let node = table.node(index).unwrap();
+        node.referenced.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let is_hot = |table: &Table, index: u32| table.node(index).unwrap().descriptor.is_some();
+    assert!(table.cool_one().is_some());
+    used(&table, nodes[3]);
+    assert!(table.cool_one().is_some());
+    assert!(is_hot(&table, nodes[3]) && is_hot(&table, nodes[1]));
+    assert!(!is_hot(&table, nodes[0]) && !is_hot(&table, nodes[2]));
+    // When there is nothing else, they go too.
+    assert!(table.cool_one().is_some() && table.cool_one().is_some() && table.cool_one().is_none());
+    assert_eq!(table.hot.len(), 0);
+    assert!(table.node(ROOT).unwrap().descriptor.is_some(), "never the root's");
+}
+
+#[test]
+fn clearing_leaves_the_root() {
+    let mut table = with_root();
+    let directory = add(&mut table, 2, ROOT, "d");
+    let file = add(&mut table, 3, directory, "f");
+    table.heat(file, descriptor());
+    let id = table.id(file);
+    let mut dropped = Dropped::new();
+    table.clear(&mut dropped);
+    assert_eq!((table.len(), dropped.len(), table.hot.len()), (1, 1, 0));
+    assert_eq!(table.index(id), None);
+    assert_eq!(table.index(NodeId::ROOT), Some(ROOT));
+    add(&mut table, 2, ROOT, "d");
+    assert_eq!(
+        at(&table, ROOT, "d").map(|index| table.id(index) == id),
+        Some(false)
+    );
+}
+
+#[test]
+fn many_inodes_come_and_go() {
+    let mut table = with_root();
+    let mut known = Vec::new();
+    for n in 0..20_000 {
+        known.push(add(&mut table, 100 + n, ROOT, &n.to_string()));
+    }
+    for (n, &index) in (0..).zip(&known) {
+        assert_eq!(table.find(&identity(100 + n, 0)), Some(index));
+        assert_eq!(at(&table, ROOT, &n.to_string()), Some(index));
+    }
+    for index in known {
+        forget(&mut table, index, 1);
+    }
+    assert_eq!((table.len(), table.node(ROOT).unwrap().children), (1, 0));
+    assert_eq!(table.find(&identity(100, 0)), None);
+    assert_eq!(table.insert(&identity(100, 0), 0).err(), None::<Errno>);
+}

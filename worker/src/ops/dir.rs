@@ -1,0 +1,188 @@
+//! READDIR and READDIRPLUS.
+
+use std::sync::PoisonError;
+
+use airlockfs_ipc::{
+    Bytes, DIR_ENTRY_MAX, Errno, Handle, Name, NodeId,
+    message::{Attr, DirEntry, Entry, Reply, dirent_size},
+    ring::{BULK_SIZE, BulkBuffer},
+};
+use nix::unistd::{Whence, lseek};
+
+use super::lookup;
+use crate::{
+    handle::Open,
+    sys::{CName, parse, read_entries, stat, stat_at},
+    volume::Volume,
+};
+
+/// Bytes read from the kernel at once: some 800 entries.
+const READ_AHEAD: usize = 32 << 10;
+
+/// What was read of a directory and not yet handed out.
+#[derive(Default)]
+pub(crate) struct Entries {
+    records: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Offset of the first record that was not handed out.
+    next: u64,
+}
+
+/// Entries on their way to a bulk buffer.
+struct Page<'a> {
+    buffer: &'a BulkBuffer,
+    /// Bytes written.
+    used: usize,
+    /// Bytes that are left in the guest's buffer.
+    left: usize,
+    plus: bool,
+}
+
+impl Page<'_> {
+    /// Whether an entry with such a name fits.
+    fn fits(&self, name: &[u8]) -> bool {
+        dirent_size(name.len(), self.plus) <= self.left && self.used + DIR_ENTRY_MAX <= BULK_SIZE
+    }
+
+    /// Adds an entry that fits.
+    fn push(&mut self, entry: &DirEntry<'_>) {
+        let mut encoded = [0; DIR_ENTRY_MAX];
+        let length = entry.encode(&mut encoded).unwrap_or(0);
+        let encoded = encoded.get(..length).unwrap_or_default();
+        self.used += self.buffer.copy_from_slice(self.used, encoded);
+        self.left = self
+            .left
+            .saturating_sub(dirent_size(entry.name.0.len(), self.plus));
+    }
+
+    fn reply(&self) -> Reply<'static> {
+        Reply::Entries {
+            size: u32::try_from(self.used).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Entries from `offset` on, as many as fit in `size` bytes for the guest. With `plus` each costs one statx(2) and counts
+/// a lookup, and none is opened; what vanished meanwhile comes without its inode.
+pub(crate) fn read(
+    volume: &Volume,
+    handle: Handle,
+    offset: u64,
+    size: usize,
+    plus: bool,
+    buffer: &BulkBuffer,
+) -> Result<Reply<'static>, Errno> {
+    let open = volume.handles.get(handle)?;
+    let mut page = Page {
+        buffer,
+        used: 0,
+        left: size,
+        plus,
+    };
+    if volume.is_synthetic(open.node.id) {
+        read_shares(volume, offset, &mut page);
+        return Ok(page.reply());
+    }
+    let entries = open.entries.as_ref().ok_or(Errno::ENOTDIR)?;
+    // Held across system calls: it is this handle's alone, and its position in the directory is what it guards.
+    let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+    match entries.read(volume, &open, offset, &mut page) {
+        Err(error) if page.used == 0 => Err(error),
+        _ => Ok(page.reply()),
+    }
+}
+
+impl Entries {
+    fn read(&mut self, volume: &Volume, open: &Open, offset: u64, page: &mut Page<'_>) -> Result<(), Errno> {
+        if offset != self.next {
+            (self.start, self.end) = (0, 0);
+            lseek(open, offset.cast_signed(), Whence::SeekSet)?;
+            self.next = offset;
+        }
+        loop {
+            if self.start >= self.end {
+                self.records.resize(READ_AHEAD, 0);
+                self.start = 0;
+                self.end = 0;
+                self.end = read_entries(open, &mut self.records)?;
+                if self.end == 0 {
+                    return Ok(());
+                }
+            }
+            let record = self.records.get(self.start..self.end).and_then(parse);
+            let record = record.ok_or(Errno::EIO)?;
+            if !page.fits(record.name) {
+                return Ok(());
+            }
+            let ino = match record.name {
+                // What is above the share is nobody's business.
+                b".." if volume.is_root(open.node.id) => stat(open)?.ino(),
+                _ => record.ino,
+            };
+            let entry = if page.plus {
+                look_up(volume, open, record.name)?
+            } else {
+                None
+            };
+            page.push(&DirEntry {
+                ino,
+                next: record.next,
+                kind: record.kind,
+                name: Bytes(record.name),
+                entry,
+            });
+            self.next = record.next;
+            self.start += record.length;
+        }
+    }
+}
+
+/// The inode of a name. `None` for the dots, and for what is not there any more.
+fn look_up(volume: &Volume, open: &Open, name: &[u8]) -> Result<Option<Entry>, Errno> {
+    let Ok(checked) = Name::new(name) else {
+        return Ok(None);
+    };
+    match stat_at(open, CName::new(checked).as_c_str()) {
+        Ok(stat) => volume.entry(open.node, name, &stat).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Attributes of the directory over several shares.
+pub(crate) fn synthetic_attr(volume: &Volume) -> Attr {
+    let links = u32::try_from(volume.roots.len()).unwrap_or(u32::MAX);
+    Attr {
+        ino: NodeId::ROOT.0,
+        mode: libc::S_IFDIR | 0o555,
+        nlink: links.saturating_add(2),
+        blksize: 4096,
+        ..Attr::default()
+    }
+}
+
+fn read_shares(volume: &Volume, offset: u64, page: &mut Page<'_>) {
+    let dots = [&b"."[..], b".."].into_iter();
+    let names = volume
+        .config
+        .shares
+        .iter()
+        .filter_map(|share| share.name.as_deref());
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    for (position, name) in dots.chain(names).enumerate().skip(from) {
+        if !page.fits(name) {
+            return;
+        }
+        let entry = match Name::new(name) {
+            Ok(checked) if page.plus => lookup::share(volume, checked).ok(),
+            _ => None,
+        };
+        page.push(&DirEntry {
+            ino: entry.map_or(NodeId::ROOT.0, |entry| entry.attr.ino),
+            next: position as u64 + 1,
+            kind: libc::DT_DIR,
+            name: Bytes(name),
+            entry,
+        });
+    }
+}

@@ -1,0 +1,53 @@
+//! LOOKUP, FORGET and DESTROY.
+
+use airlockfs_ipc::{
+    Errno, Name, NodeId,
+    message::{Entry, Reply},
+};
+
+use crate::{
+    sys::{CName, stat},
+    volume::Volume,
+};
+
+/// One component beneath a directory. One system call where the directory is hot, none of which opens the name.
+pub(crate) fn lookup(volume: &Volume, parent: NodeId, name: Name<'_>) -> Result<Reply<'static>, Errno> {
+    if volume.is_synthetic(parent) {
+        return share(volume, name).map(Reply::Entry);
+    }
+    let directory = volume.directory(parent)?;
+    volume
+        .entry_at(&directory, name, &CName::new(name))
+        .map(Reply::Entry)
+}
+
+/// A share beneath the directory over all of them.
+pub(crate) fn share(volume: &Volume, name: Name<'_>) -> Result<Entry, Errno> {
+    let named = |share: &&airlockfs_ipc::message::Share| share.name.as_deref() == Some(name.as_bytes());
+    let shares = volume.config.shares.iter().zip(&volume.roots);
+    let (_, &root) = shares
+        .filter(|(share, _)| named(share))
+        .next()
+        .ok_or(Errno::ENOENT)?;
+    let attr = volume.attr(&stat(volume.held(root)?)?, true);
+    volume.inodes.remember_root(root);
+    Ok(Entry { node: root, attr })
+}
+
+/// Drops lookups: 16 bytes for each, node id then count.
+pub(crate) fn forget(volume: &Volume, records: &[u8]) -> Reply<'static> {
+    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk));
+    let records = records.chunks_exact(16).map(|record| {
+        let (id, count) = record.split_at(8);
+        (NodeId(number(id)), number(count))
+    });
+    volume.inodes.forget(records);
+    Reply::Done
+}
+
+/// Drops everything the guest holds.
+pub(crate) fn reset(volume: &Volume) -> Reply<'static> {
+    drop(volume.handles.clear());
+    volume.inodes.reset();
+    Reply::Done
+}

@@ -1,0 +1,132 @@
+//! OPEN, OPENDIR, RELEASE and donation.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, ring::Completer};
+use nix::fcntl::OFlag;
+
+use super::attr::{forget_capability, kill_suidgid};
+use crate::{
+    handle::Open,
+    inode::Held,
+    sys::stat,
+    volume::{Volume, reopen},
+};
+
+/// Opens a regular file.
+pub(crate) fn open(
+    volume: &Volume,
+    node: NodeId,
+    flags: u32,
+    kill_suidgid: bool,
+) -> Result<Reply<'static>, Errno> {
+    let held = volume.held(node)?;
+    let handle = open_held(volume, &held, flags, kill_suidgid)?;
+    Ok(Reply::Opened { handle })
+}
+
+/// Opens a regular file in hand. Never anything else: what a FIFO or a device does when it is opened is the guest's.
+pub(crate) fn open_held(volume: &Volume, held: &Held, flags: u32, kill: bool) -> Result<Handle, Errno> {
+    match held.kind {
+        libc::S_IFREG => {}
+        libc::S_IFDIR => return Err(Errno::EISDIR),
+        libc::S_IFLNK => return Err(Errno::ELOOP),
+        _ => return Err(Errno::ENXIO),
+    }
+    let flags = host_flags(volume, flags)?;
+    if flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR | OFlag::O_TRUNC) {
+        volume.writable(held.share)?;
+    }
+    let file = open_file(held, flags)?;
+    if flags.contains(OFlag::O_TRUNC) {
+        if kill {
+            kill_suidgid(&file)?;
+        }
+        forget_capability(volume, &file)?;
+    }
+    volume.open_handle(Open::file(file, held.located(), flags.bits()))
+}
+
+fn open_file(held: &Held, flags: OFlag) -> Result<OwnedFd, Errno> {
+    match reopen(held, flags) {
+        // Only owners may ask for it, and who the guest's owner is may not be known here.
+        Err(Errno::EPERM) if flags.contains(OFlag::O_NOATIME) => reopen(held, flags - OFlag::O_NOATIME),
+        result => result,
+    }
+}
+
+/// The flags for the host of a guest's open(2).
+pub(crate) fn host_flags(volume: &Volume, flags: u32) -> Result<OFlag, Errno> {
+    let config = &volume.config;
+    let asked = OFlag::from_bits_truncate(flags.cast_signed());
+    let mut kept = OFlag::O_ACCMODE | OFlag::O_TRUNC | OFlag::O_APPEND | OFlag::O_SYNC | OFlag::O_DSYNC;
+    kept.set(OFlag::O_DIRECT, config.direct_io);
+    kept.set(OFlag::O_NOATIME, config.preserve_noatime);
+    let mut flags = asked & kept;
+    match flags & OFlag::O_ACCMODE {
+        OFlag::O_ACCMODE => return Err(Errno::EINVAL),
+        OFlag::O_WRONLY if config.writeback => {
+            // The guest fills the rest of a page from the file.
+            flags = flags - OFlag::O_WRONLY | OFlag::O_RDWR;
+        }
+        _ => {}
+    }
+    if config.writeback {
+        // The guest writes back pages in any order; where the end is, it knows itself.
+        flags -= OFlag::O_APPEND;
+    }
+    Ok(flags | OFlag::O_NONBLOCK)
+}
+
+/// Opens a directory.
+pub(crate) fn open_dir(volume: &Volume, node: NodeId, flags: u32) -> Result<Reply<'static>, Errno> {
+    let open = if volume.is_synthetic(node) {
+        let root = volume.roots.first().ok_or(Errno::ESTALE)?;
+        let mut located = volume.held(*root)?.located();
+        let file = reopen(volume.held(*root)?, OFlag::O_PATH)?;
+        located.id = node;
+        Open::directory(file, located)
+    } else {
+        let held = volume.directory(node)?;
+        let mut host = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
+        let asked = OFlag::from_bits_truncate(flags.cast_signed());
+        host.set(
+            OFlag::O_NOATIME,
+            volume.config.preserve_noatime && asked.contains(OFlag::O_NOATIME),
+        );
+        Open::directory(open_file(&held, host)?, held.located())
+    };
+    let handle = volume.open_handle(open)?;
+    Ok(Reply::Opened { handle })
+}
+
+/// Ends a handle; the file closes when nothing uses it any more.
+pub(crate) fn release(volume: &Volume, handle: Handle) -> Result<Reply<'static>, Errno> {
+    volume.close_handle(handle)?;
+    Ok(Reply::Done)
+}
+
+/// Sends an open file to the supervisor, marked with its handle.
+///
+/// Not a directory. Nor a file that is written to whose setuid or setgid bits or capabilities a write must treat in a
+/// certain way: the kernel takes these bits at any write of the supervisor, which has no CAP_FSETID, and the guest's
+/// root may keep them; and it does not know capabilities under a mapped name. (Bits that are set later, while the file
+/// is open for writing, are lost at the next write through such a descriptor.)
+pub(crate) fn donate(volume: &Volume, handle: Handle, lane: &Completer) -> Result<Reply<'static>, Errno> {
+    let open = volume.handles.get(handle)?;
+    if !volume.config.donate || open.entries.is_some() {
+        return Ok(Reply::NotDonated);
+    }
+    if open.is_writable() {
+        let set_id = stat(&*open)?.mode() & (libc::S_ISUID | libc::S_ISGID) != 0;
+        let mapped = volume
+            .xattr_map
+            .as_ref()
+            .is_some_and(|map| map.capability().is_some());
+        if set_id || mapped {
+            return Ok(Reply::NotDonated);
+        }
+    }
+    lane.channel().send(&handle, &[open.as_fd()])?;
+    Ok(Reply::Donated)
+}

@@ -1,0 +1,299 @@
+//! Step 5 of a request's life: a lane's thread takes requests, and each is answered by its operation, here or by the
+//! pool, in any order.
+
+use std::sync::Arc;
+
+use airlockfs_ipc::{
+    Errno, Handle, ProtocolError,
+    message::{Reply, Request},
+    ring::{BULK_SIZE, BulkBuffer, MessageBuffer, Ticket, WorkerLane},
+};
+use airlockfs_policy::confine::Confined;
+use nix::unistd::UnlinkatFlags;
+
+use crate::{
+    handle::Open,
+    ops::{attr, create, dir, file_flags, io, link, lookup, open, statfs, xattr},
+    pool::Pool,
+    volume::Volume,
+};
+
+type Answer<'a> = Result<Reply<'a>, Errno>;
+
+/// A lane with what its thread needs.
+pub(crate) struct Server {
+    lane: WorkerLane,
+    volume: Arc<Volume>,
+    pool: Arc<Pool>,
+    /// Room for values and lists of extended attributes.
+    room: Vec<u8>,
+}
+
+/// Takes requests until the other process breaks the boundary's rules. Needs proof that this process is confined.
+pub(crate) fn serve(_: &Confined, lane: WorkerLane, volume: Arc<Volume>, pool: Arc<Pool>) -> ProtocolError {
+    let mut server = Server {
+        lane,
+        volume,
+        pool,
+        room: Vec::new(),
+    };
+    let mut buffer = MessageBuffer::new();
+    loop {
+        let served = match server.lane.next(&mut buffer) {
+            Ok(Some((ticket, request))) => server.request(ticket, &request),
+            Ok(None) => {
+                server.lane.wait();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            return error;
+        }
+    }
+}
+
+impl Server {
+    fn request(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), ProtocolError> {
+        let volume = &*self.volume;
+        let answer = match *request {
+            Request::Ping => Ok(Reply::Done),
+            Request::Forget(records) => Ok(lookup::forget(volume, records.0)),
+            Request::Reset => Ok(lookup::reset(volume)),
+            Request::Lookup { parent, name } => lookup::lookup(volume, parent, name),
+            Request::GetAttr { node, handle } => attr::get(volume, node, handle),
+            Request::SetAttr {
+                node,
+                handle,
+                ref change,
+            } => attr::set(volume, node, handle, change),
+            Request::ReadLink { node } => {
+                let mut room = [0; libc::PATH_MAX as usize - 1];
+                let reply = link::target(volume, node, &mut room).unwrap_or_else(Reply::Error);
+                self.lane.complete(ticket, &reply);
+                return Ok(());
+            }
+            Request::Symlink {
+                parent,
+                name,
+                target,
+                ref creation,
+            } => create::symlink(volume, parent, name, target.0, creation),
+            Request::Mknod {
+                parent,
+                name,
+                rdev,
+                ref creation,
+            } => create::mknod(volume, parent, name, rdev, creation),
+            Request::Mkdir {
+                parent,
+                name,
+                ref creation,
+            } => create::mkdir(volume, parent, name, creation),
+            Request::Unlink { parent, name } => {
+                link::unlink(volume, parent, name, UnlinkatFlags::NoRemoveDir)
+            }
+            Request::Rmdir { parent, name } => link::unlink(volume, parent, name, UnlinkatFlags::RemoveDir),
+            Request::Rename {
+                parent,
+                name,
+                new_parent,
+                new_name,
+                flags,
+            } => link::rename(volume, (parent, name), (new_parent, new_name), flags),
+            Request::Link {
+                node,
+                new_parent,
+                new_name,
+            } => link::link(volume, node, new_parent, new_name),
+            Request::Open {
+                node,
+                flags,
+                kill_suidgid,
+            } => open::open(volume, node, flags, kill_suidgid),
+            Request::Create {
+                parent,
+                name,
+                flags,
+                kill_suidgid,
+                ref creation,
+            } => create::create(volume, parent, name, flags, kill_suidgid, creation),
+            Request::TmpFile {
+                parent,
+                flags,
+                ref creation,
+            } => create::temporary(volume, parent, flags, creation),
+            Request::Read { handle, offset, size } => return self.read(ticket, handle, offset, size),
+            Request::Write {
+                handle,
+                offset,
+                size,
+                kill_suidgid,
+            } => return self.write(ticket, handle, offset, size, kill_suidgid),
+            Request::Donate { handle } => open::donate(volume, handle, &self.lane.completer()),
+            Request::Release { handle, .. } | Request::ReleaseDir { handle } => open::release(volume, handle),
+            Request::Flush { handle, .. } => volume.handles.get(handle).map(|_| Reply::Done),
+            Request::Fsync { handle, datasync } | Request::FsyncDir { handle, datasync } => {
+                return self.slow_on(ticket, handle, move |_, open| io::sync(open, datasync));
+            }
+            Request::Lseek {
+                handle,
+                offset,
+                whence,
+            } => io::seek(volume, handle, offset, whence),
+            Request::Fallocate {
+                handle,
+                offset,
+                length,
+                mode,
+            } => {
+                return self.slow_on(ticket, handle, move |volume, open| {
+                    io::allocate(volume, open, offset, length, mode)
+                });
+            }
+            Request::CopyFileRange {
+                source,
+                source_offset,
+                target,
+                target_offset,
+                length,
+            } => {
+                return self.slow_on(ticket, source, move |volume, from| {
+                    let to = volume.handles.get(target)?;
+                    io::copy(volume, (from, source_offset), (&to, target_offset), length)
+                });
+            }
+            Request::OpenDir { node, flags } => open::open_dir(volume, node, flags),
+            Request::ReadDir {
+                handle,
+                offset,
+                size,
+                plus,
+            } => {
+                let (buffer, size) = self.bulk(&ticket, size)?;
+                dir::read(volume, handle, offset, size, plus, &buffer)
+            }
+            Request::StatFs { node } => statfs::statfs(volume, node),
+            Request::SyncFs { node } => {
+                self.slow(ticket, move |volume| statfs::sync(volume, node));
+                return Ok(());
+            }
+            Request::Access { node, mask, caller } => attr::access(volume, node, mask, caller),
+            Request::SetXattr {
+                node,
+                name,
+                size,
+                flags,
+                acl_kill_sgid,
+            } => {
+                let (buffer, size) = self.bulk(&ticket, size)?;
+                self.room.resize(xattr::XATTR_MAX, 0);
+                match self.room.get_mut(..size) {
+                    None => Err(Errno::E2BIG),
+                    Some(room) => {
+                        let length = buffer.copy_to_slice(0, room);
+                        let value = room.get(..length).unwrap_or_default();
+                        xattr::set(volume, node, name, value, flags, acl_kill_sgid)
+                    }
+                }
+            }
+            Request::GetXattr { node, name, size: 0 } => xattr::get(volume, node, name, &mut [], None),
+            Request::GetXattr { node, name, size } => {
+                let (buffer, size) = self.bulk(&ticket, size)?;
+                self.room.resize(xattr::XATTR_MAX, 0);
+                let length = size.min(self.room.len());
+                let room = self.room.get_mut(..length).unwrap_or_default();
+                xattr::get(volume, node, name, room, Some(&buffer))
+            }
+            Request::ListXattr { node, size } => {
+                let (buffer, size) = if size == 0 {
+                    (None, 0)
+                } else {
+                    let (buffer, size) = self.bulk(&ticket, size)?;
+                    (Some(buffer), size)
+                };
+                self.room.resize(xattr::XATTR_MAX, 0);
+                xattr::list(volume, node, size, &mut self.room, buffer.as_ref())
+            }
+            Request::RemoveXattr { node, name } => xattr::remove(volume, node, name),
+            Request::GetFileFlags { handle, extended, .. } => file_flags::get(volume, handle, extended),
+            Request::SetFileFlags { handle, flags, .. } => file_flags::set(volume, handle, flags),
+            Request::SetFsXattr { handle, value, .. } => file_flags::set_extended(volume, handle, value),
+            Request::GetLock { .. } | Request::SetLock { .. } => Err(Errno::ENOSYS),
+        };
+        self.lane.complete(ticket, &answer.unwrap_or_else(Reply::Error));
+        Ok(())
+    }
+
+    /// The bulk buffer that must come with a request, and how much of it counts.
+    fn bulk(&self, ticket: &Ticket, size: u32) -> Result<(BulkBuffer, usize), ProtocolError> {
+        let buffer = self.lane.bulk(ticket);
+        let buffer = buffer.ok_or(ProtocolError("a request without its bulk buffer"))?;
+        match usize::try_from(size) {
+            Ok(size) if size <= BULK_SIZE => Ok((buffer, size)),
+            _ => Err(ProtocolError("more data than a bulk buffer holds")),
+        }
+    }
+
+    /// Has the pool answer a request.
+    fn slow(&mut self, ticket: Ticket, operation: impl FnOnce(&Volume) -> Answer<'static> + Send + 'static) {
+        let completer = self.lane.completer();
+        let volume = self.volume.clone();
+        self.pool.submit(move || {
+            completer.complete(ticket, &operation(&volume).unwrap_or_else(Reply::Error));
+        });
+    }
+
+    /// Has the pool answer a request on an open file.
+    fn slow_on(
+        &mut self,
+        ticket: Ticket,
+        handle: Handle,
+        operation: impl FnOnce(&Volume, &Open) -> Answer<'static> + Send + 'static,
+    ) -> Result<(), ProtocolError> {
+        match self.volume.handles.get(handle) {
+            Ok(open) => self.slow(ticket, move |volume| operation(volume, &open)),
+            Err(error) => self.lane.complete(ticket, &Reply::Error(error)),
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, ticket: Ticket, handle: Handle, offset: u64, size: u32) -> Result<(), ProtocolError> {
+        let (buffer, size) = self.bulk(&ticket, size)?;
+        let result = self.volume.handles.get(handle).and_then(|open| {
+            let read = io::read_at_hand(&open, offset, size, &buffer)?;
+            Ok((open, read))
+        });
+        match result {
+            Ok((_, io::Read::Done(length))) => self.lane.complete(ticket, &io::data(length)),
+            Ok((open, io::Read::Waits(done))) => {
+                self.slow(ticket, move |_| io::read_rest(&open, offset, size, done, &buffer));
+            }
+            Err(error) => self.lane.complete(ticket, &Reply::Error(error)),
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        ticket: Ticket,
+        handle: Handle,
+        offset: u64,
+        size: u32,
+        kill: bool,
+    ) -> Result<(), ProtocolError> {
+        let (buffer, size) = self.bulk(&ticket, size)?;
+        let answer = match self.volume.handles.get(handle) {
+            Ok(open) if io::write_is_slow(&open, size) => {
+                self.slow(ticket, move |volume| {
+                    io::write(volume, &open, offset, size, kill, &buffer)
+                });
+                return Ok(());
+            }
+            Ok(open) => io::write(&self.volume, &open, offset, size, kill, &buffer),
+            Err(error) => Err(error),
+        };
+        self.lane.complete(ticket, &answer.unwrap_or_else(Reply::Error));
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! From the first instruction to the first request: receive what to serve, give up everything else, say so.
+
+use std::{fs, os::fd::AsFd, sync::Arc, thread, time::Duration};
+
+use airlockfs_ipc::{
+    channel::Channel,
+    message::{ConfinementReport, Start, Started, WorkerConfig},
+    ring::{self, MAX_LANES, WorkerLane},
+};
+use airlockfs_policy::{
+    ExitKind, Namespaces, StartError,
+    confine::{Confined, WorkerPlan, WorkerRoots, confine_worker},
+};
+use nix::{
+    sys::resource::{Resource, getrlimit},
+    unistd::{getegid, geteuid},
+};
+
+use crate::{
+    creds::Identities,
+    handle::Handles,
+    ids::{IdMap, Mapped},
+    inode::{Identity, Inodes},
+    pool::Pool,
+    serve,
+    sys::{self, stat},
+    volume::{SYNTHETIC, Volume},
+    xattr_map::XattrMap,
+};
+
+/// Descriptors beyond the guest's budget: the ring's, the channels', those open for the length of an operation.
+const RESERVED: u64 = 128;
+/// Fewest descriptors to serve a guest with.
+const FEWEST: u64 = 64;
+
+/// Starts serving; when it returns, lanes and pool run. The channel stays open as long as the supervisor lives.
+pub(crate) fn start() -> Result<Channel, StartError> {
+    let control = sys::control().map_err(|_| {
+        StartError::new(
+            ExitKind::Usage,
+            "airlockfs-worker is started by airlockfsd, not by hand",
+        )
+    })?;
+    let control = Channel::from(control);
+    match confined(&control) {
+        Ok(report) => {
+            let told = control.send(&Started::Ready(report), &[]);
+            told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))?;
+            Ok(control)
+        }
+        Err(error) => {
+            let told = Started::Failed {
+                kind: error.kind.code(),
+                message: error.message.clone(),
+            };
+            // If it cannot be told, it is gone; the log line is all there is.
+            let _ = control.send(&told, &[]);
+            Err(error)
+        }
+    }
+}
+
+fn failed(message: impl Into<String>) -> StartError {
+    StartError::new(ExitKind::OsError, message)
+}
+
+fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
+    let received = control
+        .receive::<Start>(1 + 2 * usize::from(MAX_LANES))
+        .map_err(|error| failed(format!("cannot read what to serve: {error}")))?;
+    let Some((Start { lanes, config }, descriptors)) = received else {
+        return Err(failed("airlockfsd ended before it said what to serve"));
+    };
+    let poll = Duration::from_micros(u64::from(config.poll_us));
+    let lanes = ring::map(descriptors, lanes, poll)
+        .map_err(|error| failed(format!("cannot map the ring: {error}")))?;
+    let xattr_map = match &config.xattr_map {
+        Some(rules) => Some(
+            XattrMap::parse(rules)
+                .map_err(|error| StartError::new(ExitKind::Usage, format!("--xattrmap: {error}")))?,
+        ),
+        None => None,
+    };
+    // What cannot be read any more once confined.
+    let uid_map = Mapped::parse(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
+    let gid_map = Mapped::parse(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default());
+    let (nofile, budget) = descriptor_limits(&config)?;
+
+    let mut expected = vec![(control.as_fd(), "control channel")];
+    expected.extend(lanes.iter().flat_map(WorkerLane::descriptors));
+    let namespaces = std::env::args().nth(1).unwrap_or_default();
+    let (confined, report, roots) = confine_worker(&WorkerPlan {
+        config: &config,
+        namespaces: Namespaces::parse(&namespaces),
+        expected: &expected,
+        nofile,
+    })?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+
+    let has = |capability: u32| report.capabilities & 1 << capability != 0;
+    let identities = Identities {
+        uids: IdMap::new(config.uid_map.clone()),
+        gids: IdMap::new(config.gid_map.clone()),
+        own_uid: geteuid().as_raw(),
+        own_gid: getegid().as_raw(),
+        other_uids: has(CAP_SETUID).then_some(uid_map),
+        other_gids: has(CAP_SETGID).then_some(gid_map),
+    };
+    let volume = volume(config, roots, identities, xattr_map, budget)?;
+    run(confined, lanes, volume)?;
+    Ok(report)
+}
+
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+
+/// The limit of open files for the process, and how many of them are the guest's.
+fn descriptor_limits(config: &WorkerConfig) -> Result<(u64, usize), StartError> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|error| failed(format!("cannot read the limit of open files: {error}")))?;
+    let nofile = config.max_descriptors.saturating_add(RESERVED).min(hard);
+    let budget = nofile.saturating_sub(RESERVED);
+    if budget < FEWEST {
+        let needed = RESERVED + FEWEST;
+        return Err(StartError::new(
+            ExitKind::Config,
+            format!(
+                "{nofile} open files are too few to serve a guest, {needed} are needed; raise the limit (ulimit -Hn, \
+                 LimitNOFILE=) or --rlimit-nofile"
+            ),
+        ));
+    }
+    Ok((nofile, usize::try_from(budget).unwrap_or(usize::MAX)))
+}
+
+fn volume(
+    config: WorkerConfig,
+    roots: WorkerRoots,
+    identities: Identities,
+    xattr_map: Option<XattrMap>,
+    budget: usize,
+) -> Result<Volume, StartError> {
+    let cannot = |error| failed(format!("cannot look at the shared directory: {error}"));
+    let inodes = Inodes::new(budget);
+    if config.shares.iter().any(|share| share.name.is_some()) {
+        inodes.add_synthetic_root(&SYNTHETIC).map_err(cannot)?;
+    }
+    let mut nodes = Vec::new();
+    for (index, descriptor) in (0..).zip(roots.shares) {
+        let stat = stat(&descriptor).map_err(cannot)?;
+        let identity = Identity::of(&stat, index);
+        nodes.push(
+            inodes
+                .add_root(&identity, stat.kind(), descriptor)
+                .map_err(cannot)?,
+        );
+    }
+    Ok(Volume {
+        inodes,
+        // The rest is for directories on the way.
+        handles: Handles::new(budget / 4 * 3),
+        config,
+        identities,
+        xattr_map,
+        roots: nodes,
+    })
+}
+
+/// Starts the threads.
+fn run(confined: Confined, lanes: Vec<WorkerLane>, volume: Volume) -> Result<(), StartError> {
+    let cannot = |error| failed(format!("cannot start a thread: {error}"));
+    let confined = Arc::new(confined);
+    let pool = Pool::start(volume.config.slow_threads).map_err(cannot)?;
+    let volume = Arc::new(volume);
+    for (number, lane) in lanes.into_iter().enumerate() {
+        let (confined, volume, pool) = (confined.clone(), volume.clone(), pool.clone());
+        thread::Builder::new()
+            .name(format!("lane-{number}"))
+            .spawn(move || {
+                let _guard = crate::EndsWithPanic;
+                let error = serve::serve(&confined, lane, volume, pool);
+                eprintln!("airlockfs-worker: {error}; ending the session");
+                std::process::exit(i32::from(ExitKind::Protocol.code()));
+            })
+            .map_err(cannot)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! statx(2), fstatfs(2) and readlinkat(2).
+#![expect(unsafe_code, reason = "the calls fill what is pointed to")]
+
+use std::{
+    ffi::CStr,
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use airlockfs_ipc::{
+    Errno,
+    message::{Attr, StatFs, Timestamp},
+};
+
+use super::check;
+
+/// What statx(2) said of an inode.
+pub(crate) struct Stat(libc::statx);
+
+/// The inode behind `descriptor`, O_PATH included.
+pub(crate) fn stat(descriptor: impl AsFd) -> Result<Stat, Errno> {
+    call(descriptor, c"", libc::AT_EMPTY_PATH)
+}
+
+/// The inode that `name` stands for in `directory`; a symbolic link itself, an automount point unmounted.
+pub(crate) fn stat_at(directory: impl AsFd, name: &CStr) -> Result<Stat, Errno> {
+    call(directory, name, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
+}
+
+fn call(directory: impl AsFd, name: &CStr, flags: i32) -> Result<Stat, Errno> {
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `name` is terminated and `buffer` has room for the structure.
+    check(unsafe {
+        libc::statx(
+            directory.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            flags,
+            mask,
+            buffer.as_mut_ptr(),
+        )
+    })?;
+    // SAFETY: plain numbers, zeroed before the kernel filled them.
+    Ok(Stat(unsafe { buffer.assume_init() }))
+}
+
+impl Stat {
+    /// Inode number.
+    pub(crate) const fn ino(&self) -> u64 {
+        self.0.stx_ino
+    }
+
+    /// Device number, packed as the kernel does (12 bits major, 20 bits minor).
+    pub(crate) const fn dev(&self) -> u32 {
+        self.0.stx_dev_major << 20 | self.0.stx_dev_minor & 0xf_ffff
+    }
+
+    /// Mount: unique since boot where the kernel says that (Linux 6.8), else reused after unmounting.
+    pub(crate) const fn mount(&self) -> u64 {
+        self.0.stx_mnt_id
+    }
+
+    /// Birth time: seconds, nanoseconds; zeros where the file system does not know.
+    pub(crate) fn birth(&self) -> (i64, u32) {
+        self.btime()
+            .map_or((0, 0), |time| (time.seconds, time.nanoseconds))
+    }
+
+    /// File type and permissions.
+    pub(crate) fn mode(&self) -> u32 {
+        u32::from(self.0.stx_mode)
+    }
+
+    /// File type: the S_IFMT bits of the mode.
+    pub(crate) fn kind(&self) -> u32 {
+        self.mode() & libc::S_IFMT
+    }
+
+    fn btime(&self) -> Option<Timestamp> {
+        (self.0.stx_mask & libc::STATX_BTIME != 0).then(|| time(&self.0.stx_btime))
+    }
+
+    /// As a message, with host ids.
+    pub(crate) fn attr(&self, submount: bool) -> Attr {
+        let raw = &self.0;
+        Attr {
+            ino: raw.stx_ino,
+            size: raw.stx_size,
+            blocks: raw.stx_blocks,
+            atime: time(&raw.stx_atime),
+            mtime: time(&raw.stx_mtime),
+            ctime: time(&raw.stx_ctime),
+            btime: self.btime(),
+            mode: self.mode(),
+            nlink: raw.stx_nlink,
+            uid: raw.stx_uid,
+            gid: raw.stx_gid,
+            rdev: (raw.stx_rdev_major, raw.stx_rdev_minor),
+            blksize: raw.stx_blksize,
+            attributes: raw.stx_attributes,
+            attributes_mask: raw.stx_attributes_mask,
+            submount,
+        }
+    }
+}
+
+fn time(raw: &libc::statx_timestamp) -> Timestamp {
+    Timestamp {
+        seconds: raw.tv_sec,
+        nanoseconds: raw.tv_nsec,
+    }
+}
+
+/// The file system that `descriptor` lies on, O_PATH included.
+pub(crate) fn file_system(descriptor: impl AsFd) -> Result<StatFs, Errno> {
+    let mut buffer = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `buffer` has room for the structure.
+    check(unsafe { libc::fstatfs(descriptor.as_fd().as_raw_fd(), buffer.as_mut_ptr()) })?;
+    // SAFETY: plain numbers, zeroed before the kernel filled them.
+    let raw = unsafe { buffer.assume_init() };
+    Ok(StatFs {
+        blocks: raw.f_blocks,
+        bfree: raw.f_bfree,
+        bavail: raw.f_bavail,
+        files: raw.f_files,
+        ffree: raw.f_ffree,
+        bsize: u32::try_from(raw.f_bsize).unwrap_or(u32::MAX),
+        namelen: u32::try_from(raw.f_namelen).unwrap_or(u32::MAX),
+        frsize: u32::try_from(raw.f_frsize).unwrap_or(u32::MAX),
+    })
+}
+
+/// The target of the symbolic link behind an O_PATH descriptor; how long it is.
+pub(crate) fn read_link(link: impl AsFd, target: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the path is terminated, `target` has the room that is said.
+    check(unsafe {
+        libc::readlinkat(
+            link.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            target.as_mut_ptr().cast(),
+            target.len(),
+        )
+    } as i64)
+}

@@ -1,0 +1,153 @@
+//! What all lanes share: the tables, the options, and the steps that most operations begin with.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use airlockfs_ipc::{
+    Errno, Handle, Name, NodeId,
+    message::{Attr, Entry, WorkerConfig},
+};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+};
+
+use crate::{
+    creds::Identities,
+    handle::{Handles, Open},
+    inode::{Held, Identity, Inodes, Key, Located},
+    sys::{CName, ProcPath, Stat, stat, stat_at},
+    xattr_map::XattrMap,
+};
+
+/// The shared tree and everything known of it.
+pub(crate) struct Volume {
+    /// What the command line asked.
+    pub(crate) config: WorkerConfig,
+    /// Known inodes.
+    pub(crate) inodes: Inodes,
+    /// Open files.
+    pub(crate) handles: Handles,
+    /// Whose they are.
+    pub(crate) identities: Identities,
+    /// Rules over attribute names.
+    pub(crate) xattr_map: Option<XattrMap>,
+    /// The shares' roots, as in the configuration.
+    pub(crate) roots: Vec<NodeId>,
+}
+
+impl Volume {
+    /// Whether the root that the guest mounts is a directory of ours over the shares.
+    pub(crate) fn is_synthetic(&self, id: NodeId) -> bool {
+        id == NodeId::ROOT && self.config.shares.iter().any(|share| share.name.is_some())
+    }
+
+    /// Whether what is above a node is outside.
+    pub(crate) fn is_root(&self, id: NodeId) -> bool {
+        self.roots.contains(&id)
+    }
+
+    /// The inode of a node id, by whatever way there is. ESTALE if there is none.
+    pub(crate) fn held(&self, id: NodeId) -> Result<Held, Errno> {
+        match self.inodes.held(id) {
+            Err(Errno::ESTALE) if self.is_synthetic(id) => Err(Errno::EROFS),
+            Err(Errno::ESTALE) => {
+                // Its name is gone, but perhaps it is open.
+                let open = self.handles.of_node(id).ok_or(Errno::ESTALE)?;
+                self.inodes.adopt(id, reopen(&*open, OFlag::O_PATH)?)
+            }
+            result => result,
+        }
+    }
+
+    /// The directory of a node id. ENOTDIR if it is none.
+    pub(crate) fn directory(&self, id: NodeId) -> Result<Held, Errno> {
+        self.held(id)?.directory()
+    }
+
+    /// The directory of a node id, if it may change: else EROFS.
+    pub(crate) fn writable_directory(&self, id: NodeId) -> Result<Held, Errno> {
+        let held = self.directory(id)?;
+        self.writable(held.share)?;
+        Ok(held)
+    }
+
+    /// EROFS if nothing changes in a share.
+    pub(crate) fn writable(&self, share: u16) -> Result<(), Errno> {
+        let readonly = self
+            .config
+            .shares
+            .get(usize::from(share))
+            .is_none_or(|share| share.readonly);
+        if self.config.readonly || readonly {
+            return Err(Errno::EROFS);
+        }
+        Ok(())
+    }
+
+    /// Attributes for the guest.
+    pub(crate) fn attr(&self, stat: &Stat, submount: bool) -> Attr {
+        let mut attr = stat.attr(submount && self.config.announce_submounts);
+        attr.uid = self.identities.uids.to_guest(attr.uid);
+        attr.gid = self.identities.gids.to_guest(attr.gid);
+        attr
+    }
+
+    /// The entry of a name in a directory, from what statx(2) said of it. Counts a lookup.
+    pub(crate) fn entry(&self, parent: Located, name: &[u8], stat: &Stat) -> Result<Entry, Errno> {
+        Ok(Entry {
+            node: self.inodes.remember(parent, name, stat)?,
+            attr: self.attr(stat, stat.mount() != parent.mount),
+        })
+    }
+
+    /// The entry of a name in a directory. Counts a lookup.
+    pub(crate) fn entry_at(&self, parent: &Held, name: Name<'_>, c_name: &CName) -> Result<Entry, Errno> {
+        let stat = stat_at(parent, c_name.as_c_str())?;
+        self.entry(parent.located(), name.as_bytes(), &stat)
+    }
+
+    /// Attributes of a node, by a handle if there is one.
+    pub(crate) fn stat(&self, id: NodeId, handle: Option<Handle>) -> Result<(Stat, bool), Errno> {
+        if let Some(handle) = handle {
+            let open = self.handles.get(handle)?;
+            return Ok((stat(&*open)?, false));
+        }
+        match self.inodes.stat(id) {
+            Err(Errno::ESTALE) => Ok((stat(self.held(id)?)?, false)),
+            result => result,
+        }
+    }
+
+    /// Hands out a handle.
+    pub(crate) fn open_handle(&self, open: Open) -> Result<Handle, Errno> {
+        let node = open.node.id;
+        let handle = self.handles.insert(open)?;
+        self.inodes.opened(node);
+        Ok(handle)
+    }
+
+    /// Ends a handle.
+    pub(crate) fn close_handle(&self, handle: Handle) -> Result<(), Errno> {
+        let open = self.handles.remove(handle)?;
+        self.inodes.closed(open.node.id);
+        Ok(())
+    }
+}
+
+/// Opens the inode behind a descriptor anew. Only for regular files and directories, unless with O_PATH.
+pub(crate) fn reopen(descriptor: impl AsFd, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let path = ProcPath::new(descriptor);
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    Ok(open(path.as_c_str(), flags, Mode::empty())?)
+}
+
+/// The key of the directory over several shares: no device has number 0, and no inode.
+pub(crate) const SYNTHETIC: Identity = Identity {
+    key: Key {
+        ino: 0,
+        mount: 0,
+        dev: 0,
+        share: u16::MAX,
+    },
+    birth: (0, 0),
+};
