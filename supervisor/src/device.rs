@@ -161,7 +161,7 @@ impl Seat {
 
 impl Queue {
     /// Sleeps until the lane or a data thread has a completion.
-    fn sleep(&mut self) {
+    pub(crate) fn sleep(&mut self) {
         if self.port.before_sleep() {
             if self.lane.before_sleep() {
                 let mut wakers =

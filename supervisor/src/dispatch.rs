@@ -19,6 +19,8 @@ use crate::{
     session::Begin,
 };
 
+/// `opcode` of FUSE_INIT as it stands in `struct fuse_in_header`.
+const INIT: [u8; 4] = 26u32.to_ne_bytes();
 /// FORGETs waiting to be sent, in bytes, beyond which no more are taken.
 const FORGETS_WAITING: usize = 64 << 10;
 
@@ -58,7 +60,9 @@ impl Queue {
             }
         }
         let session = self.view.of(&self.shared.session);
-        match fuse::decode(control, lengths, session) {
+        // After the rings were stopped INIT begins a new session; else it is decoded, and refused, as part of the old.
+        let anew = header.get(4..8) == Some(&INIT) && self.shared.session.may_begin();
+        match fuse::decode(control, lengths, session.filter(|_| !anew)) {
             Ok(decoded) => {
                 let caller = Caller {
                     head,
@@ -223,7 +227,8 @@ impl Queue {
         self.may_operate(io, &file).then_some(file)
     }
 
-    /// Whether it may be carried out here: not if it would wrongly change the file's mode.
+    /// Whether `io` may be carried out here: what is not open for writing gives the worker's error, and a change that
+    /// must leave the file's mode alone may be the worker's to make.
     pub(crate) fn may_operate(&self, io: Io, file: &DonatedFile) -> bool {
         let changes = self
             .shared
@@ -231,10 +236,10 @@ impl Queue {
             .as_ref()
             .map_or(0, |handles| handles.mode_changes());
         match io {
-            Io::Write {
-                kill_suidgid: false, ..
+            Io::Write { kill_suidgid, .. } => {
+                file.is_writable() && (kill_suidgid || file.keeps_mode(changes))
             }
-            | Io::Fallocate { .. } => file.keeps_mode(changes),
+            Io::Fallocate { .. } => file.is_writable() && file.keeps_mode(changes),
             _ => true,
         }
     }

@@ -364,3 +364,6 @@ impl Queue {
         self.heads.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,16 @@ enum Phase {
     Running(Negotiated),
 }
 
+impl State {
+    fn may_begin(&self) -> bool {
+        match self.phase {
+            Phase::None => true,
+            Phase::Starting => false,
+            Phase::Running(_) => self.stopped,
+        }
+    }
+}
+
 /// What is to be done about an INIT.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Begin {
@@ -49,13 +59,16 @@ pub(crate) enum Begin {
 }
 
 impl Session {
+    /// Whether an INIT would begin a session.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.lock().may_begin()
+    }
+
     /// An acceptable INIT came.
     pub(crate) fn begin(&self, negotiated: Negotiated) -> Begin {
         let mut state = self.lock();
-        match state.phase {
-            Phase::Starting => return Begin::Refused,
-            Phase::Running(_) if !state.stopped => return Begin::Refused,
-            Phase::Running(_) | Phase::None => {}
+        if !state.may_begin() {
+            return Begin::Refused;
         }
         state.stopped = false;
         let begin = if state.worker_used {

@@ -4,28 +4,42 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
 };
 
 use airlockfs_ipc::ProtocolError;
 use nix::{
     fcntl::{FcntlArg, fcntl},
-    sys::stat::fstat,
+    sys::{
+        stat::fstat,
+        statfs::{TMPFS_MAGIC, fstatfs},
+    },
 };
 
 use super::Access;
+
+/// How reads of a file behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// They wait for a device when the page cache lacks something; RWF_NOWAIT tells.
+    MayWait,
+    /// They never wait.
+    NeverWaits,
+    /// They wait each time, or it cannot be told.
+    Waits,
+}
 
 /// The descriptor and what is known of it.
 #[derive(Debug)]
 pub(crate) struct DonatedFile {
     descriptor: OwnedFd,
-    /// Reads go to the device each time (O_DIRECT).
-    reads_wait: bool,
+    /// It is open for writing.
+    writable: bool,
     /// Writes wait for the device (O_DIRECT, O_SYNC, O_DSYNC).
     writes_wait: bool,
-    /// The file system knows RWF_NOWAIT.
-    nowait: AtomicBool,
+    /// [`Reading`] as a number.
+    reading: AtomicU8,
     /// It has a setuid or setgid bit, which a write from this process would clear.
     special_mode: AtomicBool,
     /// [`super::HandleTable::mode_changes`] when that was last looked up.
@@ -61,23 +75,38 @@ impl DonatedFile {
         let direct = flags & libc::O_DIRECT != 0;
         Ok(Arc::new(Self {
             descriptor,
-            reads_wait: direct,
+            writable: mode != libc::O_RDONLY,
             // O_SYNC includes O_DSYNC's bit.
             writes_wait: direct || flags & libc::O_DSYNC != 0,
-            nowait: AtomicBool::new(true),
+            reading: AtomicU8::new(if direct { Reading::Waits } else { Reading::MayWait } as u8),
             special_mode: AtomicBool::new(is_special(status.st_mode)),
             mode_seen: AtomicU32::new(mode_seen),
         }))
     }
 
-    /// Whether a read may be tried without waiting.
-    pub(crate) fn can_read_at_once(&self) -> bool {
-        !self.reads_wait && self.nowait.load(Relaxed)
+    /// How reads behave, as far as is known.
+    pub(crate) fn reading(&self) -> Reading {
+        let reading = self.reading.load(Relaxed);
+        [Reading::MayWait, Reading::NeverWaits]
+            .into_iter()
+            .find(|known| *known as u8 == reading)
+            .unwrap_or(Reading::Waits)
     }
 
-    /// The file system does not know RWF_NOWAIT.
+    /// The file system does not know RWF_NOWAIT. One in memory needs it not.
     pub(crate) fn no_nowait(&self) {
-        self.nowait.store(false, Relaxed);
+        let in_memory = fstatfs(&self.descriptor).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+        let reading = if in_memory {
+            Reading::NeverWaits
+        } else {
+            Reading::Waits
+        };
+        self.reading.store(reading as u8, Relaxed);
+    }
+
+    /// Whether it can be written to. Where nothing is, the filter lacks the system calls.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
     }
 
     /// Whether a write ends in the page cache.

@@ -8,7 +8,7 @@ mod handles;
 mod operate;
 mod pool;
 
-pub(crate) use file::DonatedFile;
+pub(crate) use file::{DonatedFile, Reading};
 pub(crate) use handles::{Access, HandleTable, Route};
 pub(crate) use operate::{Attempt, attempt};
 pub(crate) use pool::{Job, Pool, Port};

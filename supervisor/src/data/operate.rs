@@ -6,7 +6,7 @@ use airlockfs_ipc::Errno;
 use airlockfs_ipc::message::Reply;
 use nix::unistd::{Whence, fdatasync, fsync, lseek64};
 
-use super::DonatedFile;
+use super::{DonatedFile, Reading};
 use crate::{
     chain::Chain,
     fuse::{Io, OUT_HEADER_LEN},
@@ -35,7 +35,7 @@ pub(crate) fn attempt(
     may_wait: bool,
 ) -> Attempt {
     match io {
-        Io::Read { offset, size, .. } if may_wait || file.can_read_at_once() => {
+        Io::Read { offset, size, .. } if may_wait || file.reading() != Reading::Waits => {
             read(file, offset, size as usize, memory, chain, done, may_wait)
         }
         Io::Write { offset, size, .. } if may_wait || file.can_write_at_once() => {
@@ -71,6 +71,7 @@ fn read(
     may_wait: bool,
 ) -> Attempt {
     while done < size {
+        let nowait = !may_wait && file.reading() == Reading::MayWait;
         let at = offset.saturating_add(done as u64);
         let skip = OUT_HEADER_LEN + done;
         match guest_io::read(
@@ -80,7 +81,7 @@ fn read(
             &chain.writable,
             skip,
             size - done,
-            !may_wait,
+            nowait,
         ) {
             Ok(moved) => {
                 done += moved.done;
@@ -90,10 +91,12 @@ fn read(
                     break;
                 }
             }
-            Err(Errno::EAGAIN) if !may_wait => return Attempt::WouldWait(done),
-            Err(Errno::ENOTSUP) if !may_wait => {
+            Err(Errno::EAGAIN) if nowait => return Attempt::WouldWait(done),
+            Err(Errno::ENOTSUP) if nowait => {
                 file.no_nowait();
-                return Attempt::WouldWait(done);
+                if file.reading() == Reading::Waits {
+                    return Attempt::WouldWait(done);
+                }
             }
             Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
             Err(_) => break,
