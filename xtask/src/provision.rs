@@ -42,7 +42,7 @@ pub fn install(needs: &[&[Need]]) -> Result<()> {
     println!("installing with apt-get: {}", lacking.join(" "));
     update()?;
     let mut install = apt_get()?;
-    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]);
+    install.args(["install", "--yes", "-qq", "--no-install-recommends"]);
     command::run(install.args(&lacking)).context("install these packages by hand and try again")
 }
 
@@ -51,7 +51,7 @@ pub fn update() -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     if DONE.get().is_none() {
         println!("fetching the package lists with apt-get update");
-        command::run(apt_get()?.args(["update", "--quiet"]))?;
+        command::run(apt_get()?.args(["update", "-qq"]))?;
         let _ = DONE.set(());
     }
     Ok(())
