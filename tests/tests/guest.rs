@@ -37,7 +37,7 @@ fn workload(options: &[&str]) -> Result<()> {
     let work = Workload::prepare(daemon.share())?;
     let program = Workload::program(TAG, &bin_dir()?.join("guest-tool"))?;
     let mut vm = boot(&daemon, &program, Machine::default())?;
-    let view = work.follow(&mut vm, |line| println!("{line}"))?;
+    let view = work.follow(&mut vm, |line| println!("{line}"), || Ok(()))?;
     work.compare(&view, |_| ())?;
     vm.power_off(LIMIT)
 }

@@ -67,22 +67,18 @@ pub fn show(options: &Options, kernel: &Kernel, binaries: &Binaries) -> Result<(
         ..Machine::default()
     };
     let mut vm = Vm::boot(kernel, &program, &machine)?;
-    let guest_view = work.follow(&mut vm, |line| println!("{line}"))?;
+    let mut table = String::new();
+    let look = || {
+        table = processes(&daemon)?;
+        Ok(())
+    };
+    let guest_view = work.follow(&mut vm, |line| println!("{line}"), look)?;
 
     head("The directory as host and guest see it: kind, mode, links, size, checksum or target");
     work.compare(&guest_view, |line| println!("  both  {line}"))?;
 
-    head("The processes as the kernel describes them");
-    let columns = [
-        ("this command", std::process::id()),
-        ("supervisor", daemon.supervisor()),
-        ("worker", daemon.worker()?),
-    ];
-    let columns: Vec<_> = columns
-        .into_iter()
-        .map(|(name, pid)| Ok((format!("{name}, {pid}"), process::rights(pid)?)))
-        .collect::<Result<_>>()?;
-    print!("{}", process::table(&columns));
+    head("The processes while the guest worked, as the kernel describes them");
+    print!("{table}");
 
     if options.shell {
         vm.show()?;
@@ -95,6 +91,20 @@ pub fn show(options: &Options, kernel: &Kernel, binaries: &Binaries) -> Result<(
     }
     head(&format!("Done in {:.1} s", start.elapsed().as_secs_f32()));
     Ok(())
+}
+
+/// The rights of both processes next to ours.
+fn processes(daemon: &Daemon) -> Result<String> {
+    let columns = [
+        ("this command", std::process::id()),
+        ("supervisor", daemon.supervisor()),
+        ("worker", daemon.worker()?),
+    ];
+    let columns: Vec<_> = columns
+        .into_iter()
+        .map(|(name, pid)| Ok((format!("{name}, {pid}"), process::rights(pid)?)))
+        .collect::<Result<_>>()?;
+    Ok(process::table(&columns))
 }
 
 fn head(text: &str) {

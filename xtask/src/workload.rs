@@ -53,15 +53,24 @@ impl Workload {
         Ok(program)
     }
 
-    /// Hands each of the guest's steps to `show`, changes a file when the guest asks for it, returns the guest's view.
-    /// An error names the step that failed.
-    pub fn follow(&self, vm: &mut Vm, mut show: impl FnMut(&str)) -> Result<Vec<String>> {
+    /// Hands each of the guest's steps to `show`, returns the guest's view. An error names the step that failed.
+    ///
+    /// Changes a file when the guest asks for it; before that, with the guest waiting, calls `meanwhile`.
+    pub fn follow(
+        &self,
+        vm: &mut Vm,
+        mut show: impl FnMut(&str),
+        mut meanwhile: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<String>> {
         let mut view = Vec::new();
         let mut failed = None;
         let status = vm.follow(LIMIT, |line| {
             match (line, line.strip_prefix("VIEW ")) {
                 (_, Some(entry)) => view.push(entry.to_owned()),
-                ("ASK", _) => self.change()?,
+                ("ASK", _) => {
+                    meanwhile()?;
+                    self.change()?;
+                }
                 _ => show(line),
             }
             if line.starts_with("  FAIL ") {
