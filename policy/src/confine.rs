@@ -1,10 +1,21 @@
 //! The two functions that give up everything a process does not need, each read from top to bottom.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use airlockfs_ipc::message::{ConfinementReport, WorkerConfig};
+use airlockfs_ipc::message::{Barrier, ConfinementReport, Sandbox, SeccompMode, WorkerConfig};
+use caps::Capability;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{
+    Gid, Uid, fchdir, getegid, geteuid, getgroups, setgroups, sethostname, setresgid, setresuid,
+};
 
-use crate::{ExitKind, Features, Namespaces, StartError};
+use crate::{
+    ExitKind, Features, Namespaces, StartError, capabilities, idmap, landlock, limits, mounts, namespaces,
+    report, seccomp, supervisor_profile, sys, worker_profile,
+};
 
 /// Proof that this process is confined; serving demands it.
 #[derive(Debug)]
@@ -50,26 +61,269 @@ pub struct SupervisorPlan<'a> {
 
 /// Confines the calling worker for ever. It has one thread and has received its `Start` message.
 ///
+/// Every descriptor that `plan` does not name is closed, so nothing else may own one.
+///
 /// # Errors
 /// What could not be given up, and what to do; the process must then exit.
 pub fn confine_worker(
     plan: &WorkerPlan<'_>,
 ) -> Result<(Confined, ConfinementReport, WorkerRoots), StartError> {
-    let _ = plan;
-    Err(StartError::new(
-        ExitKind::Software,
-        "the worker cannot confine itself in this version",
-    ))
+    let config = plan.config;
+    let features = Features::of(config, !plan.namespaces.has(libc::CLONE_NEWUSER));
+    let profile = worker_profile(&features);
+    let filter = seccomp::compile(&profile)?;
+    let mut weakened = Vec::new();
+
+    // What it was born with.
+    report::require_one_thread()?;
+    close_all_but(plan.expected)?;
+    let status = report::Status::open()?;
+    prctl::set_name(c"airlockfs-worker").map_err(|error| failed("set its name", error))?;
+    limits::apply(&profile.limits, plan.nofile)?;
+    umask(Mode::empty());
+
+    // Where it is: the share is the root directory, the working directory lists its descriptors.
+    let own_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
+    if own_mounts {
+        mounts::follow_host()?;
+    }
+    let (proc_self_fd, weakness) = mounts::proc_self_fd()?;
+    weakened.extend(weakness);
+    let shares = match config.sandbox {
+        Sandbox::Namespace if own_mounts => mounts::enter_shares(&config.shares, config.readonly)?,
+        Sandbox::Namespace
+            if !features.may_miss(Barrier::Namespaces) && !features.may_miss(Barrier::UserNamespaces) =>
+        {
+            let message = "the worker was started without a mount namespace";
+            return Err(StartError::new(ExitKind::Software, message));
+        }
+        Sandbox::Chroot => {
+            weakened.push("--sandbox chroot: the worker has no namespaces of its own".to_owned());
+            mounts::chroot_to_share(&config.shares)?
+        }
+        Sandbox::Namespace | Sandbox::None => {
+            weakened.push("the worker has no namespaces and no root directory of its own".to_owned());
+            mounts::open_shares(&config.shares)?
+        }
+    };
+    fchdir(&proc_self_fd).map_err(|error| failed("work from /proc/self/fd", error))?;
+    forget_names(plan.namespaces)?;
+
+    // Who it is: no groups, the capabilities of a file server.
+    weakened.extend(drop_groups()?);
+    weakened.extend(capabilities::lock()?);
+    let kept = capabilities::reduce(&profile.capabilities)?;
+    prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
+    prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
+
+    // What it may name and call.
+    let beneath: Vec<_> = shares
+        .iter()
+        .zip(&config.shares)
+        .map(|(fd, share)| (fd.as_fd(), config.readonly || share.readonly))
+        .collect();
+    let abi = landlock::restrict(&profile.landlock, &beneath, features.may_miss(Barrier::Landlock))?;
+    weakened.extend(landlock::shortfall(abi));
+    weakened.extend(seccomp_weakness(config.seccomp));
+    if let Some(filter) = &filter {
+        seccomp::install(filter)?;
+    }
+
+    let facts = report::verify(status, kept, config.seccomp)?;
+    let report = ConfinementReport {
+        uid: facts.uid,
+        gid: facts.gid,
+        capabilities: facts.effective,
+        namespaces: plan.namespaces.names(),
+        landlock_abi: abi,
+        syscalls: filter.as_ref().map_or(0, |_| profile.syscall_count()),
+        filter_instructions: filter
+            .as_ref()
+            .map_or(0, |filter| u32::try_from(filter.len()).unwrap_or(u32::MAX)),
+        weakened,
+    };
+    Ok((Confined(()), report, WorkerRoots { shares, proc_self_fd }))
 }
 
 /// Confines the calling supervisor for ever. It has one thread and has not read a guest byte.
 ///
+/// Every descriptor that `plan` does not name is closed, so nothing else may own one.
+///
 /// # Errors
 /// What could not be given up, and what to do; the process must then exit.
 pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, ConfinementReport), StartError> {
-    let _ = plan;
-    Err(StartError::new(
-        ExitKind::Software,
-        "the supervisor cannot confine itself in this version",
-    ))
+    let features = plan.features;
+    let profile = supervisor_profile(features);
+    let filter = seccomp::compile(&profile)?;
+    let mut weakened = Vec::new();
+
+    // What it was born with.
+    report::require_one_thread()?;
+    close_all_but(plan.expected)?;
+    let status = report::Status::open()?;
+    limits::apply(&profile.limits, plan.nofile)?;
+
+    // Where it is: an empty root directory, no network, nobody else's names.
+    let privileged = capabilities::has(Capability::CAP_SYS_ADMIN);
+    let own = match features.sandbox {
+        Sandbox::Namespace => enter_namespaces(plan, privileged, &mut weakened)?,
+        Sandbox::Chroot | Sandbox::None => Namespaces::NONE,
+    };
+    match features.sandbox {
+        Sandbox::Namespace if own.has(libc::CLONE_NEWNS) => {
+            mounts::leave_host()?;
+            mounts::enter_nothing()?;
+        }
+        Sandbox::Chroot if privileged => {
+            weakened.push("--sandbox chroot: the supervisor has no namespaces of its own".to_owned());
+            mounts::chroot_to_nothing()?;
+        }
+        _ => weakened.push("the supervisor has no namespaces and no root directory of its own".to_owned()),
+    }
+    forget_names(own)?;
+
+    // Who it is: nobody, without any capability.
+    weakened.extend(drop_groups()?);
+    weakened.extend(capabilities::lock()?);
+    weakened.extend(become_user(plan)?);
+    let kept = capabilities::reduce(&profile.capabilities)?;
+    prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
+    prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
+
+    // What it may name and call: nothing, and little.
+    let abi = landlock::restrict(&profile.landlock, &[], features.may_miss(Barrier::Landlock))?;
+    weakened.extend(landlock::shortfall(abi));
+    weakened.extend(seccomp_weakness(features.seccomp));
+    if let Some(filter) = &filter {
+        seccomp::install(filter)?;
+    }
+
+    let facts = report::verify(status, kept, features.seccomp)?;
+    let report = ConfinementReport {
+        uid: facts.uid,
+        gid: facts.gid,
+        capabilities: facts.effective,
+        namespaces: own.names(),
+        landlock_abi: abi,
+        syscalls: filter.as_ref().map_or(0, |_| profile.syscall_count()),
+        filter_instructions: filter
+            .as_ref()
+            .map_or(0, |filter| u32::try_from(filter.len()).unwrap_or(u32::MAX)),
+        weakened,
+    };
+    Ok((Confined(()), report))
+}
+
+/// Closes all descriptors but 0, 1, 2 and those named.
+fn close_all_but(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), StartError> {
+    let mut kept: Vec<u32> = (0..3).collect();
+    kept.extend(
+        expected
+            .iter()
+            .filter_map(|(fd, _)| u32::try_from(fd.as_raw_fd()).ok()),
+    );
+    kept.sort_unstable();
+    let ends = kept
+        .iter()
+        .skip(1)
+        .map(|next| next.saturating_sub(1))
+        .chain([u32::MAX]);
+    for (before, last) in kept.iter().zip(ends) {
+        let first = before.saturating_add(1);
+        if first <= last {
+            sys::close_range(first, last).map_err(|error| {
+                StartError::new(
+                    ExitKind::Unavailable,
+                    format!("cannot close inherited descriptors (close_range, Linux 5.9): {error}"),
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves the supervisor into namespaces of its own; without CAP_SYS_ADMIN that takes a user namespace, made as the
+/// user it will be.
+fn enter_namespaces(
+    plan: &SupervisorPlan<'_>,
+    privileged: bool,
+    weakened: &mut Vec<String>,
+) -> Result<Namespaces, StartError> {
+    let allow_missing = &plan.features.allow_missing;
+    let wanted = namespaces::of_this_kernel(!privileged, false, allow_missing, weakened)?;
+    if !privileged {
+        weakened.extend(become_user(plan)?);
+        // A change of ids took this away, and with it the right to write the id maps.
+        prctl::set_dumpable(true).map_err(|error| failed("become dumpable", error))?;
+    }
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    match unshare(CloneFlags::from_bits_retain(wanted.flags())) {
+        Ok(()) if privileged => Ok(wanted),
+        Ok(()) => idmap::map_self(uid, gid).map(|()| wanted),
+        Err(error) if namespaces::may_do_without(wanted, allow_missing) => {
+            weakened.push(format!("the supervisor may not have namespaces: {error}"));
+            Ok(Namespaces::NONE)
+        }
+        Err(error) => Err(namespaces::refused(wanted, "the supervisor", &error.into())),
+    }
+}
+
+/// A process in its own UTS namespace forgets the host's name.
+fn forget_names(own: Namespaces) -> Result<(), StartError> {
+    if !own.has(libc::CLONE_NEWUTS) {
+        return Ok(());
+    }
+    sethostname("localhost").map_err(|error| failed("set the host name", error))?;
+    sys::set_domain_name(c"(none)")
+        .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot set the domain name: {error}")))
+}
+
+/// Drops the supplementary groups. A user namespace that maps one group only does not let them go.
+fn drop_groups() -> Result<Option<String>, StartError> {
+    match setgroups(&[]) {
+        Ok(()) => Ok(None),
+        Err(_) if getgroups().is_ok_and(|groups| groups.is_empty()) => Ok(None),
+        Err(Errno::EPERM) => Ok(Some(
+            "supplementary groups are kept: an ordinary user may not drop them".to_owned(),
+        )),
+        Err(error) => Err(failed("drop supplementary groups", error)),
+    }
+}
+
+/// Root becomes the plan's user; an ordinary user stays who he is.
+fn become_user(plan: &SupervisorPlan<'_>) -> Result<Option<String>, StartError> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
+    let done = setgroups(&[])
+        .and_then(|()| setresgid(gid, gid, gid))
+        .and_then(|()| setresuid(uid, uid, uid));
+    match done {
+        Ok(()) => Ok(None),
+        Err(error) if plan.features.sandbox == Sandbox::None => {
+            Ok(Some(format!("the supervisor stays root: {error}")))
+        }
+        Err(error) => Err(StartError::new(
+            ExitKind::Permission,
+            format!(
+                "cannot become user {}: {error}; root needs CAP_SETUID and CAP_SETGID here, or start as an ordinary user",
+                plan.uid
+            ),
+        )),
+    }
+}
+
+fn seccomp_weakness(mode: SeccompMode) -> Option<String> {
+    match mode {
+        SeccompMode::Kill | SeccompMode::Trap => None,
+        SeccompMode::Log => {
+            Some("--seccomp log: forbidden system calls are logged and carried out".to_owned())
+        }
+        SeccompMode::None => Some("--seccomp none: any system call may be made".to_owned()),
+    }
+}
+
+fn failed(what: &str, error: Errno) -> StartError {
+    StartError::new(ExitKind::OsError, format!("cannot {what}: {error}"))
 }

@@ -1,9 +1,21 @@
 //! Landlock: which rights a process keeps, and the ruleset that takes all others (landlock(7)).
 
-use ::landlock::AccessFs;
+use std::os::fd::BorrowedFd;
+
+use ::landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
 
 use crate::profile::Features;
 use crate::rule::Feature;
+use crate::{ExitKind, StartError};
+
+/// The newest ABI this version knows: all its rights and scopes are handled where the kernel has them.
+const NEWEST: ABI = ABI::V10;
+
+/// The oldest ABI that serves: since 2 (Linux 5.19) files can move between directories at all.
+const OLDEST: ABI = ABI::V2;
 
 /// A file system right beneath the shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,3 +95,85 @@ const RIGHTS: &[Right] = &[
     right!(DeviceNodes, MakeChar, "make_char", "MKNOD of character devices"),
     right!(DeviceNodes, MakeBlock, "make_block", "MKNOD of block devices"),
 ];
+
+/// Restricts the calling thread for ever: the plan's rights beneath each share (without those that change anything
+/// where it is read-only), and nothing else. Returns the ABI in force, 0 for none.
+///
+/// # Errors
+/// The kernel has no Landlock or too old a one, and `may_miss` does not accept that.
+pub(crate) fn restrict(
+    plan: &LandlockPlan,
+    shares: &[(BorrowedFd<'_>, bool)],
+    may_miss: bool,
+) -> Result<u32, StartError> {
+    let status = enforce(plan, shares)
+        .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot apply Landlock: {error}")))?;
+    let abi = match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {
+            effective_abi
+        }
+        _ => ABI::Unsupported,
+    };
+    if abi < OLDEST && !may_miss {
+        let found = match status.landlock {
+            LandlockStatus::NotEnabled => {
+                "Landlock is not enabled; add it to the kernel's lsm= parameter".to_owned()
+            }
+            LandlockStatus::NotImplemented => {
+                "this kernel has no Landlock; use Linux 5.19 or later".to_owned()
+            }
+            LandlockStatus::Available { .. } => {
+                format!(
+                    "this kernel's Landlock is too old (ABI {}); use Linux 5.19 or later",
+                    abi as i32
+                )
+            }
+        };
+        let message = format!("{found}, or accept it with --allow-missing landlock");
+        return Err(StartError::new(ExitKind::Unavailable, message));
+    }
+    Ok(abi as u32)
+}
+
+/// What a kernel with this ABI leaves unhandled of what this version knows to be needed, for the report.
+pub(crate) fn shortfall(abi: u32) -> Option<String> {
+    let missing: Vec<&str> = [
+        (1, "everything"),
+        (2, "moves between directories"),
+        (3, "truncation"),
+        (4, "TCP"),
+        (5, "ioctl on devices"),
+        (6, "signals and abstract sockets"),
+    ]
+    .iter()
+    .filter(|(since, _)| abi < *since)
+    .map(|(_, what)| *what)
+    .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "Landlock (ABI {abi} of this kernel) does not cover: {}",
+            missing.join(", ")
+        )
+    })
+}
+
+fn enforce(
+    plan: &LandlockPlan,
+    shares: &[(BorrowedFd<'_>, bool)],
+) -> Result<::landlock::RestrictionStatus, RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    for &(share, readonly) in shares {
+        let rights = plan
+            .rights
+            .iter()
+            .filter(|right| !readonly || right.feature == Feature::Base);
+        let access = rights.fold(BitFlags::EMPTY, |access, right| access | right.access);
+        ruleset = ruleset.add_rule(PathBeneath::new(share, access))?;
+    }
+    ruleset.restrict_self()
+}

@@ -7,15 +7,18 @@
 //! [`confine::confine_supervisor`] give up the rest, for ever. There is one profile for debug and release builds.
 
 mod capabilities;
+mod child;
 pub mod confine;
 mod error;
 mod idmap;
 mod landlock;
 mod limits;
+mod mounts;
 mod namespaces;
 mod profile;
 mod report;
 mod rule;
+mod runtime;
 mod seccomp;
 pub mod spawn;
 mod supervisor;

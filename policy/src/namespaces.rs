@@ -1,10 +1,13 @@
 //! Namespaces (namespaces(7)) and the mounts in them.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
-use airlockfs_ipc::message::Sandbox;
+use airlockfs_ipc::message::{Barrier, Sandbox};
 
 use crate::profile::{Features, Reasoned};
+use crate::{ExitKind, StartError};
 
 /// A set of namespaces that a process has of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +54,11 @@ impl Namespaces {
         own.map(|(name, _, _)| (*name).to_owned()).collect()
     }
 
+    /// CLONE_NEW* flags.
+    pub(crate) const fn flags(self) -> i32 {
+        self.0
+    }
+
     pub(crate) const fn has(self, flag: i32) -> bool {
         self.0 & flag == flag
     }
@@ -83,4 +91,74 @@ pub(crate) fn of_supervisor(features: &Features) -> Vec<Reasoned<&'static str>> 
         Sandbox::Namespace => reasons(libc::CLONE_NEWPID),
         Sandbox::Chroot | Sandbox::None => Vec::new(),
     }
+}
+
+/// All namespaces, `user` and `pid` only if asked for, as far as this kernel has them.
+///
+/// # Errors
+/// It lacks one, and that is not in `allow_missing`.
+pub(crate) fn of_this_kernel(
+    user: bool,
+    pid: bool,
+    allow_missing: &[Barrier],
+    weakened: &mut Vec<String>,
+) -> Result<Namespaces, StartError> {
+    let mut flags = 0;
+    for &(name, flag, _) in ALL {
+        if (flag == libc::CLONE_NEWUSER && !user) || (flag == libc::CLONE_NEWPID && !pid) {
+            continue;
+        }
+        if Path::new("/proc/self/ns").join(name).exists() {
+            flags |= flag;
+            continue;
+        }
+        let (barrier, option) = match name {
+            "user" => (Barrier::UserNamespaces, "user-namespaces"),
+            _ => (Barrier::Namespaces, "namespaces"),
+        };
+        if !allow_missing.contains(&barrier) {
+            let message = format!(
+                "this kernel has no {name} namespaces (or /proc is not mounted); accept it with --allow-missing {option}"
+            );
+            return Err(StartError::new(ExitKind::Unavailable, message));
+        }
+        weakened.push(format!("no {name} namespace: this kernel has none"));
+    }
+    Ok(Namespaces(flags))
+}
+
+/// Whether a refusal of `wanted` was accepted on the command line.
+pub(crate) fn may_do_without(wanted: Namespaces, allow_missing: &[Barrier]) -> bool {
+    let barrier = match wanted.has(libc::CLONE_NEWUSER) {
+        true => Barrier::UserNamespaces,
+        false => Barrier::Namespaces,
+    };
+    wanted != Namespaces::NONE && allow_missing.contains(&barrier)
+}
+
+/// Says why namespaces were refused and what to do.
+pub(crate) fn refused(wanted: Namespaces, whose: &str, error: &io::Error) -> StartError {
+    let user = wanted.has(libc::CLONE_NEWUSER);
+    let (kind, advice) = match (error.raw_os_error(), user) {
+        (Some(libc::EPERM | libc::EACCES), true) => (
+            ExitKind::Permission,
+            "user namespaces are off for you: sysctl kernel.unprivileged_userns_clone=1, \
+             kernel.apparmor_restrict_unprivileged_userns=0 or user.max_user_namespaces; or start as root; \
+             or --sandbox none inside a container",
+        ),
+        (Some(libc::EPERM | libc::EACCES), false) => (
+            ExitKind::Permission,
+            "CAP_SYS_ADMIN is needed; inside a container use --sandbox none",
+        ),
+        (Some(libc::ENOSPC | libc::EUSERS), _) => (
+            ExitKind::Config,
+            "the limit of namespaces is reached: sysctl user.max_user_namespaces and its relatives",
+        ),
+        (Some(libc::EINVAL), _) => (ExitKind::Unavailable, "this kernel lacks one of these namespaces"),
+        _ => (ExitKind::OsError, "the system is short of resources"),
+    };
+    StartError::new(
+        kind,
+        format!("cannot make namespaces ({wanted}) for {whose}: {error}; {advice}"),
+    )
 }

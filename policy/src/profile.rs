@@ -4,7 +4,7 @@ use airlockfs_ipc::message::{Barrier, Sandbox, SeccompMode, WorkerConfig};
 use caps::Capability;
 
 use crate::rule::{Feature, SyscallRule};
-use crate::{LandlockPlan, Limit, capabilities, limits, namespaces, supervisor, worker};
+use crate::{LandlockPlan, Limit, capabilities, limits, namespaces, runtime, supervisor, worker};
 
 /// What the command line turned on, as far as it matters to confinement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,9 +161,6 @@ pub fn worker_profile(features: &Features) -> Profile {
 }
 
 fn selected(table: &[SyscallRule], features: &Features) -> Vec<SyscallRule> {
-    table
-        .iter()
-        .filter(|rule| features.has(rule.feature))
-        .copied()
-        .collect()
+    let rules = runtime::RUNTIME.iter().chain(table);
+    rules.filter(|rule| features.has(rule.feature)).copied().collect()
 }

@@ -92,11 +92,6 @@ impl Pin {
         Self::new(argument, Width::Int, Test::Is(value as u32 as u64))
     }
 
-    /// The `int` argument has none of `bits`.
-    pub(crate) const fn int_without(argument: u8, bits: i32) -> Self {
-        Self::new(argument, Width::Int, Test::Bits(bits as u32 as u64, 0))
-    }
-
     /// Of the `int` argument's `mask` bits exactly `value` is set.
     pub(crate) const fn int_bits(argument: u8, mask: u32, value: u32) -> Self {
         Self::new(argument, Width::Int, Test::Bits(mask as u64, value as u64))
@@ -107,14 +102,9 @@ impl Pin {
         Self::new(argument, Width::Long, Test::Is(value))
     }
 
-    /// The `long` argument has no bits but `bits`.
-    pub(crate) const fn long_only(argument: u8, bits: u64) -> Self {
-        Self::new(argument, Width::Long, Test::Bits(!bits, 0))
-    }
-
-    /// The `int` argument has no bits but `bits`.
-    pub(crate) const fn int_only(argument: u8, bits: i32) -> Self {
-        Self::new(argument, Width::Int, Test::Bits(!(bits as u32) as u64, 0))
+    /// Of the `long` argument's `mask` bits exactly `value` is set.
+    pub(crate) const fn long_bits(argument: u8, mask: u64, value: u64) -> Self {
+        Self::new(argument, Width::Long, Test::Bits(mask, value))
     }
 
     const fn new(argument: u8, width: Width, test: Test) -> Self {

@@ -1,1 +1,92 @@
-//! seccomp
+//! The system call filter (seccomp(2)): compiled from a profile's rules, installed on every thread.
+
+use std::collections::BTreeMap;
+
+use airlockfs_ipc::message::SeccompMode;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, sock_filter,
+};
+
+use crate::rule::{Pin, SyscallRule, Test, Width};
+use crate::{ExitKind, Profile, StartError};
+
+/// The program of `profile`; none for [`SeccompMode::None`].
+pub(crate) fn compile(profile: &Profile) -> Result<Option<BpfProgram>, StartError> {
+    let denied = match profile.seccomp {
+        SeccompMode::Kill => SeccompAction::KillProcess,
+        SeccompMode::Log => SeccompAction::Log,
+        SeccompMode::Trap => SeccompAction::Trap,
+        SeccompMode::None => return Ok(None),
+    };
+    program(&profile.syscalls, denied).map(Some).map_err(|error| {
+        StartError::new(
+            ExitKind::Software,
+            format!("the system call filter does not compile: {error}"),
+        )
+    })
+}
+
+/// Installs `program` on all threads (SECCOMP_FILTER_FLAG_TSYNC).
+pub(crate) fn install(program: &BpfProgram) -> Result<(), StartError> {
+    seccompiler::apply_filter_all_threads(program).map_err(|error| {
+        StartError::new(
+            ExitKind::Unavailable,
+            format!("cannot install the system call filter: {error}; the kernel needs CONFIG_SECCOMP_FILTER"),
+        )
+    })
+}
+
+fn program(rules: &[SyscallRule], denied: SeccompAction) -> Result<BpfProgram, BackendError> {
+    let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| rule.errno.is_none()) {
+        let alternatives = allowed.entry(rule.number).or_default();
+        for pins in rule.pins {
+            let conditions: Result<Vec<_>, _> = pins.iter().map(condition).collect();
+            alternatives.push(SeccompRule::new(conditions?)?);
+        }
+    }
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    let filter = SeccompFilter::new(allowed, denied, SeccompAction::Allow, architecture)?;
+    let mut program = refusals(rules);
+    program.extend(BpfProgram::try_from(filter)?);
+    Ok(program)
+}
+
+/// Calls answered with an error number stand in front: the compiler knows one action besides the default. They come
+/// before its check of the architecture, and refuse whatever has their number there.
+fn refusals(rules: &[SyscallRule]) -> BpfProgram {
+    let refused: Vec<(u32, i32)> = rules
+        .iter()
+        .filter_map(|rule| Some((u32::try_from(rule.number).ok()?, rule.errno?)))
+        .collect();
+    if refused.is_empty() {
+        return BpfProgram::new();
+    }
+    let step = |code: u32, jt, jf, k| sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    // `struct seccomp_data` begins with the call's number.
+    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (number, errno) in refused {
+        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number));
+        let answer = libc::SECCOMP_RET_ERRNO | (errno as u32 & libc::SECCOMP_RET_DATA);
+        program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, answer));
+    }
+    program
+}
+
+fn condition(pin: &Pin) -> Result<SeccompCondition, BackendError> {
+    let length = match pin.width {
+        Width::Int => SeccompCmpArgLen::Dword,
+        Width::Long => SeccompCmpArgLen::Qword,
+    };
+    let (operator, value) = match pin.test {
+        Test::Is(value) => (SeccompCmpOp::Eq, value),
+        Test::Bits(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
+    };
+    SeccompCondition::new(pin.argument, length, operator, value)
+}

@@ -1,10 +1,17 @@
-//! Starting the worker: clone(2) into its namespaces and execveat(2) of its opened executable.
+//! Starting the worker: into its namespaces by clone(2), its id maps written by the parent.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use airlockfs_ipc::message::{Barrier, Sandbox};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
 
-use crate::{ExitKind, Namespaces, StartError, UserNamespace};
+use crate::child::{self, Child, STEPS};
+use crate::{ExitKind, Namespaces, StartError, UserNamespace, namespaces, report};
 
 /// What the worker is started with.
 #[derive(Debug)]
@@ -34,19 +41,129 @@ pub struct SpawnedWorker {
     pub namespaces: Namespaces,
     /// What is weaker than the default, a line each.
     pub weakened: Vec<String>,
+    /// What the user should know besides, a line each.
+    pub notes: Vec<String>,
 }
 
 /// Starts the worker. The caller has one thread and has not confined itself yet.
 ///
 /// The child has an empty environment, the arguments `airlockfs-worker` and the list of its namespaces, descriptors 0
-/// to 3 and no others, its own session, and SIGKILL as parent-death signal.
+/// to 3 and no others, its own session, no_new_privs, and SIGKILL as parent-death signal.
+///
+/// The parent-death signal is worth little once the supervisor is confined: the kernel sends it with the rights of
+/// the dying parent. What counts is the end of file on descriptor 3, which the kernel delivers however the supervisor
+/// ends; the worker must exit on it.
 ///
 /// # Errors
 /// Says which step failed and what to do.
 pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartError> {
-    let _ = launch;
-    Err(StartError::new(
-        ExitKind::Software,
-        "the worker cannot be started by this version",
-    ))
+    report::require_one_thread()?;
+    let mut weakened = Vec::new();
+    let maps = match launch.sandbox {
+        Sandbox::Namespace => launch.user_namespace.maps(),
+        Sandbox::Chroot | Sandbox::None => None,
+    };
+    let mut wanted = match launch.sandbox {
+        Sandbox::Namespace => {
+            namespaces::of_this_kernel(maps.is_some(), true, launch.allow_missing, &mut weakened)?
+        }
+        Sandbox::Chroot | Sandbox::None => Namespaces::NONE,
+    };
+
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null =
+        null.map_err(|error| StartError::new(ExitKind::OsError, format!("cannot open /dev/null: {error}")))?;
+    let (go_child, go) = pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
+    let (outcome, outcome_child) =
+        pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
+    let clone = |wanted: Namespaces| {
+        let child = Child {
+            null: out_of_the_way(null.as_fd())?,
+            log: out_of_the_way(launch.log)?,
+            control: out_of_the_way(launch.control)?,
+            executable: out_of_the_way(launch.executable)?,
+            go: out_of_the_way(go_child.as_fd())?,
+            go_write: out_of_the_way(go.as_fd())?,
+            outcome: out_of_the_way(outcome_child.as_fd())?,
+            name: c"airlockfs-worker".to_owned(),
+            namespaces: CString::new(wanted.to_string())?,
+            own_user_namespace: wanted.has(libc::CLONE_NEWUSER),
+        };
+        child.clone_into(wanted)
+    };
+
+    let cloned = match clone(wanted) {
+        Err(error) if namespaces::may_do_without(wanted, launch.allow_missing) => {
+            weakened.push(format!("the worker has no namespaces of its own: {error}"));
+            wanted = Namespaces::NONE;
+            clone(wanted)
+        }
+        cloned => cloned,
+    };
+    let (pid, pidfd) = cloned.map_err(|error| namespaces::refused(wanted, "the worker", &error))?;
+    drop((go_child, outcome_child));
+
+    let mut notes = Vec::new();
+    let started = match maps {
+        Some(maps) if wanted.has(libc::CLONE_NEWUSER) => maps.write(pid).map(|said| notes = said),
+        _ => Ok(()),
+    };
+    let started = started.and_then(|()| release(go, outcome));
+    if let Err(error) = started {
+        child::end(pidfd.as_fd());
+        return Err(error);
+    }
+    Ok(SpawnedWorker {
+        pid,
+        pidfd,
+        namespaces: wanted,
+        weakened,
+        notes,
+    })
+}
+
+/// Opens the worker's executable for [`WorkerLaunch::executable`], by the path it was found at.
+///
+/// # Errors
+/// It is not there or cannot be opened.
+pub fn open_executable(path: &Path) -> Result<OwnedFd, StartError> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).map_err(|error| {
+        StartError::new(
+            ExitKind::Unavailable,
+            format!(
+                "cannot open the worker's executable {}: {error}; reinstall airlockfs",
+                path.display()
+            ),
+        )
+    })
+}
+
+/// Lets the child go on and waits until it runs the worker: the outcome pipe closes then, and tells before if not.
+fn release(go: OwnedFd, outcome: OwnedFd) -> Result<(), StartError> {
+    let mut go = std::fs::File::from(go);
+    go.write_all(&[1])
+        .map_err(|error| failed("reach the new process", error))?;
+    let mut said = Vec::new();
+    std::fs::File::from(outcome)
+        .read_to_end(&mut said)
+        .map_err(|error| failed("hear from the new process", error))?;
+    let [step, number @ ..] = said.as_slice() else {
+        return Ok(());
+    };
+    let error = io::Error::from_raw_os_error(number.try_into().map_or(0, i32::from_ne_bytes));
+    let what = STEPS.get(usize::from(*step)).copied().unwrap_or("start");
+    Err(failed(what, error))
+}
+
+/// A copy above the numbers the child uses, closed by execve(2).
+fn out_of_the_way(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    child::owned(fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(10))?)
+}
+
+fn failed(what: &str, error: io::Error) -> StartError {
+    StartError::new(
+        ExitKind::OsError,
+        format!("cannot start the worker: {what}: {error}"),
+    )
 }

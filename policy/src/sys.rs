@@ -1,1 +1,137 @@
-//! sys
+//! System calls that neither std nor nix wraps: descriptors, mounts, securebits.
+#![allow(unsafe_code, reason = "raw system calls; each block says why it is sound")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// A return value of a system call as a result.
+pub(crate) fn check(value: libc::c_long) -> io::Result<libc::c_long> {
+    if value < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value)
+}
+
+/// A new descriptor as a result.
+fn descriptor(value: libc::c_long) -> io::Result<OwnedFd> {
+    let number = RawFd::try_from(check(value)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// prctl(2) with an integer argument.
+pub(crate) fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<libc::c_long> {
+    // SAFETY: the options used here take integers, no pointers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, option, argument, 0, 0, 0) })
+}
+
+/// close_range(2): closes every descriptor from `first` to `last`. None of them may belong to a living `OwnedFd`.
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: no pointers; the caller vouches for the descriptors.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// openat2(2) of a directory as an O_PATH descriptor, with no symbolic link on the way.
+pub(crate) fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: `open_how` is plain data and all-zero is valid.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_NO_SYMLINKS;
+    // SAFETY: the path is NUL-terminated and `how` outlives the call, which is told its size.
+    descriptor(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })
+}
+
+/// open_tree(2): a detached copy of the mount at `path` beneath `directory`, with the mounts beneath it if `recursive`.
+/// An empty path is the directory itself.
+pub(crate) fn clone_tree(directory: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as u32;
+    }
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    descriptor(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) })
+}
+
+/// mount_setattr(2): sets `attributes` (MOUNT_ATTR_*) on the mount, and on those beneath it if `recursive`.
+pub(crate) fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    // SAFETY: `mount_attr` is plain data and all-zero is valid.
+    let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attr.attr_set = attributes;
+    let mut flags = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: the path is NUL-terminated; `attr` outlives the call, which is told its size.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// move_mount(2): attaches a detached mount at `path`, relative to `directory`.
+pub(crate) fn attach(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    // SAFETY: the paths are NUL-terminated and outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            directory.as_raw_fd(),
+            path.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// A new file system of `kind` with `options` (fsopen(2), fsconfig(2)), as a detached mount with `attributes`
+/// (fsmount(2)).
+pub(crate) fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io::Result<OwnedFd> {
+    // SAFETY: the name is NUL-terminated.
+    let context =
+        descriptor(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+    let configure = |command: u32, key: *const libc::c_char, value: *const libc::c_char| {
+        // SAFETY: key and value are null or NUL-terminated strings that outlive the call.
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) })
+    };
+    for (key, value) in options {
+        configure(libc::FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr())?;
+    }
+    configure(libc::FSCONFIG_CMD_CREATE, ptr::null(), ptr::null())?;
+    // SAFETY: no pointers.
+    descriptor(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            libc::FSMOUNT_CLOEXEC,
+            attributes,
+        )
+    })
+}
+
+/// setdomainname(2).
+pub(crate) fn set_domain_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: pointer and length describe the string.
+    check(unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.count_bytes()) }).map(drop)
+}

@@ -1,0 +1,172 @@
+//! The child between clone(2) and execveat(2). It is a copy of a process that may have held any lock, so only
+//! async-signal-safe calls are made (signal-safety(7)): no allocation, no panic, no destructor.
+#![allow(
+    unsafe_code,
+    reason = "clone, and system calls between clone and exec; each block says why it is sound"
+)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use crate::{Namespaces, sys};
+
+/// What the child was doing when it failed.
+pub(crate) const STEPS: &[&str] = &[
+    "set the parent-death signal",
+    "make a session",
+    "become root of the user namespace",
+    "place its descriptors",
+    "close all other descriptors (close_range, Linux 5.9)",
+    "set no_new_privs",
+    "execute airlockfs-worker",
+];
+
+/// What the child needs, made ready by the parent. All descriptors are above 9.
+pub(crate) struct Child {
+    pub(crate) null: OwnedFd,
+    pub(crate) log: OwnedFd,
+    pub(crate) control: OwnedFd,
+    pub(crate) executable: OwnedFd,
+    /// A byte comes when the id maps are written, or the end of the file if the parent gave up.
+    pub(crate) go: OwnedFd,
+    /// The other end, for the child to close.
+    pub(crate) go_write: OwnedFd,
+    /// Where it tells what failed: the step's index and errno.
+    pub(crate) outcome: OwnedFd,
+    pub(crate) name: CString,
+    pub(crate) namespaces: CString,
+    pub(crate) own_user_namespace: bool,
+}
+
+impl Child {
+    /// Makes the child in new namespaces; returns its pid and pidfd in the parent only.
+    pub(crate) fn clone_into(&self, namespaces: Namespaces) -> io::Result<(i32, OwnedFd)> {
+        let mut pidfd: RawFd = -1;
+        let flags = namespaces.flags() | libc::CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: without CLONE_VM and with a null stack this is fork(2): the child has its own copy of memory and
+        // goes on below on its copy of this stack. The kernel stores the pidfd in the parent's `pidfd`.
+        let pid = unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                flags as libc::c_long,
+                ptr::null::<u8>(),
+                &raw mut pidfd,
+                0,
+                0,
+            )
+        };
+        if pid == 0 {
+            self.run();
+        }
+        let pid = sys::check(pid)?;
+        Ok((i32::try_from(pid).map_err(io::Error::other)?, owned(pidfd)?))
+    }
+
+    fn run(&self) -> ! {
+        let Err((step, error)) = self.steps();
+        let [a, b, c, d] = error.to_ne_bytes();
+        let message = [step, a, b, c, d];
+        // SAFETY: pointer and length describe `message`. Descriptor 5 is the outcome pipe once it was placed there;
+        // before, writing to it fails harmlessly.
+        unsafe {
+            libc::write(self.outcome.as_raw_fd(), message.as_ptr().cast(), message.len());
+            libc::write(OUTCOME, message.as_ptr().cast(), message.len());
+            libc::_exit(1)
+        }
+    }
+
+    fn steps(&self) -> Result<std::convert::Infallible, (u8, i32)> {
+        let mut byte = 0_u8;
+        // SAFETY: the pointers are to local or prepared data that lives until the exec, lengths match, and every
+        // call is async-signal-safe. Descriptors are copied to fixed numbers and the old numbers never used again.
+        unsafe {
+            libc::close(self.go_write.as_raw_fd());
+            if libc::read(self.go.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
+                libc::_exit(1);
+            }
+            let mut signals: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut signals);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const signals, ptr::null_mut());
+
+            step(1, libc::setsid())?;
+            if self.own_user_namespace {
+                step(2, libc::syscall(libc::SYS_setresgid, 0, 0, 0) as i32)?;
+                step(2, libc::syscall(libc::SYS_setresuid, 0, 0, 0) as i32)?;
+            }
+            // After the change of ids, which clears it.
+            step(0, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0))?;
+
+            step(3, libc::dup2(self.null.as_raw_fd(), 0))?;
+            step(3, libc::dup2(self.null.as_raw_fd(), 1))?;
+            step(3, libc::dup2(self.log.as_raw_fd(), 2))?;
+            step(3, libc::dup2(self.control.as_raw_fd(), 3))?;
+            step(
+                3,
+                libc::dup3(self.executable.as_raw_fd(), EXECUTABLE, libc::O_CLOEXEC),
+            )?;
+            step(3, libc::dup3(self.outcome.as_raw_fd(), OUTCOME, libc::O_CLOEXEC))?;
+            step(
+                4,
+                libc::syscall(libc::SYS_close_range, OUTCOME + 1, u32::MAX, 0) as i32,
+            )?;
+            step(5, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+
+            let arguments = [self.name.as_ptr(), self.namespaces.as_ptr(), ptr::null()];
+            let environment = [ptr::null::<libc::c_char>()];
+            let executed = libc::syscall(
+                libc::SYS_execveat,
+                EXECUTABLE,
+                c"".as_ptr(),
+                arguments.as_ptr(),
+                environment.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+            step(6, executed as i32)?;
+        }
+        Err((6, 0))
+    }
+}
+
+const EXECUTABLE: RawFd = 4;
+const OUTCOME: RawFd = 5;
+
+fn step(number: u8, returned: i32) -> Result<(), (u8, i32)> {
+    if returned >= 0 {
+        return Ok(());
+    }
+    // SAFETY: the C library's errno of this thread.
+    Err((number, unsafe { *libc::__errno_location() }))
+}
+
+/// Ends a child that did not get as far as the worker, and collects it.
+pub(crate) fn end(pidfd: BorrowedFd<'_>) {
+    // SAFETY: no pointers but null, and a `siginfo_t` that is plain data.
+    unsafe {
+        let none = ptr::null::<libc::siginfo_t>();
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            none,
+            0,
+        );
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(
+            libc::P_PIDFD,
+            pidfd.as_raw_fd() as libc::id_t,
+            &raw mut info,
+            libc::WEXITED,
+        );
+    }
+}
+
+/// Owns a descriptor the kernel just made.
+pub(crate) fn owned(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: callers pass a number that a system call just returned to them and nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

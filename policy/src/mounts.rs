@@ -1,0 +1,240 @@
+//! The mounts of a confined process: the worker's root is the share, the supervisor's is empty.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use airlockfs_ipc::message::Share;
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::{chroot, fchdir, pivot_root};
+
+use crate::{ExitKind, StartError, sys};
+
+const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+/// Mounts that come and go on the host are followed; nothing done here reaches the host (MS_SLAVE).
+pub(crate) fn follow_host() -> Result<(), StartError> {
+    propagation(MsFlags::MS_SLAVE)
+}
+
+/// Mounts that come and go on the host are not seen (MS_PRIVATE).
+pub(crate) fn leave_host() -> Result<(), StartError> {
+    propagation(MsFlags::MS_PRIVATE)
+}
+
+fn propagation(kind: MsFlags) -> Result<(), StartError> {
+    mount(
+        None::<&CStr>,
+        "/",
+        None::<&CStr>,
+        kind | MsFlags::MS_REC,
+        None::<&CStr>,
+    )
+    .map_err(|error| failed("cannot cut mount propagation to the host", error.into()))
+}
+
+/// Opens the share's directory and checks that it is the one the supervisor saw.
+///
+/// # Errors
+/// It is gone, a link stands in its path, or it is another directory.
+fn open_share(share: &Share) -> Result<OwnedFd, StartError> {
+    let shown = String::from_utf8_lossy(&share.path);
+    let path = CString::new(share.path.as_slice())
+        .map_err(|_| StartError::new(ExitKind::Usage, format!("{shown}: a NUL byte in the path")))?;
+    let directory = sys::open_directory(&path).map_err(|error| {
+        StartError::new(
+            ExitKind::NoInput,
+            format!("cannot open the shared directory {shown}: {error}"),
+        )
+    })?;
+    let found =
+        fstat(&directory).map_err(|error| failed("cannot look at the shared directory", error.into()))?;
+    if (found.st_dev, found.st_ino) != share.identity {
+        return Err(StartError::new(
+            ExitKind::NoInput,
+            format!("{shown} was replaced by another directory while starting; start again"),
+        ));
+    }
+    Ok(directory)
+}
+
+/// Makes the shares the root directory and forgets every other mount. A single share is the root itself; several
+/// stand by name in a small read-only tmpfs. Returns each share's root as seen from inside, in order.
+pub(crate) fn enter_shares(shares: &[Share], readonly: bool) -> Result<Vec<OwnedFd>, StartError> {
+    let mut copies = Vec::with_capacity(shares.len());
+    for share in shares {
+        let directory = open_share(share)?;
+        let copy = sys::clone_tree(directory.as_fd(), c"", true)
+            .map_err(|error| failed("cannot copy the share's mounts (open_tree)", error))?;
+        let attributes = match readonly || share.readonly {
+            true => HARDENED | libc::MOUNT_ATTR_RDONLY,
+            false => HARDENED,
+        };
+        sys::set_mount_attributes(copy.as_fd(), attributes, true).map_err(|error| {
+            failed(
+                "cannot set the share's mount flags (mount_setattr, Linux 5.12)",
+                error,
+            )
+        })?;
+        copies.push(copy);
+    }
+    match (shares, copies.as_slice()) {
+        ([Share { name: None, .. }], [copy]) => enter(copy.as_fd())?,
+        _ => enter_shelf(shares, &copies)?,
+    }
+    Ok(copies)
+}
+
+/// Several shares: each by its name in a tmpfs.
+fn enter_shelf(shares: &[Share], copies: &[OwnedFd]) -> Result<(), StartError> {
+    let options = [(c"size", c"64k"), (c"nr_inodes", c"1k"), (c"mode", c"0555")];
+    let shelf = sys::new_mount(c"tmpfs", &options, HARDENED)
+        .map_err(|error| failed("cannot make a root for several shares (tmpfs)", error))?;
+    attach_over_root(shelf.as_fd())?;
+    for (share, copy) in shares.iter().zip(copies) {
+        let name = share.name.as_deref().and_then(|name| CString::new(name).ok());
+        let name = name.filter(|name| !matches!(name.to_bytes(), b"" | b"." | b".."));
+        let name = name
+            .filter(|name| !name.to_bytes().contains(&b'/'))
+            .ok_or_else(|| {
+                StartError::new(
+                    ExitKind::Usage,
+                    "each of several shares needs a name of one path component",
+                )
+            })?;
+        mkdirat(&shelf, name.as_c_str(), Mode::from_bits_truncate(0o555))
+            .map_err(|error| failed("cannot make a share's mount point", error.into()))?;
+        sys::attach(copy.as_fd(), shelf.as_fd(), &name)
+            .map_err(|error| failed("cannot attach a share (move_mount)", error))?;
+    }
+    sys::set_mount_attributes(shelf.as_fd(), HARDENED | libc::MOUNT_ATTR_RDONLY, false)
+        .map_err(|error| failed("cannot make the root of several shares read-only", error))?;
+    pivot(shelf.as_fd())
+}
+
+/// Makes the only share the root directory by chroot(2).
+pub(crate) fn chroot_to_share(shares: &[Share]) -> Result<Vec<OwnedFd>, StartError> {
+    let [share] = shares else {
+        return Err(StartError::new(
+            ExitKind::Usage,
+            "--sandbox chroot takes one shared directory",
+        ));
+    };
+    let directory = open_share(share)?;
+    chroot_to(directory.as_fd())?;
+    Ok(vec![directory])
+}
+
+/// The shares where they are.
+pub(crate) fn open_shares(shares: &[Share]) -> Result<Vec<OwnedFd>, StartError> {
+    shares.iter().map(open_share).collect()
+}
+
+/// Makes an empty directory the root and forgets every other mount.
+pub(crate) fn enter_nothing() -> Result<(), StartError> {
+    enter(empty()?.as_fd())
+}
+
+/// Makes an empty directory the root by chroot(2), which needs no mount namespace but leaves the mounts in place.
+pub(crate) fn chroot_to_nothing() -> Result<(), StartError> {
+    chroot_to(empty()?.as_fd())
+}
+
+/// Makes `directory` the root by chroot(2).
+fn chroot_to(directory: BorrowedFd<'_>) -> Result<(), StartError> {
+    fchdir(directory)
+        .and_then(|()| chroot("."))
+        .map_err(|error| failed("cannot change the root directory (chroot)", error.into()))
+}
+
+/// An empty read-only tmpfs, not attached anywhere.
+fn empty() -> Result<OwnedFd, StartError> {
+    let options = [(c"size", c"4k"), (c"nr_inodes", c"1"), (c"mode", c"0000")];
+    sys::new_mount(c"tmpfs", &options, HARDENED | libc::MOUNT_ATTR_RDONLY)
+        .map_err(|error| failed("cannot make an empty root (tmpfs)", error))
+}
+
+fn enter(mount: BorrowedFd<'_>) -> Result<(), StartError> {
+    attach_over_root(mount)?;
+    pivot(mount)
+}
+
+fn attach_over_root(mount: BorrowedFd<'_>) -> Result<(), StartError> {
+    sys::attach(mount, AT_FDCWD, c"/")
+        .map_err(|error| failed("cannot attach the new root (move_mount)", error))
+}
+
+/// Makes `root`, attached over `/`, the root directory and detaches all that was there before (pivot_root(2): new and
+/// old root may be the same directory, the old one then lies on top).
+fn pivot(root: BorrowedFd<'_>) -> Result<(), StartError> {
+    fchdir(root)
+        .and_then(|()| pivot_root(".", "."))
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .and_then(|()| nix::unistd::chdir("/"))
+        .map_err(|error| {
+            failed(
+                "cannot change the root directory (pivot_root; an initramfs cannot be left this way)",
+                error.into(),
+            )
+        })
+}
+
+/// An O_PATH descriptor of `/proc/self/fd`, and what is weaker than it should be.
+///
+/// It is a detached copy of that one directory: nothing else of procfs, not even `..`, can be reached from it. Where
+/// the host's procfs cannot be copied from, a new one of this pid namespace serves; where that is refused too (no
+/// mount capability), the host's directory itself.
+pub(crate) fn proc_self_fd() -> Result<(OwnedFd, Option<String>), StartError> {
+    let path_only = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let copied = sys::clone_tree(AT_FDCWD, c"/proc/self/fd", false).and_then(own_descriptors);
+    if let Ok(directory) = copied {
+        return Ok((directory, None));
+    }
+    let fresh = sys::new_mount(c"proc", &[(c"subset", c"pid")], HARDENED)
+        .and_then(|procfs| Ok(openat(procfs, "self/fd", path_only, Mode::empty())?))
+        .and_then(own_descriptors);
+    if let Ok(directory) = fresh {
+        return Ok((directory, None));
+    }
+    let host = open("/proc/self/fd", path_only, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(own_descriptors);
+    let directory = host.map_err(|error| failed("cannot open /proc/self/fd (is /proc mounted?)", error))?;
+    let weakness = "the host's procfs can be named by relative paths (no right to copy a mount)";
+    Ok((directory, Some(weakness.to_owned())))
+}
+
+/// Checks that `directory` is procfs and lists this process's own descriptors.
+fn own_descriptors(directory: OwnedFd) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+
+    let name = directory.as_raw_fd().to_string();
+    let kind = fstatfs(&directory)?.filesystem_type();
+    let reopened = openat(
+        &directory,
+        name.as_str(),
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let (here, there) = (fstat(&directory)?, fstat(&reopened)?);
+    if kind != PROC_SUPER_MAGIC || (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino) {
+        return Err(io::Error::other("not this process's descriptors"));
+    }
+    Ok(directory)
+}
+
+fn failed(what: &str, error: io::Error) -> StartError {
+    let kind = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => ExitKind::Permission,
+        Some(libc::ENOSYS | libc::EINVAL) => ExitKind::Unavailable,
+        _ => ExitKind::OsError,
+    };
+    let hint = match kind {
+        ExitKind::Permission => "; inside a container that forbids mounts use --sandbox none",
+        _ => "",
+    };
+    StartError::new(kind, format!("{what}: {error}{hint}"))
+}

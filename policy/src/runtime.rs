@@ -1,0 +1,126 @@
+//! System calls that both processes share, of the C library and Rust: memory is never executable, threads are only threads.
+
+use crate::rule::{Pin, SyscallRule, refuse, rule};
+
+const EXEC: u64 = libc::PROT_EXEC as u64;
+
+/// No PROT_EXEC in argument 2 of mmap(2) and mprotect(2).
+pub(crate) const NOT_EXECUTABLE: Pin = Pin::long_bits(2, EXEC, 0);
+
+/// Private anonymous memory, flags of mmap(2): what malloc and thread stacks take.
+const ANONYMOUS: Pin = Pin::long_bits(
+    3,
+    !((libc::MAP_NORESERVE | libc::MAP_STACK) as u64),
+    (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64,
+);
+
+/// Flags of clone(2) as pthread_create(3) gives them, in glibc and musl (which adds CLONE_DETACHED).
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u64;
+
+/// Lightweight guard pages for thread stacks (MADV_GUARD_INSTALL, Linux 6.13, glibc 2.42).
+const GUARD_INSTALL: i32 = 102;
+
+/// Calls of the C library and Rust's runtime in any process with threads.
+pub(crate) const RUNTIME: &[SyscallRule] = &[
+    rule!(
+        Base,
+        SYS_futex,
+        "locks and waiting between threads, and for the ring's other side"
+    ),
+    rule!(
+        Base,
+        SYS_mmap,
+        "memory for malloc and thread stacks, never executable",
+        [NOT_EXECUTABLE, ANONYMOUS]
+    ),
+    rule!(Base, SYS_munmap, "gives memory back"),
+    rule!(
+        Base,
+        SYS_mremap,
+        "realloc of large blocks, moved by the kernel",
+        [Pin::long(3, libc::MREMAP_MAYMOVE as u64)]
+    ),
+    rule!(
+        Base,
+        SYS_mprotect,
+        "thread stacks and heaps begin inaccessible; never executable",
+        [NOT_EXECUTABLE]
+    ),
+    rule!(
+        Base,
+        SYS_madvise,
+        "free and ended threads give memory back; guard pages of thread stacks",
+        [Pin::int(2, libc::MADV_DONTNEED)],
+        [Pin::int(2, libc::MADV_FREE)],
+        [Pin::int(2, GUARD_INSTALL)],
+    ),
+    rule!(Base, SYS_brk, "malloc's first heap"),
+    rule!(
+        Base,
+        SYS_clone,
+        "threads, with exactly the flags of pthread_create: no process, no namespace",
+        [Pin::long(0, THREAD)],
+        [Pin::long(0, THREAD | libc::CLONE_DETACHED as u64)],
+    ),
+    refuse!(
+        Base,
+        SYS_clone3,
+        ENOSYS,
+        "its flags lie in memory where no filter sees them; the C library falls back on clone"
+    ),
+    rule!(Base, SYS_set_robust_list, "each new thread of glibc"),
+    rule!(
+        Base,
+        SYS_rseq,
+        "each new thread of glibc; tells the CPU without a call"
+    ),
+    rule!(
+        Base,
+        SYS_rt_sigprocmask,
+        "signals are blocked while a thread starts or ends"
+    ),
+    rule!(
+        Base,
+        SYS_sigaltstack,
+        "each thread of Rust has a stack for the overflow handler"
+    ),
+    rule!(Base, SYS_rt_sigreturn, "end of a signal handler"),
+    rule!(
+        Base,
+        SYS_restart_syscall,
+        "a wait goes on after SIGSTOP and SIGCONT"
+    ),
+    rule!(
+        Base,
+        SYS_prctl,
+        "names of threads",
+        [Pin::int(0, libc::PR_SET_NAME)]
+    ),
+    rule!(
+        Base,
+        SYS_sched_getaffinity,
+        "malloc counts the CPUs when threads contend"
+    ),
+    rule!(Base, SYS_sched_yield, "a spinning lock lets another thread run"),
+    rule!(
+        Base,
+        SYS_getcpu,
+        "which CPU a thread runs on, where neither rseq nor vDSO tells"
+    ),
+    rule!(
+        Base,
+        SYS_getrandom,
+        "keys of hash tables, so that a guest cannot make them collide"
+    ),
+    rule!(Base, SYS_clock_gettime, "time, where the vDSO cannot tell"),
+    rule!(Base, SYS_exit, "a thread ends"),
+    rule!(Base, SYS_exit_group, "the process ends"),
+];
