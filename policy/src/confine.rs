@@ -76,6 +76,7 @@ pub fn confine_worker(
 
     // What it was born with.
     report::require_one_thread()?;
+    sys::one_heap();
     close_all_but(plan.expected)?;
     let status = report::Status::open()?;
     prctl::set_name(c"airlockfs-worker").map_err(|error| failed("set its name", error))?;
@@ -159,6 +160,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, Confin
 
     // What it was born with.
     report::require_one_thread()?;
+    sys::one_heap();
     close_all_but(plan.expected)?;
     let status = report::Status::open()?;
     limits::apply(&profile.limits, plan.nofile)?;

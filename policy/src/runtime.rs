@@ -10,7 +10,7 @@ pub(crate) const NOT_EXECUTABLE: Pin = Pin::long_bits(2, EXEC, 0);
 /// Private anonymous memory, flags of mmap(2): what malloc and thread stacks take.
 const ANONYMOUS: Pin = Pin::long_bits(
     3,
-    !((libc::MAP_NORESERVE | libc::MAP_STACK) as u64),
+    !(libc::MAP_STACK as u64),
     (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64,
 );
 
@@ -28,98 +28,43 @@ const THREAD: u64 = (libc::CLONE_VM
 /// Lightweight guard pages for thread stacks (MADV_GUARD_INSTALL, Linux 6.13, glibc 2.42).
 const GUARD_INSTALL: i32 = 102;
 
+/// glibc's internal signal SIGSETXID (nptl(7)).
+const SETXID: i32 = 33;
+
 /// Calls of the C library and Rust's runtime in any process with threads.
+#[rustfmt::skip]
 pub(crate) const RUNTIME: &[SyscallRule] = &[
-    rule!(
-        Base,
-        SYS_futex,
-        "locks and waiting between threads, and for the ring's other side"
-    ),
-    rule!(
-        Base,
-        SYS_mmap,
-        "memory for malloc and thread stacks, never executable",
-        [NOT_EXECUTABLE, ANONYMOUS]
-    ),
+    rule!(Base, SYS_futex, "locks and waiting between threads, and for the ring's other side"),
+    rule!(Base, SYS_mmap, "memory for malloc and thread stacks, never executable", [NOT_EXECUTABLE, ANONYMOUS]),
     rule!(Base, SYS_munmap, "gives memory back"),
-    rule!(
-        Base,
-        SYS_mremap,
-        "realloc of large blocks, moved by the kernel",
-        [Pin::long(3, libc::MREMAP_MAYMOVE as u64)]
+    rule!(Base, SYS_mremap, "realloc of large blocks, moved by the kernel",
+        [Pin::long(3, libc::MREMAP_MAYMOVE as u64)],
     ),
-    rule!(
-        Base,
-        SYS_mprotect,
-        "thread stacks and heaps begin inaccessible; never executable",
-        [NOT_EXECUTABLE]
-    ),
-    rule!(
-        Base,
-        SYS_madvise,
-        "free and ended threads give memory back; guard pages of thread stacks",
-        [Pin::int(2, libc::MADV_DONTNEED)],
-        [Pin::int(2, libc::MADV_FREE)],
-        [Pin::int(2, GUARD_INSTALL)],
+    rule!(Base, SYS_mprotect, "thread stacks and heaps begin inaccessible; never executable", [NOT_EXECUTABLE]),
+    rule!(Base, SYS_madvise, "free and ended threads give memory back; guard pages of thread stacks",
+        [Pin::int(2, libc::MADV_DONTNEED)], [Pin::int(2, libc::MADV_FREE)], [Pin::int(2, GUARD_INSTALL)],
     ),
     rule!(Base, SYS_brk, "malloc's first heap"),
-    rule!(
-        Base,
-        SYS_clone,
-        "threads, with exactly the flags of pthread_create: no process, no namespace",
-        [Pin::long(0, THREAD)],
-        [Pin::long(0, THREAD | libc::CLONE_DETACHED as u64)],
+    rule!(Base, SYS_clone, "threads, with exactly the flags of pthread_create: no process, no namespace",
+        [Pin::long(0, THREAD)], [Pin::long(0, THREAD | libc::CLONE_DETACHED as u64)],
     ),
-    refuse!(
-        Base,
-        SYS_clone3,
-        ENOSYS,
-        "its flags lie in memory where no filter sees them; the C library falls back on clone"
-    ),
+    refuse!(Base, SYS_clone3, ENOSYS, "its flags lie where no filter sees them; the C library falls back on clone"),
     rule!(Base, SYS_set_robust_list, "each new thread of glibc"),
-    rule!(
-        Base,
-        SYS_rseq,
-        "each new thread of glibc; tells the CPU without a call"
+    rule!(Base, SYS_rseq, "each new thread of glibc; tells the CPU without a call"),
+    rule!(Base, SYS_rt_sigprocmask, "signals are blocked while a thread starts or ends"),
+    rule!(Base, SYS_rt_sigaction, "the first thread brings glibc's handler that spreads ids to all threads",
+        [Pin::int(0, SETXID)],
     ),
-    rule!(
-        Base,
-        SYS_rt_sigprocmask,
-        "signals are blocked while a thread starts or ends"
-    ),
-    rule!(
-        Base,
-        SYS_sigaltstack,
-        "each thread of Rust has a stack for the overflow handler"
-    ),
+    rule!(Base, SYS_sigaltstack, "each thread of Rust has a stack for the overflow handler"),
     rule!(Base, SYS_rt_sigreturn, "end of a signal handler"),
-    rule!(
-        Base,
-        SYS_restart_syscall,
-        "a wait goes on after SIGSTOP and SIGCONT"
-    ),
-    rule!(
-        Base,
-        SYS_prctl,
-        "names of threads",
-        [Pin::int(0, libc::PR_SET_NAME)]
-    ),
-    rule!(
-        Base,
-        SYS_sched_getaffinity,
-        "malloc counts the CPUs when threads contend"
-    ),
+    rule!(Base, SYS_restart_syscall, "a wait goes on after SIGSTOP and SIGCONT"),
+    rule!(Base, SYS_gettid, "each new thread of Rust asks for its number"),
+    rule!(Base, SYS_prctl, "names of threads", [Pin::int(0, libc::PR_SET_NAME)]),
+    rule!(Base, SYS_fcntl, "debug builds of Rust check a descriptor before closing it", [Pin::int(1, libc::F_GETFD)]),
+    rule!(Base, SYS_sched_getaffinity, "each new thread of Rust asks the C library for its stack, which asks this too"),
     rule!(Base, SYS_sched_yield, "a spinning lock lets another thread run"),
-    rule!(
-        Base,
-        SYS_getcpu,
-        "which CPU a thread runs on, where neither rseq nor vDSO tells"
-    ),
-    rule!(
-        Base,
-        SYS_getrandom,
-        "keys of hash tables, so that a guest cannot make them collide"
-    ),
+    rule!(Base, SYS_getcpu, "which CPU a thread runs on, where neither rseq nor vDSO tells"),
+    rule!(Base, SYS_getrandom, "keys of hash tables, so that a guest cannot make them collide"),
     rule!(Base, SYS_clock_gettime, "time, where the vDSO cannot tell"),
     rule!(Base, SYS_exit, "a thread ends"),
     rule!(Base, SYS_exit_group, "the process ends"),

@@ -8,79 +8,37 @@ use crate::runtime::NOT_EXECUTABLE;
 const SHARED: Pin = Pin::long_bits(3, !(libc::MAP_NORESERVE as u64), libc::MAP_SHARED as u64);
 
 /// Lines besides [`crate::runtime::RUNTIME`].
+#[rustfmt::skip]
 pub(crate) const TABLE: &[SyscallRule] = &[
     // Waiting and doorbells.
     rule!(Base, SYS_read, "eventfds: kicks and doorbells; signalfd"),
-    rule!(
-        Base,
-        SYS_write,
-        "eventfds: calls and doorbells; log lines on stderr"
-    ),
+    rule!(Base, SYS_write, "eventfds: calls and doorbells; log lines on stderr"),
     rule!(Base, SYS_ppoll, "waits for the VMM and the worker"),
     #[cfg(target_arch = "x86_64")]
     rule!(Base, SYS_poll, "waits for the VMM and the worker"),
     #[cfg(target_arch = "x86_64")]
-    rule!(
-        Base,
-        SYS_epoll_wait,
-        "each queue's thread waits for kicks and doorbells"
-    ),
-    rule!(
-        Base,
-        SYS_epoll_pwait,
-        "each queue's thread waits for kicks and doorbells"
-    ),
+    rule!(Base, SYS_epoll_wait, "each queue's thread waits for kicks and doorbells"),
+    rule!(Base, SYS_epoll_pwait, "each queue's thread waits for kicks and doorbells"),
     rule!(Base, SYS_epoll_ctl, "kick descriptors come and go with the VMM"),
     rule!(Base, SYS_epoll_create1, "each queue's thread makes its own set"),
     rule!(Base, SYS_eventfd2, "ending of queue threads"),
-    rule!(
-        Base,
-        SYS_close,
-        "what the VMM or the worker handed over is closed after use"
-    ),
-    rule!(
-        Base,
-        SYS_fcntl,
-        "copies of descriptors; the access mode of those handed over; blocking or not",
-        [Pin::int(1, libc::F_DUPFD_CLOEXEC)],
-        [Pin::int(1, libc::F_GETFL)],
-        [Pin::int(1, libc::F_SETFL)],
+    rule!(Base, SYS_close, "what the VMM or the worker handed over is closed after use"),
+    rule!(Base, SYS_fcntl, "copies of descriptors; the access mode of those handed over; blocking or not",
+        [Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)], [Pin::int(1, libc::F_SETFL)],
     ),
     // The VMM: vhost-user.
     rule!(Base, SYS_accept4, "the VMM connects, and again after a reboot"),
-    rule!(
-        Base,
-        SYS_recvmsg,
-        "vhost-user messages with descriptors; donated descriptors"
-    ),
+    rule!(Base, SYS_recvmsg, "vhost-user messages with descriptors; donated descriptors"),
     rule!(Base, SYS_sendmsg, "vhost-user replies; messages to the worker"),
     rule!(Base, SYS_shutdown, "ends the VMM's connection"),
-    rule!(
-        Base,
-        SYS_mmap,
-        "guest memory, never executable",
-        [NOT_EXECUTABLE, SHARED]
-    ),
-    rule!(
-        Base,
-        SYS_lseek,
-        "size of guest memory's files; LSEEK for data and holes of donated files"
-    ),
+    rule!(Base, SYS_mmap, "guest memory, never executable", [NOT_EXECUTABLE, SHARED]),
+    rule!(Base, SYS_lseek, "size of guest memory's files; LSEEK for data and holes of donated files"),
     rule!(Base, SYS_fstat, "a descriptor handed over must be a regular file"),
     // The worker.
-    rule!(
-        Base,
-        SYS_waitid,
-        "how the worker ended",
-        [Pin::int(0, libc::P_PIDFD as i32)]
-    ),
+    rule!(Base, SYS_waitid, "how the worker ended", [Pin::int(0, libc::P_PIDFD as i32)]),
     // File data.
     rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory"),
-    rule!(
-        DonateWrite,
-        SYS_pwritev2,
-        "WRITE from guest memory to a donated file"
-    ),
+    rule!(DonateWrite, SYS_pwritev2, "WRITE from guest memory to a donated file"),
     rule!(DonateWrite, SYS_fsync, "FSYNC of a donated file"),
     rule!(DonateWrite, SYS_fdatasync, "FSYNC of a donated file"),
     rule!(DonateWrite, SYS_fallocate, "FALLOCATE on a donated file"),

@@ -135,3 +135,13 @@ pub(crate) fn set_domain_name(name: &CStr) -> io::Result<()> {
     // SAFETY: pointer and length describe the string.
     check(unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.count_bytes()) }).map(drop)
 }
+
+/// One heap for all threads. With several, glibc would open `/proc/sys/vm/overcommit_memory` and ask for the number of
+/// CPUs at some later time, which no filter here lets through.
+pub(crate) fn one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only; it fails only for values out of range.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

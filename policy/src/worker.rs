@@ -12,45 +12,22 @@ const CHANGING: u32 =
     (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
 
 /// Lines besides [`crate::runtime::RUNTIME`].
+#[rustfmt::skip]
 pub(crate) const TABLE: &[SyscallRule] = &[
     // The supervisor.
-    rule!(
-        Base,
-        SYS_read,
-        "the control channel's end of file: the supervisor is gone"
-    ),
+    rule!(Base, SYS_read, "the control channel's end of file: the supervisor is gone"),
     rule!(Base, SYS_write, "doorbells; log lines on stderr"),
     rule!(Base, SYS_ppoll, "waits for the control channel"),
     #[cfg(target_arch = "x86_64")]
     rule!(Base, SYS_poll, "waits for the control channel"),
-    rule!(
-        Base,
-        SYS_recvmsg,
-        "the control channel's end of file: the supervisor is gone"
-    ),
-    rule!(
-        Base,
-        SYS_sendmsg,
-        "answers start-up; donates descriptors of regular files"
-    ),
+    rule!(Base, SYS_recvmsg, "the control channel's end of file: the supervisor is gone"),
+    rule!(Base, SYS_sendmsg, "answers start-up; donates descriptors of regular files"),
     rule!(Base, SYS_close, "RELEASE, RELEASEDIR, FORGET and cold inodes"),
-    rule!(
-        Base,
-        SYS_fcntl,
-        "copies of descriptors",
-        [Pin::int(1, libc::F_DUPFD_CLOEXEC)]
-    ),
+    rule!(Base, SYS_fcntl, "copies of descriptors", [Pin::int(1, libc::F_DUPFD_CLOEXEC)]),
     // Names and attributes.
-    rule!(
-        Base,
-        SYS_statx,
-        "LOOKUP, GETATTR, and proof that an inode is still the same"
-    ),
+    rule!(Base, SYS_statx, "LOOKUP, GETATTR, and proof that an inode is still the same"),
     rule!(Write, SYS_openat, "LOOKUP, OPEN, CREATE, TMPFILE, OPENDIR"),
-    rule!(
-        ReadOnly,
-        SYS_openat,
-        "LOOKUP, OPEN, OPENDIR: for reading, nothing created or cut",
+    rule!(ReadOnly, SYS_openat, "LOOKUP, OPEN, OPENDIR: for reading, nothing created or cut",
         [Pin::int_bits(2, CHANGING, 0)],
     ),
     rule!(Base, SYS_getdents64, "READDIR, READDIRPLUS"),
@@ -58,27 +35,11 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_fstatfs, "STATFS"),
     rule!(Base, SYS_faccessat2, "ACCESS"),
     // The caller's identity.
-    rule!(
-        Base,
-        SYS_setfsuid,
-        "acts as the caller where it creates or checks access"
-    ),
-    rule!(
-        Base,
-        SYS_setfsgid,
-        "acts as the caller where it creates or checks access"
-    ),
-    rule!(
-        Base,
-        SYS_setgroups,
-        "the caller's group that owns a setgid directory"
-    ),
+    rule!(Base, SYS_setfsuid, "acts as the caller where it creates or checks access"),
+    rule!(Base, SYS_setfsgid, "acts as the caller where it creates or checks access"),
+    rule!(Base, SYS_setgroups, "the caller's group that owns a setgid directory"),
     rule!(Base, SYS_capget, "before capset"),
-    rule!(
-        Base,
-        SYS_capset,
-        "CAP_DAC_OVERRIDE returns while the caller's fsuid is set; it can only give up others"
-    ),
+    rule!(Base, SYS_capset, "CAP_DAC_OVERRIDE comes back where the caller's fsuid alone may not"),
     // File data.
     rule!(Base, SYS_preadv2, "READ to the ring"),
     rule!(Base, SYS_lseek, "LSEEK; READDIR at an offset"),
@@ -91,66 +52,33 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Write, SYS_copy_file_range, "COPY_FILE_RANGE"),
     // Changes of the tree.
     rule!(Write, SYS_mkdirat, "MKDIR"),
-    rule!(
-        Write,
-        SYS_mknodat,
-        "MKNOD of regular files, FIFOs and sockets",
-        [kind(0)],
-        [kind(libc::S_IFREG)],
-        [kind(libc::S_IFIFO)],
-        [kind(libc::S_IFSOCK)],
+    rule!(Write, SYS_mknodat, "MKNOD of regular files, FIFOs and sockets",
+        [kind(0)], [kind(libc::S_IFREG)], [kind(libc::S_IFIFO)], [kind(libc::S_IFSOCK)],
     ),
-    rule!(
-        DeviceNodes,
-        SYS_mknodat,
-        "MKNOD of devices",
-        [kind(libc::S_IFCHR)],
-        [kind(libc::S_IFBLK)]
-    ),
+    rule!(DeviceNodes, SYS_mknodat, "MKNOD of devices", [kind(libc::S_IFCHR)], [kind(libc::S_IFBLK)]),
     rule!(Write, SYS_symlinkat, "SYMLINK"),
     rule!(Write, SYS_linkat, "LINK; a name for a file made by TMPFILE"),
     rule!(Write, SYS_renameat2, "RENAME, RENAME2"),
     rule!(Write, SYS_unlinkat, "UNLINK, RMDIR"),
     rule!(Write, SYS_fchmodat, "SETATTR of the mode"),
-    rule!(
-        Write,
-        SYS_fchmod,
-        "SETATTR of the mode through a handle; modes of new files"
-    ),
+    rule!(Write, SYS_fchmod, "SETATTR of the mode through a handle; modes of new files"),
     rule!(Write, SYS_fchownat, "SETATTR of owner and group"),
     rule!(Write, SYS_utimensat, "SETATTR of times"),
     // Extended attributes.
     rule!(Xattr, SYS_getxattr, "GETXATTR"),
     rule!(Xattr, SYS_listxattr, "LISTXATTR"),
-    rule!(
-        XattrWrite,
-        SYS_setxattr,
-        "SETXATTR; security context of new files"
-    ),
+    rule!(XattrWrite, SYS_setxattr, "SETXATTR; security context of new files"),
     rule!(XattrWrite, SYS_removexattr, "REMOVEXATTR"),
     // Flags of inodes.
-    rule!(
-        FileFlags,
-        SYS_ioctl,
-        "IOCTL: flags of an inode are read",
-        [Pin::int(1, GET_FLAGS)],
-        [Pin::int(1, GET_FS_XATTR)],
+    rule!(FileFlags, SYS_ioctl, "IOCTL: flags of an inode are read",
+        [Pin::int(1, GET_FLAGS)], [Pin::int(1, GET_FS_XATTR)],
     ),
-    rule!(
-        FileFlagsWrite,
-        SYS_ioctl,
-        "IOCTL: flags of an inode are set",
-        [Pin::int(1, SET_FLAGS)],
-        [Pin::int(1, SET_FS_XATTR)],
+    rule!(FileFlagsWrite, SYS_ioctl, "IOCTL: flags of an inode are set",
+        [Pin::int(1, SET_FLAGS)], [Pin::int(1, SET_FS_XATTR)],
     ),
     // Locks.
-    rule!(
-        PosixLock,
-        SYS_fcntl,
-        "GETLK, SETLK: record locks that belong to the open file",
-        [Pin::int(1, libc::F_OFD_GETLK)],
-        [Pin::int(1, libc::F_OFD_SETLK)],
-        [Pin::int(1, libc::F_OFD_SETLKW)],
+    rule!(PosixLock, SYS_fcntl, "GETLK, SETLK: record locks that belong to the open file",
+        [Pin::int(1, libc::F_OFD_GETLK)], [Pin::int(1, libc::F_OFD_SETLK)], [Pin::int(1, libc::F_OFD_SETLKW)],
     ),
     rule!(Flock, SYS_flock, "SETLK of whole files"),
 ];

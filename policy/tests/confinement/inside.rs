@@ -1,0 +1,125 @@
+//! The processes that confine themselves: they take orders afterwards.
+#![expect(unsafe_code, reason = "takes the descriptors it was started with by number")]
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process::ExitCode;
+
+use airlockfs_ipc::channel::{self, Channel};
+use airlockfs_ipc::message::{ConfinementReport, Start, Started};
+use airlockfs_policy::confine::{SupervisorPlan, WorkerPlan, confine_supervisor, confine_worker};
+use airlockfs_policy::spawn::{WorkerLaunch, spawn_worker};
+use airlockfs_policy::{Features, Namespaces, StartError, UserNamespace};
+
+use crate::order::{Order, obey, survive_traps};
+
+fn channel_at(number: i32) -> Channel {
+    // SAFETY: whoever started this process put the channel there, and nothing else takes it.
+    Channel::from(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// What `airlockfs-worker` does at its start.
+pub(crate) fn worker(namespaces: &str) -> ExitCode {
+    let control = channel_at(3);
+    let (start, handed): (Start, _) = control.receive(4).unwrap().unwrap();
+    survive_traps();
+    let mut expected = vec![(control.as_fd(), "control")];
+    expected.extend(handed.iter().map(|fd| (fd.as_fd(), "handed over")));
+    let plan = WorkerPlan {
+        config: &start.config,
+        namespaces: Namespaces::parse(namespaces),
+        expected: &expected,
+        nofile: 256,
+    };
+    match confine_worker(&plan) {
+        Ok((_, report, roots)) => {
+            let descriptors = [roots.proc_self_fd.as_raw_fd(), roots.shares[0].as_raw_fd()];
+            control.send(&(Started::Ready(report), descriptors), &[]).unwrap();
+            serve(&control)
+        }
+        Err(error) => {
+            control.send(&(failed(&error), [0, 0]), &[]).unwrap();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What `airlockfsd` does to itself.
+pub(crate) fn supervisor() -> ExitCode {
+    let control = channel_at(0);
+    let (start, handed): (Start, _) = control.receive(4).unwrap().unwrap();
+    survive_traps();
+    let answer = match confine(&start, &handed) {
+        Ok(report) => Started::Ready(report),
+        Err(error) => failed(&error),
+    };
+    control.send(&(answer, [0, 0]), &[]).unwrap();
+    serve(&control)
+}
+
+/// What `airlockfsd` does when it starts: it starts the worker, then confines itself.
+pub(crate) fn launcher() -> ExitCode {
+    let control = channel_at(0);
+    let (start, _): (Start, _) = control.receive(0).unwrap().unwrap();
+    let (ours, workers) = channel::pair().unwrap();
+    let (executable, stderr) = (File::open("/proc/self/exe").unwrap(), std::io::stderr());
+    let launch = WorkerLaunch {
+        executable: executable.as_fd(),
+        control: workers.as_fd(),
+        log: stderr.as_fd(),
+        sandbox: start.config.sandbox,
+        user_namespace: UserNamespace::Auto,
+        allow_missing: &start.config.allow_missing,
+    };
+    let spawned = match spawn_worker(&launch) {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            let failure = failed(&error);
+            control.send(&(failure, [0, 0]), &[]).unwrap();
+            return ExitCode::FAILURE;
+        }
+    };
+    drop(workers);
+    ours.send(&start, &[]).unwrap();
+    let Some(((started, descriptors), _)) = ours.receive::<(Started, [i32; 2])>(0).unwrap() else {
+        panic!("the worker did not start");
+    };
+    control
+        .send(&(started, descriptors), &[spawned.pidfd.as_fd()])
+        .unwrap();
+    let pidfd = spawned.pidfd.try_clone().unwrap();
+    let answer = match confine(&start, &[ours.as_fd().try_clone_to_owned().unwrap(), pidfd]) {
+        Ok(report) => Started::Ready(report),
+        Err(error) => failed(&error),
+    };
+    std::mem::forget((ours, spawned, executable));
+    control.send(&(answer, [0, 0]), &[]).unwrap();
+    serve(&control)
+}
+
+fn failed(error: &StartError) -> Started {
+    Started::Failed {
+        kind: error.kind.code(),
+        message: error.message.clone(),
+    }
+}
+
+fn confine(start: &Start, expected: &[OwnedFd]) -> Result<ConfinementReport, StartError> {
+    let rootful = nix::unistd::geteuid().is_root();
+    let expected: Vec<_> = expected.iter().map(|fd| (fd.as_fd(), "handed over")).collect();
+    let plan = SupervisorPlan {
+        features: &Features::of(&start.config, rootful),
+        expected: &expected,
+        uid: 65534,
+        gid: 65534,
+        nofile: 256,
+    };
+    confine_supervisor(&plan).map(|(_, report)| report)
+}
+
+fn serve(control: &Channel) -> ExitCode {
+    while let Ok(Some((order, _))) = control.receive::<Order>(0) {
+        control.send(&obey(order), &[]).unwrap();
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,40 @@
+//! Real processes confine themselves as in production; then an attacker is in and makes system calls. Each test says
+//! what he gets. Runs as root: it starts processes as root and as an ordinary user.
+
+mod inside;
+mod order;
+mod outside;
+mod spawning;
+mod supervisor;
+mod sweep;
+mod worker;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+/// A name and what it does; it panics to fail.
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    match (arguments.next().as_deref(), arguments.next().as_deref()) {
+        (Some("airlockfs-worker"), namespaces) => inside::worker(namespaces.unwrap_or_default()),
+        (_, Some("--supervisor")) => inside::supervisor(),
+        (_, Some("--launcher")) => inside::launcher(),
+        (_, filter) => run(filter
+            .filter(|filter| !filter.starts_with('-'))
+            .unwrap_or_default()),
+    }
+}
+
+fn run(filter: &str) -> ExitCode {
+    outside::leave_the_host();
+    let tests = [spawning::TESTS, worker::TESTS, supervisor::TESTS, sweep::TESTS].concat();
+    let mut failed = 0;
+    for (name, test) in tests.iter().filter(|(name, _)| name.contains(filter)) {
+        let passed = catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += u8::from(!passed);
+    }
+    ExitCode::from(failed.min(1))
+}

@@ -1,0 +1,291 @@
+//! What a fallen supervisor can and cannot do.
+
+use std::fs::{self, File, OpenOptions};
+
+use airlockfs_ipc::message::{Sandbox, SeccompMode};
+use libc::*;
+
+use crate::Test;
+use crate::order::{Argument, Order};
+use crate::outside::{KILLED, Outcome, Scratch, Session, USER, config, supervisor};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("the supervisor is nobody, nowhere, with nothing", nobody_nowhere),
+    ("the supervisor of an ordinary user is as poor", ordinary_user),
+    (
+        "a call that is not on the supervisor's list kills it",
+        forbidden_calls_kill,
+    ),
+    (
+        "without the filter the supervisor still reaches nothing",
+        without_filter,
+    ),
+    (
+        "without namespaces Landlock still holds the supervisor",
+        without_namespaces,
+    ),
+    (
+        "the supervisor reads and writes what it was handed",
+        uses_descriptors,
+    ),
+    ("a read-only supervisor has no call that writes a file", readonly),
+];
+
+const fn errno(number: i32) -> Outcome {
+    Outcome::Returned(-(number as i64))
+}
+
+fn poor(session: &Session) {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(session.status(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(session.status("Seccomp"), "2");
+    assert_eq!(session.status("NoNewPrivs"), "1");
+    assert_eq!(session.report.capabilities, 0);
+    let mounts = session.proc("mountinfo");
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
+    assert!(mounts.contains(" / ro,nosuid,nodev,noexec"), "{mounts}");
+    assert_eq!(
+        fs::read_dir(format!("/proc/{}/root/", session.pid))
+            .unwrap()
+            .count(),
+        0
+    );
+    for name in ["mnt", "net", "ipc", "uts", "cgroup"] {
+        let own = session.proc(&format!("ns/{name}"));
+        assert_ne!(
+            own,
+            fs::read_link(format!("/proc/self/ns/{name}"))
+                .unwrap()
+                .to_str()
+                .unwrap()
+        );
+    }
+    let held: Vec<_> = fs::read_dir(format!("/proc/{}/fd", session.pid))
+        .unwrap()
+        .collect();
+    assert_eq!(held.len(), 3, "{held:?}");
+    assert_eq!(session.order(Order::Thread).unwrap().0, 10_000);
+}
+
+fn nobody_nowhere() {
+    let scratch = Scratch::new("nobody");
+    let session = supervisor(&config(scratch.path()), 0, &[]);
+    poor(&session);
+    assert_eq!(session.status("Uid"), "65534\t65534\t65534\t65534");
+    assert_eq!(session.status("Gid"), "65534\t65534\t65534\t65534");
+    assert_eq!(session.status("Groups"), "");
+    assert_eq!((session.report.uid, session.report.gid), (65534, 65534));
+    assert_eq!(session.report.weakened, Vec::<String>::new());
+}
+
+fn ordinary_user() {
+    let scratch = Scratch::new("ordinary");
+    let session = supervisor(&config(scratch.path()), USER, &[]);
+    poor(&session);
+    assert_eq!(session.report.uid, USER);
+    assert!(session.report.namespaces.iter().any(|name| name == "user"));
+}
+
+fn forbidden_calls_kill() {
+    let scratch = Scratch::new("supervisor-calls");
+    let text = |text: &str| Argument::from(text);
+    let calls: &[(i64, Vec<Argument>)] = &[
+        (SYS_openat, vec![AT_FDCWD.into(), text("/"), O_RDONLY.into()]),
+        (
+            SYS_statx,
+            vec![
+                2.into(),
+                text(""),
+                AT_EMPTY_PATH.into(),
+                0.into(),
+                Argument::Buffer(256),
+            ],
+        ),
+        (
+            SYS_newfstatat,
+            vec![2.into(), text(""), Argument::Buffer(256), AT_EMPTY_PATH.into()],
+        ),
+        (SYS_getdents64, vec![0.into(), Argument::Buffer(256), 256.into()]),
+        (SYS_socket, vec![AF_UNIX.into(), SOCK_STREAM.into(), 0.into()]),
+        (SYS_connect, vec![0.into(), Argument::Buffer(16), 16.into()]),
+        (SYS_bind, vec![0.into(), Argument::Buffer(16), 16.into()]),
+        (SYS_execve, vec![text("/bin/sh"), 0.into(), 0.into()]),
+        (SYS_ioctl, vec![2.into(), TIOCSTI.into(), 0.into()]),
+        (SYS_kill, vec![1.into(), 0.into()]),
+        (SYS_tgkill, vec![1.into(), 1.into(), 0.into()]),
+        (SYS_ptrace, vec![(PTRACE_ATTACH as i32).into(), 1.into()]),
+        (
+            SYS_process_vm_readv,
+            vec![1.into(), 0.into(), 0.into(), 0.into(), 0.into(), 0.into()],
+        ),
+        (SYS_memfd_create, vec![text("x"), 0.into()]),
+        (SYS_unshare, vec![CLONE_NEWUSER.into()]),
+        (SYS_prlimit64, vec![0.into(), 7.into(), 0.into(), 0.into()]),
+        (SYS_ftruncate, vec![0.into(), 0.into()]),
+        (
+            SYS_mmap,
+            vec![
+                0.into(),
+                4096.into(),
+                (PROT_READ | PROT_EXEC).into(),
+                MAP_SHARED.into(),
+                0.into(),
+            ],
+        ),
+        (
+            SYS_mmap,
+            vec![
+                0.into(),
+                4096.into(),
+                PROT_READ.into(),
+                (MAP_SHARED | MAP_FIXED).into(),
+                0.into(),
+            ],
+        ),
+        (
+            SYS_waitid,
+            vec![(P_ALL as i32).into(), 0.into(), 0.into(), 0.into()],
+        ),
+    ];
+    for (number, arguments) in calls {
+        let session = supervisor(&config(scratch.path()), 0, &[]);
+        assert_eq!(session.call(*number, arguments), KILLED, "{number} {arguments:?}");
+    }
+}
+
+fn without_filter() {
+    let scratch = Scratch::new("supervisor-open");
+    let mut open_filter = config(scratch.path());
+    open_filter.seccomp = SeccompMode::None;
+    let text = |text: &str| Argument::from(text);
+    for uid in [0, USER] {
+        let session = supervisor(&open_filter, uid, &[]);
+        let open =
+            |name: &str, flags: i32| session.call(SYS_openat, &[AT_FDCWD.into(), text(name), flags.into()]);
+        assert_eq!(open("/", O_RDONLY), errno(EACCES));
+        assert_eq!(open("/etc/passwd", O_RDONLY), errno(EACCES));
+        assert_eq!(open("/x", O_CREAT | O_WRONLY), errno(EACCES));
+        let call = |number, arguments: &[Argument]| session.call(number, arguments);
+        assert_eq!(
+            call(SYS_setresuid, &[0.into(), 0.into(), 0.into()]),
+            errno(if uid == 0 { EPERM } else { EINVAL })
+        );
+        assert_eq!(
+            call(
+                SYS_mount,
+                &[text("t"), text("/"), text("tmpfs"), 0.into(), 0.into()]
+            ),
+            errno(EPERM)
+        );
+        assert_eq!(
+            call(SYS_kill, &[std::process::id().cast_signed().into(), 0.into()]),
+            errno(EPERM)
+        );
+        assert_eq!(
+            call(SYS_kill, &[session.pid.into(), 0.into()]),
+            Outcome::Returned(0)
+        );
+        assert_eq!(
+            call(
+                SYS_ptrace,
+                &[
+                    (PTRACE_ATTACH as i32).into(),
+                    std::process::id().cast_signed().into()
+                ]
+            ),
+            errno(EPERM)
+        );
+        // A new user namespace gives capabilities, but Landlock refuses mounts all the same.
+        if call(SYS_unshare, &[(CLONE_NEWUSER | CLONE_NEWNS).into()]) == Outcome::Returned(0) {
+            assert_eq!(
+                call(
+                    SYS_mount,
+                    &[text("t"), text("/"), text("tmpfs"), 0.into(), 0.into()]
+                ),
+                errno(EPERM)
+            );
+        }
+    }
+}
+
+fn without_namespaces() {
+    let scratch = Scratch::new("supervisor-none");
+    fs::write(scratch.path().join("file"), "x").unwrap();
+    let mut open_sandbox = config(scratch.path());
+    open_sandbox.sandbox = Sandbox::None;
+    open_sandbox.seccomp = SeccompMode::None;
+    for uid in [0, USER] {
+        let session = supervisor(&open_sandbox, uid, &[]);
+        assert!(!session.report.weakened.is_empty());
+        for name in [
+            "/etc/passwd",
+            "/",
+            "/proc/self/fd/0",
+            scratch.path().join("file").to_str().unwrap(),
+        ] {
+            let outcome = session.call(SYS_openat, &[AT_FDCWD.into(), name.into(), O_RDONLY.into()]);
+            assert!(
+                matches!(outcome, Outcome::Returned(-13 | -6)),
+                "{name}: {outcome:?}"
+            );
+        }
+    }
+}
+
+fn uses_descriptors() {
+    let scratch = Scratch::new("supervisor-data");
+    let path = scratch.path().join("file");
+    fs::write(&path, "0123456789").unwrap();
+    let donated = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let session = supervisor(&config(scratch.path()), 0, &[&donated]);
+    let file = Argument::from(handed(&session, &path));
+    let (length, data) = session.must(SYS_read, &[file.clone(), Argument::Buffer(4), 4.into()]);
+    assert_eq!((length, data.as_slice()), (4, &b"0123"[..]));
+    session.must(SYS_lseek, &[file.clone(), 0.into(), SEEK_SET.into()]);
+    session.must(
+        SYS_write,
+        &[file.clone(), Argument::Bytes(b"ab".to_vec()), 2.into()],
+    );
+    session.must(SYS_fallocate, &[file.clone(), 0.into(), 0.into(), 100.into()]);
+    session.must(SYS_fsync, std::slice::from_ref(&file));
+    session.must(SYS_fstat, &[file.clone(), Argument::Buffer(256)]);
+    let shared = [
+        0.into(),
+        4096.into(),
+        (PROT_READ | PROT_WRITE).into(),
+        MAP_SHARED.into(),
+        file,
+        0.into(),
+    ];
+    let (address, _) = session.must(SYS_mmap, &shared);
+    session.must(SYS_munmap, &[address.into(), 4096.into()]);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 100);
+    assert!(fs::read(&path).unwrap().starts_with(b"ab2345"));
+}
+
+/// The number under which a process holds a file.
+fn handed(session: &Session, path: &std::path::Path) -> i32 {
+    let list = fs::read_dir(format!("/proc/{}/fd", session.pid)).unwrap();
+    let found = list
+        .map(Result::unwrap)
+        .find(|entry| fs::read_link(entry.path()).unwrap() == path);
+    found.unwrap().file_name().to_str().unwrap().parse().unwrap()
+}
+
+fn readonly() {
+    let scratch = Scratch::new("supervisor-readonly");
+    let path = scratch.path().join("file");
+    fs::write(&path, "x").unwrap();
+    let mut readonly = config(scratch.path());
+    readonly.readonly = true;
+    for number in [SYS_pwritev2, SYS_fallocate, SYS_fsync, SYS_ftruncate] {
+        let session = supervisor(&readonly, 0, &[&File::open(&path).unwrap()]);
+        let file = Argument::from(handed(&session, &path));
+        assert_eq!(
+            session.call(number, &[file, 0.into(), 0.into(), 0.into()]),
+            KILLED,
+            "{number}"
+        );
+    }
+}

@@ -1,0 +1,733 @@
+//! What a fallen worker can and cannot do.
+
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use airlockfs_ipc::message::{Sandbox, SeccompMode};
+use airlockfs_policy::UserNamespace;
+use libc::*;
+use nix::mount::{MsFlags, mount, umount};
+
+use crate::Test;
+use crate::order::{Argument, Order};
+use crate::outside::{KILLED, Outcome, Scratch, Session, config, share, try_worker, worker};
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "the worker's root is the share and nothing else is mounted",
+        root_is_the_share,
+    ),
+    ("no road leads the worker out of the share", no_road_out),
+    ("the worker serves files through /proc/self/fd", serves_files),
+    (
+        "the worker has the capabilities of a file server and no others",
+        capabilities,
+    ),
+    (
+        "the worker creates as the caller and comes back",
+        creates_as_the_caller,
+    ),
+    (
+        "the worker sees mounts that arrive beneath the share",
+        sees_later_mounts,
+    ),
+    (
+        "a call that is not on the worker's list kills it",
+        forbidden_calls_kill,
+    ),
+    ("the filter holds on threads made later", filter_holds_on_threads),
+    ("read-only holds by the filter", readonly_by_filter),
+    (
+        "read-only holds by the kernel without the filter",
+        readonly_without_filter,
+    ),
+    (
+        "without the filter Landlock and namespaces still hold the worker",
+        without_filter,
+    ),
+    (
+        "without namespaces Landlock still holds the worker",
+        without_namespaces,
+    ),
+    ("with --sandbox chroot the share is the root", with_chroot),
+    ("device nodes need their option", device_nodes),
+    ("without xattr the worker has no call for them", without_xattr),
+    (
+        "several shares stand side by side in a read-only root",
+        several_shares,
+    ),
+    ("a share that was swapped is refused", swapped_share),
+    ("a share behind a symbolic link is refused", linked_share),
+    ("unexpected descriptors are closed", unexpected_descriptors),
+];
+
+fn path(directory: i32, name: &str) -> [Argument; 2] {
+    [directory.into(), name.into()]
+}
+
+fn open(session: &Session, directory: i32, name: &str, flags: i32) -> Outcome {
+    let [directory, name] = path(directory, name);
+    session.call(SYS_openat, &[directory, name, flags.into(), 0o600.into()])
+}
+
+fn must_open(session: &Session, directory: i32, name: &str, flags: i32) -> i32 {
+    let [directory, name] = path(directory, name);
+    session
+        .must(SYS_openat, &[directory, name, flags.into(), 0o600.into()])
+        .0 as i32
+}
+
+const fn errno(number: i32) -> Outcome {
+    Outcome::Returned(-(number as i64))
+}
+
+fn root_is_the_share() {
+    let scratch = Scratch::new("root");
+    fs::write(scratch.path().join("inside"), "").unwrap();
+    let session = worker(&config(scratch.path()));
+    let mounts = session.proc("mountinfo");
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
+    let options = mounts.split_whitespace().nth(5).unwrap();
+    for option in ["nosuid", "nodev", "noexec"] {
+        assert!(options.contains(option), "{options}");
+    }
+    must_open(&session, AT_FDCWD, "/inside", O_RDONLY);
+    for name in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        let own = session.proc(&format!("ns/{name}"));
+        assert_ne!(
+            own,
+            fs::read_link(format!("/proc/self/ns/{name}"))
+                .unwrap()
+                .to_str()
+                .unwrap()
+        );
+        assert!(session.report.namespaces.iter().any(|reported| reported == name));
+    }
+    assert_eq!(session.report.weakened, Vec::<String>::new());
+    assert!(session.report.landlock_abi >= 2 && session.report.filter_instructions > 100);
+    assert_eq!(session.status("Seccomp"), "2");
+    assert_eq!(session.status("NoNewPrivs"), "1");
+    assert_eq!(session.status("Groups"), "");
+    assert_eq!(session.status("Umask"), "0000");
+}
+
+fn no_road_out() {
+    let scratch = Scratch::new("roads");
+    std::os::unix::fs::symlink("/etc/passwd", scratch.path().join("absolute")).unwrap();
+    std::os::unix::fs::symlink("../../../../../../etc/passwd", scratch.path().join("relative")).unwrap();
+    let session = worker(&config(scratch.path()));
+    let [proc_fd, share] = session.descriptors;
+    for directory in [AT_FDCWD, proc_fd, share] {
+        for name in [
+            "/etc/passwd",
+            "/../etc/passwd",
+            "../../../../../../etc/passwd",
+            "../../etc/passwd",
+            "../root/etc/passwd",
+            "../../1/root/etc/passwd",
+            "../cwd/../etc/passwd",
+            "/absolute",
+            "/relative",
+            "/proc/self/root/etc/passwd",
+        ] {
+            // Descriptors are named by numbers in the working directory, and are no directories of procfs.
+            let outcome = open(&session, directory, name, O_RDONLY);
+            assert!(
+                [errno(ENOENT), errno(ENOTDIR)].contains(&outcome),
+                "{directory} {name}: {outcome:?}"
+            );
+        }
+    }
+    // `..` of the working directory is the directory itself: nothing else of procfs is there.
+    for name in [
+        "../status",
+        "../mem",
+        "../environ",
+        "../exe",
+        "../fd/0",
+        "../root",
+        "../task",
+    ] {
+        assert_eq!(open(&session, AT_FDCWD, name, O_PATH), errno(ENOENT), "{name}");
+    }
+    // Reaching the share's own root by `..` is no escape.
+    let above = must_open(&session, share, "..", O_PATH);
+    let (_, above) = session.must(SYS_fstatfs, &[above.into(), Argument::Buffer(120)]);
+    let (_, here) = session.must(SYS_fstatfs, &[share.into(), Argument::Buffer(120)]);
+    assert_eq!(above, here);
+}
+
+fn serves_files() {
+    let scratch = Scratch::new("serves");
+    fs::create_dir(scratch.path().join("a")).unwrap();
+    fs::create_dir(scratch.path().join("b")).unwrap();
+    fs::write(scratch.path().join("file"), "old").unwrap();
+    std::os::unix::fs::symlink("nowhere", scratch.path().join("link")).unwrap();
+    let session = worker(&config(scratch.path()));
+    let root = session.descriptors[1];
+    let hold = |name: &str| must_open(&session, root, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    let by_number = |fd: i32| Argument::from(fd.to_string().as_str());
+
+    // Re-opening what is held, for reading, writing, cutting.
+    let file = hold("file");
+    for flags in [O_RDONLY, O_WRONLY, O_RDWR, O_RDWR | O_TRUNC] {
+        must_open(&session, AT_FDCWD, &file.to_string(), flags);
+    }
+    must_open(&session, AT_FDCWD, &hold("a").to_string(), O_RDONLY | O_DIRECTORY);
+    // Attributes of what is held, symbolic links included.
+    session.must(SYS_fchmodat, &[AT_FDCWD.into(), by_number(file), 0o4755.into()]);
+    let found = fs::metadata(scratch.path().join("file")).unwrap();
+    assert_eq!(found.permissions().mode() & 0o7777, 0o4755);
+    for held in [file, hold("link")] {
+        session.must(
+            SYS_fchownat,
+            &[
+                AT_FDCWD.into(),
+                by_number(held),
+                1234.into(),
+                1234.into(),
+                0.into(),
+            ],
+        );
+        session.must(
+            SYS_utimensat,
+            &[AT_FDCWD.into(), by_number(held), Argument::Buffer(32), 0.into()],
+        );
+    }
+    assert_eq!(
+        fs::symlink_metadata(scratch.path().join("link")).unwrap().uid(),
+        1234
+    );
+    // Attributes by name.
+    let value = || Argument::Bytes(b"value".to_vec());
+    session.must(
+        SYS_setxattr,
+        &[by_number(file), "user.a".into(), value(), 5.into(), 0.into()],
+    );
+    let (length, read) = session.must(
+        SYS_getxattr,
+        &[by_number(file), "user.a".into(), Argument::Buffer(5), 5.into()],
+    );
+    assert_eq!((length, read.as_slice()), (5, &b"value"[..]));
+    // Links and names, between directories too, and for files that had none.
+    let (a, b) = (hold("a"), hold("b"));
+    session.must(
+        SYS_linkat,
+        &[
+            AT_FDCWD.into(),
+            by_number(file),
+            a.into(),
+            "hard".into(),
+            AT_SYMLINK_FOLLOW.into(),
+        ],
+    );
+    session.must(
+        SYS_renameat2,
+        &[a.into(), "hard".into(), b.into(), "moved".into(), 0.into()],
+    );
+    session.must(SYS_unlinkat, &[b.into(), "moved".into(), 0.into()]);
+    let temporary = must_open(&session, AT_FDCWD, &a.to_string(), O_TMPFILE | O_RDWR);
+    let link = [
+        AT_FDCWD.into(),
+        by_number(temporary),
+        b.into(),
+        "named".into(),
+        AT_SYMLINK_FOLLOW.into(),
+    ];
+    session.must(SYS_linkat, &link);
+    assert!(scratch.path().join("b/named").exists());
+    // Things of the guest's kernel, without its umask.
+    session.must(
+        SYS_mknodat,
+        &[
+            root.into(),
+            "fifo".into(),
+            (S_IFIFO as i32 | 0o666).into(),
+            0.into(),
+        ],
+    );
+    session.must(SYS_mkdirat, &[root.into(), "dir".into(), 0o777.into()]);
+    session.must(SYS_symlinkat, &["target".into(), root.into(), "symlink".into()]);
+    assert_eq!(
+        fs::metadata(scratch.path().join("dir")).unwrap().mode() & 0o777,
+        0o777
+    );
+    // A file that is gone but open.
+    session.must(SYS_unlinkat, &[root.into(), "file".into(), 0.into()]);
+    must_open(&session, AT_FDCWD, &file.to_string(), O_RDWR);
+    // Threads as the C library makes them.
+    assert_eq!(session.order(Order::Thread).unwrap().0, 10_000);
+}
+
+fn capabilities() {
+    let scratch = Scratch::new("capabilities");
+    let session = worker(&config(scratch.path()));
+    // CHOWN DAC_OVERRIDE FOWNER FSETID SETGID SETUID SETFCAP
+    let expected = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1_u64 << 31;
+    assert_eq!(session.report.capabilities, expected);
+    for set in ["CapPrm", "CapEff"] {
+        assert_eq!(
+            u64::from_str_radix(&session.status(set), 16).unwrap(),
+            expected,
+            "{set}"
+        );
+    }
+    for set in ["CapInh", "CapBnd", "CapAmb"] {
+        assert_eq!(u64::from_str_radix(&session.status(set), 16).unwrap(), 0, "{set}");
+    }
+    // Root's write leaves setuid alone: the guest decides.
+    let file = scratch.path().join("file");
+    fs::write(&file, "x").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o6777)).unwrap();
+    let open = must_open(&session, AT_FDCWD, "/file", O_WRONLY);
+    write(&session, open);
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o6777);
+}
+
+/// Writes two bytes at the beginning: an `iovec` has an address, which one buffer cannot hold of itself.
+fn write(session: &Session, file: i32) {
+    session.must(
+        SYS_write,
+        &[file.into(), Argument::Bytes(b"xy".to_vec()), 2.into()],
+    );
+}
+
+fn creates_as_the_caller() {
+    let scratch = Scratch::new("caller");
+    fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
+    fs::create_dir(scratch.path().join("closed")).unwrap();
+    fs::set_permissions(scratch.path().join("closed"), Permissions::from_mode(0o700)).unwrap();
+    let session = worker(&config(scratch.path()));
+    session.must(SYS_setgroups, &[0.into(), 0.into()]);
+    session.must(SYS_setfsgid, &[1001.into()]);
+    session.must(SYS_setfsuid, &[1000.into()]);
+    must_open(&session, AT_FDCWD, "/mine", O_CREAT | O_EXCL | O_WRONLY);
+    let found = fs::metadata(scratch.path().join("mine")).unwrap();
+    assert_eq!((found.uid(), found.gid()), (1000, 1001));
+    // As the caller it has no power over other users' files; back as root it has.
+    assert_eq!(
+        open(&session, AT_FDCWD, "/closed/new", O_CREAT | O_WRONLY),
+        errno(EACCES)
+    );
+    session.must(SYS_setfsuid, &[0.into()]);
+    must_open(&session, AT_FDCWD, "/closed/new", O_CREAT | O_WRONLY);
+}
+
+fn sees_later_mounts() {
+    let scratch = Scratch::new("mounts");
+    fs::create_dir(scratch.path().join("volume")).unwrap();
+    let session = worker(&config(scratch.path()));
+    let volume = scratch.path().join("volume");
+    mount(
+        Some("tmpfs"),
+        &volume,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    fs::write(volume.join("arrived"), "").unwrap();
+    let held = must_open(&session, AT_FDCWD, "/volume/arrived", O_PATH);
+    let reopened = must_open(&session, AT_FDCWD, &held.to_string(), O_RDWR);
+    let new = must_open(&session, AT_FDCWD, "/volume/new", O_CREAT | O_WRONLY);
+    // And it does not hold it: detached on the host, it is gone here.
+    for descriptor in [held, reopened, new] {
+        session.must(SYS_close, &[descriptor.into()]);
+    }
+    umount(&volume).unwrap();
+    assert_eq!(open(&session, AT_FDCWD, "/volume/arrived", O_PATH), errno(ENOENT));
+}
+
+fn forbidden_calls_kill() {
+    let scratch = Scratch::new("forbidden");
+    let text = |text: &str| Argument::from(text);
+    let calls: &[(i64, Vec<Argument>)] = &[
+        (SYS_socket, vec![AF_UNIX.into(), SOCK_STREAM.into(), 0.into()]),
+        (SYS_execve, vec![text("/bin/sh"), 0.into(), 0.into()]),
+        (
+            SYS_execveat,
+            vec![3.into(), text(""), 0.into(), 0.into(), AT_EMPTY_PATH.into()],
+        ),
+        (SYS_ptrace, vec![(PTRACE_TRACEME as i32).into()]),
+        (
+            SYS_open_by_handle_at,
+            vec![3.into(), Argument::Buffer(128), O_RDONLY.into()],
+        ),
+        (
+            SYS_openat2,
+            vec![AT_FDCWD.into(), text("/"), Argument::Buffer(24), 24.into()],
+        ),
+        (SYS_unshare, vec![CLONE_NEWUSER.into()]),
+        (SYS_setns, vec![3.into(), 0.into()]),
+        (
+            SYS_mount,
+            vec![text("x"), text("/"), text("tmpfs"), 0.into(), 0.into()],
+        ),
+        (SYS_pivot_root, vec![text("."), text(".")]),
+        (SYS_chroot, vec![text(".")]),
+        (SYS_chdir, vec![text("/")]),
+        (SYS_kill, vec![(-1).into(), 0.into()]),
+        (SYS_umask, vec![0.into()]),
+        (SYS_setresuid, vec![0.into(), 0.into(), 0.into()]),
+        // Allowed calls with other arguments.
+        (SYS_clone, vec![SIGCHLD.into(), 0.into()]),
+        (SYS_clone, vec![(CLONE_NEWUSER | SIGCHLD).into(), 0.into()]),
+        (
+            SYS_mmap,
+            vec![
+                0.into(),
+                4096.into(),
+                PROT_EXEC.into(),
+                (MAP_PRIVATE | MAP_ANONYMOUS).into(),
+            ],
+        ),
+        (
+            SYS_mmap,
+            vec![
+                0.into(),
+                4096.into(),
+                PROT_READ.into(),
+                MAP_PRIVATE.into(),
+                3.into(),
+            ],
+        ),
+        (
+            SYS_mprotect,
+            vec![0.into(), 4096.into(), (PROT_READ | PROT_EXEC).into()],
+        ),
+        (SYS_prctl, vec![PR_SET_DUMPABLE.into(), 1.into()]),
+        (SYS_fcntl, vec![3.into(), F_SETOWN.into(), 1.into()]),
+        (SYS_ioctl, vec![0.into(), TIOCSTI.into(), 0.into()]),
+    ];
+    for (number, arguments) in calls {
+        let session = worker(&config(scratch.path()));
+        assert_eq!(session.call(*number, arguments), KILLED, "{number} {arguments:?}");
+    }
+    // The C library must fall back: this one is no crime.
+    let session = worker(&config(scratch.path()));
+    assert_eq!(
+        session.call(SYS_clone3, &[Argument::Buffer(88), 88.into()]),
+        errno(ENOSYS)
+    );
+}
+
+fn filter_holds_on_threads() {
+    let scratch = Scratch::new("threads");
+    let session = worker(&config(scratch.path()));
+    let order = Order::CallOnThread(SYS_socket, vec![AF_INET.into(), SOCK_STREAM.into(), 0.into()]);
+    assert_eq!(session.order(order), Err(KILLED));
+}
+
+fn readonly_by_filter() {
+    let scratch = Scratch::new("readonly");
+    fs::write(scratch.path().join("file"), "x").unwrap();
+    let mut readonly = config(scratch.path());
+    readonly.readonly = true;
+    let session = worker(&readonly);
+    assert!(
+        session
+            .proc("mountinfo")
+            .split_whitespace()
+            .nth(5)
+            .unwrap()
+            .starts_with("ro,")
+    );
+    must_open(&session, AT_FDCWD, "/file", O_RDONLY);
+    let root = Argument::from(session.descriptors[1]);
+    drop(session);
+    let text = |text: &str| Argument::from(text);
+    let openat = |flags: i32| {
+        (
+            SYS_openat,
+            vec![AT_FDCWD.into(), text("/file"), flags.into(), 0.into()],
+        )
+    };
+    let calls: &[(i64, Vec<Argument>)] = &[
+        openat(O_WRONLY),
+        openat(O_RDWR),
+        openat(O_RDONLY | O_TRUNC),
+        openat(O_RDONLY | O_CREAT),
+        openat(O_TMPFILE | O_RDWR),
+        (SYS_unlinkat, vec![root.clone(), text("file"), 0.into()]),
+        (SYS_mkdirat, vec![root.clone(), text("new"), 0.into()]),
+        (
+            SYS_renameat2,
+            vec![root.clone(), text("file"), root.clone(), text("new"), 0.into()],
+        ),
+        (SYS_fchmodat, vec![root.clone(), text("file"), 0.into()]),
+        (
+            SYS_setxattr,
+            vec![text("/file"), text("user.a"), text("v"), 1.into(), 0.into()],
+        ),
+        (
+            SYS_pwritev2,
+            vec![root.clone(), 0.into(), 0.into(), 0.into(), 0.into(), 0.into()],
+        ),
+        (SYS_ftruncate, vec![root, 0.into()]),
+    ];
+    for (number, arguments) in calls {
+        let session = worker(&readonly);
+        assert_eq!(session.call(*number, arguments), KILLED, "{number} {arguments:?}");
+    }
+}
+
+fn readonly_without_filter() {
+    let scratch = Scratch::new("readonly-none");
+    fs::write(scratch.path().join("file"), "x").unwrap();
+    fs::create_dir(scratch.path().join("volume")).unwrap();
+    let mut readonly = config(scratch.path());
+    readonly.readonly = true;
+    readonly.seccomp = SeccompMode::None;
+    let session = worker(&readonly);
+    assert_eq!(open(&session, AT_FDCWD, "/file", O_WRONLY), errno(EROFS));
+    assert_eq!(open(&session, AT_FDCWD, "/new", O_CREAT | O_WRONLY), errno(EROFS));
+    // A volume that arrives later is writable as a mount: Landlock holds there.
+    let volume = scratch.path().join("volume");
+    mount(
+        Some("tmpfs"),
+        &volume,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    fs::write(volume.join("file"), "x").unwrap();
+    for (name, flags) in [
+        ("file", O_WRONLY),
+        ("file", O_RDONLY | O_TRUNC),
+        ("new", O_CREAT | O_WRONLY),
+    ] {
+        let outcome = open(&session, AT_FDCWD, &format!("/volume/{name}"), flags);
+        assert_eq!(outcome, errno(EACCES), "{name} {flags:#x}");
+    }
+    let mkdir = [AT_FDCWD.into(), "/volume/new".into(), 0.into()];
+    assert_eq!(session.call(SYS_mkdirat, &mkdir), errno(EACCES));
+    drop(session);
+    umount(&volume).unwrap();
+}
+
+fn without_filter() {
+    let scratch = Scratch::new("no-filter");
+    fs::write(scratch.path().join("script"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(scratch.path().join("script"), Permissions::from_mode(0o755)).unwrap();
+    let mut open_filter = config(scratch.path());
+    open_filter.seccomp = SeccompMode::None;
+    let session = worker(&open_filter);
+    assert_eq!(session.report.weakened.len(), 1, "{:?}", session.report.weakened);
+    let call = |number, arguments: &[Argument]| session.call(number, arguments);
+    let text = |text: &str| Argument::from(text);
+    assert_eq!(
+        call(SYS_execve, &[text("/script"), 0.into(), 0.into()]),
+        errno(EACCES)
+    );
+    assert_eq!(
+        call(
+            SYS_mount,
+            &[text("t"), text("/"), text("tmpfs"), 0.into(), 0.into()]
+        ),
+        errno(EPERM)
+    );
+    assert_eq!(call(SYS_chroot, &[text("/")]), errno(EPERM));
+    assert_eq!(call(SYS_unshare, &[CLONE_NEWNS.into()]), errno(EPERM));
+    assert_eq!(call(SYS_kill, &[(-1).into(), 0.into()]), errno(ESRCH));
+    let device = [
+        AT_FDCWD.into(),
+        text("/disk"),
+        (S_IFBLK as i32 | 0o600).into(),
+        0x801.into(),
+    ];
+    assert_eq!(call(SYS_mknodat, &device), errno(EACCES));
+    // A file handle of ext4's kind: eight bytes, inode 2, generation 0.
+    let mut handle = vec![8, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
+    handle.resize(64, 0);
+    let (handle, mount) = (
+        Argument::Bytes(handle),
+        must_open(&session, AT_FDCWD, "/", O_RDONLY),
+    );
+    assert_eq!(
+        call(SYS_open_by_handle_at, &[mount.into(), handle, 0.into()]),
+        errno(EPERM)
+    );
+    assert_eq!(
+        call(SYS_setresuid, &[0.into(), 0.into(), 0.into()]),
+        Outcome::Returned(0)
+    );
+    assert_eq!(
+        call(
+            SYS_setrlimit,
+            &[
+                (RLIMIT_NOFILE as i32).into(),
+                Argument::Bytes([0xff; 16].to_vec())
+            ]
+        ),
+        errno(EPERM)
+    );
+    // TCP is not for it even where a network is: here there is none either.
+    let (socket, _) = session.must(SYS_socket, &[AF_INET.into(), SOCK_STREAM.into(), 0.into()]);
+    let mut address = vec![2, 0, 0, 80, 127, 0, 0, 1];
+    address.resize(16, 0);
+    assert_eq!(
+        call(SYS_connect, &[socket.into(), Argument::Bytes(address), 16.into()]),
+        errno(EACCES)
+    );
+}
+
+fn without_namespaces() {
+    let scratch = Scratch::new("sandbox-none");
+    let host = Scratch::new("sandbox-none-host");
+    fs::write(host.path().join("secret"), "x").unwrap();
+    fs::write(scratch.path().join("file"), "x").unwrap();
+    let mut open_sandbox = config(scratch.path());
+    open_sandbox.sandbox = Sandbox::None;
+    let session = worker(&open_sandbox);
+    assert!(session.report.namespaces.is_empty() && !session.report.weakened.is_empty());
+    let secret = host.path().join("secret");
+    let secret = secret.to_str().unwrap();
+    assert_eq!(open(&session, AT_FDCWD, secret, O_RDONLY), errno(EACCES));
+    assert_eq!(open(&session, AT_FDCWD, "/etc/passwd", O_RDONLY), errno(EACCES));
+    assert_eq!(open(&session, AT_FDCWD, "/proc/self/mem", O_RDWR), errno(EACCES));
+    // Neither by a detour over a descriptor, which O_PATH gives.
+    let held = must_open(&session, AT_FDCWD, secret, O_PATH);
+    assert_eq!(
+        open(&session, AT_FDCWD, &held.to_string(), O_RDONLY),
+        errno(EACCES)
+    );
+    let unlink = [AT_FDCWD.into(), secret.into(), 0.into()];
+    assert_eq!(session.call(SYS_unlinkat, &unlink), errno(EACCES));
+    let file = must_open(&session, session.descriptors[1], "file", O_PATH);
+    must_open(&session, AT_FDCWD, &file.to_string(), O_RDWR);
+}
+
+fn with_chroot() {
+    let scratch = Scratch::new("chroot");
+    fs::write(scratch.path().join("file"), "x").unwrap();
+    let mut chroot = config(scratch.path());
+    chroot.sandbox = Sandbox::Chroot;
+    let session = worker(&chroot);
+    assert_eq!(session.proc("root"), scratch.path().to_str().unwrap());
+    assert_eq!(open(&session, AT_FDCWD, "/etc/passwd", O_RDONLY), errno(ENOENT));
+    assert_eq!(
+        open(&session, AT_FDCWD, "../../../etc/passwd", O_RDONLY),
+        errno(ENOENT)
+    );
+    assert_eq!(
+        open(&session, session.descriptors[1], "../../etc/passwd", O_RDONLY),
+        errno(ENOENT)
+    );
+    let file = must_open(&session, AT_FDCWD, "/file", O_PATH);
+    must_open(&session, AT_FDCWD, &file.to_string(), O_RDWR);
+}
+
+fn device_nodes() {
+    let scratch = Scratch::new("devices");
+    let mknod = |name: &str| {
+        [
+            AT_FDCWD.into(),
+            name.into(),
+            (S_IFCHR as i32 | 0o600).into(),
+            makedev(1, 3).into(),
+        ]
+    };
+    let session = worker(&config(scratch.path()));
+    assert_eq!(session.call(SYS_mknodat, &mknod("/null")), KILLED);
+    let mut devices = config(scratch.path());
+    devices.device_nodes = true;
+    let session = worker(&devices);
+    session.must(SYS_mknodat, &mknod("/null"));
+    // Made, but never opened: the mount says nodev.
+    assert_eq!(open(&session, AT_FDCWD, "/null", O_RDONLY), errno(EACCES));
+}
+
+fn without_xattr() {
+    let scratch = Scratch::new("xattr");
+    let mut plain = config(scratch.path());
+    plain.xattr = false;
+    for number in [SYS_getxattr, SYS_listxattr, SYS_setxattr, SYS_removexattr] {
+        let session = worker(&plain);
+        let outcome = session.call(
+            number,
+            &[
+                "/".into(),
+                "user.a".into(),
+                Argument::Buffer(8),
+                8.into(),
+                0.into(),
+            ],
+        );
+        assert_eq!(outcome, KILLED, "{number}");
+    }
+}
+
+fn several_shares() {
+    let (first, second) = (Scratch::new("first"), Scratch::new("second"));
+    fs::write(second.path().join("file"), "x").unwrap();
+    let mut several = config(first.path());
+    several.seccomp = SeccompMode::None;
+    several.shares = vec![share(first.path()), share(second.path())];
+    several.shares[0].name = Some(b"one".to_vec());
+    several.shares[1].name = Some(b"two".to_vec());
+    several.shares[1].readonly = true;
+    let session = worker(&several);
+    must_open(&session, AT_FDCWD, "/one/new", O_CREAT | O_WRONLY);
+    must_open(&session, AT_FDCWD, "/two/file", O_RDONLY);
+    assert_eq!(open(&session, AT_FDCWD, "/two/file", O_WRONLY), errno(EROFS));
+    assert_eq!(
+        open(&session, AT_FDCWD, "/two/new", O_CREAT | O_WRONLY),
+        errno(EROFS)
+    );
+    assert_eq!(open(&session, AT_FDCWD, "/new", O_CREAT | O_WRONLY), errno(EROFS));
+    assert_eq!(session.proc("mountinfo").lines().count(), 3);
+    several.shares[1].name = Some(b"../two".to_vec());
+    let refused = try_worker(&several, UserNamespace::Auto, &[]).err().unwrap();
+    assert!(refused.starts_with("64 "), "{refused}");
+}
+
+fn swapped_share() {
+    let scratch = Scratch::new("swapped");
+    let shared = scratch.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let config = config(&shared);
+    fs::rename(&shared, scratch.path().join("away")).unwrap();
+    fs::create_dir(&shared).unwrap();
+    let refused = try_worker(&config, UserNamespace::Auto, &[]).err().unwrap();
+    assert!(
+        refused.starts_with("66 ") && refused.contains("replaced"),
+        "{refused}"
+    );
+}
+
+fn linked_share() {
+    let scratch = Scratch::new("linked");
+    std::os::unix::fs::symlink("/etc", scratch.path().join("shared")).unwrap();
+    let config = config(&scratch.path().join("shared"));
+    let refused = try_worker(&config, UserNamespace::Auto, &[]).err().unwrap();
+    assert!(refused.starts_with("66 "), "{refused}");
+}
+
+fn unexpected_descriptors() {
+    let scratch = Scratch::new("descriptors");
+    let (kept, _inherited) = (File::open("/etc/passwd").unwrap(), File::open("/").unwrap());
+    // Inherited without close-on-exec, as a careless launcher leaves it.
+    nix::fcntl::fcntl(
+        _inherited.as_fd(),
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+    )
+    .unwrap();
+    let session = try_worker(&config(scratch.path()), UserNamespace::Auto, &[&kept]).unwrap();
+    let mut held: Vec<String> = fs::read_dir(format!("/proc/{}/fd", session.pid))
+        .unwrap()
+        .map(|entry| {
+            fs::read_link(entry.unwrap().path())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    held.sort();
+    let stderr = fs::read_link("/proc/self/fd/2").unwrap();
+    held.retain(|name| name != stderr.to_str().unwrap() && !name.starts_with("socket:"));
+    // Null twice, what was handed over, the share and the list of descriptors.
+    assert_eq!(held, ["/", "/", "/dev/null", "/dev/null", "/etc/passwd"]);
+}
