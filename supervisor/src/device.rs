@@ -36,8 +36,6 @@ use crate::{
 
 /// The longest tag, in bytes (`struct virtio_fs_config`).
 pub(crate) const TAG_MAX: usize = 36;
-/// Most request queues.
-pub(crate) const REQUEST_QUEUES_MAX: usize = 8;
 
 /// Events of a queue's thread besides its kick; the numbers up to the number of queues are vhost-user-backend's.
 const DOORBELL: u16 = 1000;

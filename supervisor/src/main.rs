@@ -1,5 +1,18 @@
-//! Skeleton.
+//! `airlockfsd`, the supervisor: it speaks to the guest and the VMM and can reach no file system.
+//!
+//! Its duties: the vhost-user socket, guest memory and the virtqueues; to copy what the guest asks out of its memory
+//! once, check it, and pass it to the worker as a typed request; to move file data between guest memory and the
+//! descriptors of regular files that the worker donated.
+//!
+//! What it must never do: hold a path or a directory descriptor, open or name a file, use a number of the guest's or of
+//! the worker's unchecked, read guest memory for control data twice, believe the worker.
+//!
+//! Locks, never held across a system call on a file: a queue's own (`device::Seat`) before the shared tables'
+//! (`data::HandleTable`), and those before a vring's.
+
 mod chain;
+mod cli;
+mod compat;
 mod complete;
 mod data;
 mod device;
@@ -8,12 +21,65 @@ mod exit_event;
 mod fuse;
 mod guest_io;
 mod guest_memory;
+mod ids;
+mod launch;
 mod logging;
 mod pending;
 mod queue;
 mod rings;
 mod serve;
 mod session;
+mod settings;
 mod shared;
+mod socket;
+mod syslog;
+mod worker_process;
 
-fn main() {}
+use std::process::ExitCode;
+
+use airlockfs_policy::ExitKind;
+use clap::{Parser, error::ErrorKind};
+
+/// What launchers ask before they start a back end (QEMU's docs/interop/vhost-user.json).
+const CAPABILITIES: &str = r#"{"type": "fs", "features": ["separate-options"]}"#;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse_from(compat::modernise(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // Nobody to tell if stdout is closed.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let what: Vec<&str> = text
+                .lines()
+                .take_while(|line| !line.is_empty())
+                .map(str::trim)
+                .collect();
+            let what = what.join(" ");
+            let what = what.trim_start_matches("error: ");
+            eprintln!("airlockfsd: {what}; see airlockfsd --help");
+            return ExitCode::from(ExitKind::Usage.code());
+        }
+    };
+    if cli.service.print_capabilities {
+        println!("{CAPABILITIES}");
+        return ExitCode::SUCCESS;
+    }
+    if cli.service.syslog
+        && let Err(error) = syslog::redirect_stderr()
+    {
+        eprintln!("airlockfsd: --syslog: {error}");
+        return ExitCode::from(error.kind.code());
+    }
+    logging::start(cli.service.log_level);
+    match launch::run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::announce(&format!("airlockfsd: {error}"));
+            ExitCode::from(error.kind.code())
+        }
+    }
+}

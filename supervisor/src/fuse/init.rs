@@ -5,6 +5,9 @@ use airlockfs_ipc::Errno;
 use super::abi::{self, flags};
 use super::{CacheMode, CachePolicy};
 
+#[cfg(test)]
+mod tests;
+
 /// What INIT asks (`struct fuse_init_in`), the two flag words joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Init {

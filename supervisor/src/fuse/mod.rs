@@ -1,6 +1,6 @@
-//! Step 2 and the last step of a request's life: the FUSE wire format. Pure code, no I/O, no allocation.
+//! The FUSE wire format, steps 2 and 7 of a request's life. Pure code: no I/O, no allocation.
 //!
-//! [`decode`] turns guest bytes, copied once to private memory, into a checked [`Operation`]; [`reply`] and
+//! [`decode()`] turns guest bytes, copied once to private memory, into a checked [`Operation`]; [`reply`] and
 //! [`dirent`] turn the worker's answer into the bytes the guest reads; [`init`] settles what the session speaks.
 //! Source of every layout and number: `include/uapi/linux/fuse.h` of Linux 6.18 (FUSE 7.45).
 

@@ -7,9 +7,9 @@ use super::input::{Fault, Input, offset};
 use crate::fuse::abi::{LkIn, flags};
 use crate::fuse::{Operation, ReplyShape};
 
-const READ: u32 = (libc::F_RDLCK as i32).cast_unsigned();
-const WRITE: u32 = (libc::F_WRLCK as i32).cast_unsigned();
-const UNLOCK: u32 = (libc::F_UNLCK as i32).cast_unsigned();
+const READ: u32 = libc::F_RDLCK.cast_unsigned();
+const WRITE: u32 = libc::F_WRLCK.cast_unsigned();
+const UNLOCK: u32 = libc::F_UNLCK.cast_unsigned();
 
 pub(in crate::fuse) fn getlk<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let (body, lock, flock) = lock(input)?;

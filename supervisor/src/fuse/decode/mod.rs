@@ -11,7 +11,7 @@ pub(super) mod lock;
 pub(super) mod misc;
 pub(super) mod names;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 pub(super) mod xattr;
 
 use airlockfs_ipc::{Errno, NodeId};
@@ -32,7 +32,7 @@ pub(crate) const IN_HEADER_LEN: usize = size_of::<InHeader>();
 pub(crate) const MAX_CONTROL: usize = IN_HEADER_LEN + (64 << 10) + (8 << 10);
 
 /// How many of a chain's `readable` bytes are control data, to be copied to private memory once and given to
-/// [`decode`]: 80 for WRITE, whose data stays where it is, and everything for others, but never more than
+/// [`decode()`]: 80 for WRITE, whose data stays where it is, and everything for others, but never more than
 /// [`MAX_CONTROL`] (decode refuses what is longer). Copy the header first, then the rest behind it.
 pub(crate) fn control_len(header: &[u8; IN_HEADER_LEN], readable: usize) -> usize {
     let header: InHeader = zerocopy::transmute!(*header);
@@ -74,7 +74,7 @@ pub(crate) fn decode<'a>(
     })
 }
 
-/// [`decode`] after the header.
+/// [`decode()`] after the header.
 fn decode_body<'a>(
     header: InHeader,
     body: &'a [u8],

@@ -1,4 +1,4 @@
-//! The worker's answer → bytes for the guest.
+//! 7 complete: the worker's answer → bytes for the guest.
 
 mod attr;
 #[cfg(test)]
@@ -24,7 +24,7 @@ pub(crate) const MAX_HEAD: usize = OUT_HEADER_LEN + TARGET_MAX;
 
 /// What to write to the chain: `head` bytes of the buffer given, then `bulk` bytes of the slot's bulk buffer
 /// (opaque, straight from shared memory). `fuse_out_header.len` is their sum, and it fits the chain that
-/// [`super::decode`] saw.
+/// [`super::decode()`] saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Encoded {
     /// Bytes used of `out`.

@@ -1,0 +1,286 @@
+//! The command line: virtiofsd's options by their names, and our own.
+
+use std::{path::PathBuf, time::Duration};
+
+use airlockfs_ipc::message::{Barrier, Sandbox, SeccompMode};
+use airlockfs_policy::IdMapRange;
+use clap::{ArgAction, ArgGroup, Args, Parser, ValueEnum};
+
+/// Shares a host directory with a virtual machine over virtio-fs, for guests that nobody trusts.
+///
+/// Two processes serve it: this one speaks to the guest and can reach no file; its worker holds
+/// the directory and never sees the guest. Point a VMM's vhost-user-fs device at the socket and
+/// mount the tag in the guest:
+///
+///   airlockfsd --socket-path /run/vm.sock --shared-dir /srv/share
+///
+///   mount -t virtiofs TAG /mnt          (in the guest)
+#[derive(Debug, Parser)]
+#[command(name = "airlockfsd", version, max_term_width = 100, verbatim_doc_comment)]
+#[command(group = ArgGroup::new("listen").required(true).args(["socket_path", "fd", "print_capabilities"]))]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) device: Device,
+    #[command(flatten)]
+    pub(crate) share: Share,
+    #[command(flatten)]
+    pub(crate) confinement: Confinement,
+    #[command(flatten)]
+    pub(crate) service: Service,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Socket and device")]
+pub(crate) struct Device {
+    /// Listen on this vhost-user socket; a stale one is replaced, one in use is not
+    #[arg(long, alias = "socket", value_name = "PATH")]
+    pub(crate) socket_path: Option<PathBuf>,
+    /// Listen on this inherited descriptor of a listening Unix socket
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
+    pub(crate) fd: Option<i32>,
+    /// Give the socket to this group and let it connect
+    #[arg(long, value_name = "GROUP", conflicts_with = "fd")]
+    pub(crate) socket_group: Option<String>,
+    /// Tag offered in the device's configuration space, at most 36 bytes; QEMU takes its own instead
+    #[arg(long, value_parser = tag)]
+    pub(crate) tag: Option<String>,
+    /// Request queues, each with a thread [default: number of CPUs, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub(crate) num_request_queues: Option<u16>,
+    /// When the VMM disconnects: exit with 0 as virtiofsd does, or listen for the next one
+    #[arg(long, value_enum, default_value = "exit", value_name = "WHAT")]
+    pub(crate) on_disconnect: OnDisconnect,
+    /// Longest busy look for work before sleeping, in microseconds; 0 never looks
+    #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = poll_time)]
+    pub(crate) poll_us: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Share")]
+pub(crate) struct Share {
+    /// The directory to share
+    #[arg(long, value_name = "DIR", required_unless_present = "print_capabilities")]
+    pub(crate) shared_dir: Option<PathBuf>,
+    /// Let nothing be changed; the kernel enforces it too
+    #[arg(long)]
+    pub(crate) readonly: bool,
+    /// What the guest may cache: never, auto (1 s), metadata or always (a day)
+    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
+    pub(crate) cache: Cache,
+    /// How long names stay valid in the guest, in seconds [default: by --cache]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) entry_timeout: Option<Duration>,
+    /// How long attributes stay valid in the guest, in seconds [default: by --cache]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) attr_timeout: Option<Duration>,
+    /// How long the absence of a name stays valid, in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
+    pub(crate) negative_timeout: Duration,
+    /// Let the guest hold writes back in its page cache
+    #[arg(long, overrides_with = "no_writeback")]
+    pub(crate) writeback: bool,
+    #[arg(long, hide = true, overrides_with = "writeback")]
+    pub(crate) no_writeback: bool,
+    /// Pass O_DIRECT on to the host's file system
+    #[arg(long)]
+    pub(crate) allow_direct_io: bool,
+    /// Let shared files be mapped with --cache never and metadata
+    #[arg(long)]
+    pub(crate) allow_mmap: bool,
+    /// Pass O_NOATIME on to the host's file system
+    #[arg(long)]
+    pub(crate) preserve_noatime: bool,
+    /// Do not offer READDIRPLUS
+    #[arg(long)]
+    pub(crate) no_readdirplus: bool,
+    /// Make mounts beneath the share visible as such [default]
+    #[arg(long, overrides_with = "no_announce_submounts")]
+    pub(crate) announce_submounts: bool,
+    /// Do not tell the guest which directories are mount points
+    #[arg(long, overrides_with = "announce_submounts")]
+    pub(crate) no_announce_submounts: bool,
+    /// Serve extended attributes
+    #[arg(long, overrides_with = "no_xattr")]
+    pub(crate) xattr: bool,
+    #[arg(long, hide = true, overrides_with = "xattr")]
+    pub(crate) no_xattr: bool,
+    /// Rules over attribute names, in virtiofsd's language, e.g. ':map::user.virtiofs.:'; implies --xattr
+    #[arg(long, value_name = "RULES")]
+    pub(crate) xattrmap: Option<String>,
+    /// Serve POSIX ACLs; implies --xattr
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true,
+          default_value = "never", default_missing_value = "always")]
+    pub(crate) posix_acl: When,
+    /// Give new files the security context the guest computed; implies --xattr
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true,
+          default_value = "never", default_missing_value = "always")]
+    pub(crate) security_label: When,
+    /// Clear setuid, setgid and file capabilities here instead of in the guest
+    #[arg(long, overrides_with = "no_killpriv_v2")]
+    pub(crate) killpriv_v2: bool,
+    #[arg(long, hide = true, overrides_with = "killpriv_v2")]
+    pub(crate) no_killpriv_v2: bool,
+    /// Take POSIX record locks on the host, so that they hold between guests
+    #[arg(long, overrides_with = "no_posix_lock")]
+    pub(crate) posix_lock: bool,
+    #[arg(long, hide = true, overrides_with = "posix_lock")]
+    pub(crate) no_posix_lock: bool,
+    /// Take flock(2) locks on the host, so that they hold between guests
+    #[arg(long, overrides_with = "no_flock")]
+    pub(crate) flock: bool,
+    #[arg(long, hide = true, overrides_with = "flock")]
+    pub(crate) no_flock: bool,
+    /// Translate user ids: KIND:FROM:TO:COUNT, KIND being guest, host, squash-guest, squash-host, forbid-guest
+    /// (FROM:COUNT) or map
+    #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]
+    pub(crate) translate_uid: Vec<airlockfs_ipc::message::IdRange>,
+    /// Translate group ids, likewise
+    #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]
+    pub(crate) translate_gid: Vec<airlockfs_ipc::message::IdRange>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Confinement")]
+pub(crate) struct Confinement {
+    /// How the worker is placed: own namespaces, chroot, or neither (for launchers that confine the daemon)
+    #[arg(long, value_enum, default_value = "namespace", value_name = "HOW")]
+    pub(crate) sandbox: SandboxArg,
+    /// What a forbidden system call does in either process: kill, log, trap; none means no filter
+    #[arg(long, value_enum, default_value = "kill", value_name = "WHAT")]
+    pub(crate) seccomp: SeccompArg,
+    /// Go on although the kernel lacks this barrier; the log keeps saying so. May be repeated
+    #[arg(long, value_enum, value_name = "BARRIER")]
+    pub(crate) allow_missing: Vec<BarrierArg>,
+    /// Let the guest make device nodes (the worker keeps CAP_MKNOD)
+    #[arg(long)]
+    pub(crate) allow_device_nodes: bool,
+    /// Keep every file's descriptor in the worker; data then passes through the ring
+    #[arg(long)]
+    pub(crate) no_donate: bool,
+    /// User ids of the worker's user namespace, as :INSIDE:OUTSIDE:COUNT:. May be repeated
+    #[arg(long, value_name = "MAP", value_parser = crate::ids::namespace_range)]
+    pub(crate) uid_map: Vec<IdMapRange>,
+    /// Group ids of the worker's user namespace, likewise
+    #[arg(long, value_name = "MAP", value_parser = crate::ids::namespace_range)]
+    pub(crate) gid_map: Vec<IdMapRange>,
+    /// Accepted from virtiofsd's command lines; file handles are never used, so mandatory is refused
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "never", hide = true)]
+    pub(crate) inode_file_handles: FileHandles,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Service")]
+pub(crate) struct Service {
+    /// Threads in either process for operations that may take long
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(crate) thread_pool_size: u16,
+    /// Descriptors the worker may hold, at least 128; 0 takes the limit as it is [default: the hard limit, at most a million]
+    #[arg(long, value_name = "N")]
+    pub(crate) rlimit_nofile: Option<u64>,
+    /// error, warn, info, debug, trace or off
+    #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = log_level)]
+    pub(crate) log_level: log::LevelFilter,
+    /// Log to the system's log instead of stderr
+    #[arg(long)]
+    pub(crate) syslog: bool,
+    /// Print what this back end can do, as JSON for launchers, and exit
+    #[arg(long)]
+    pub(crate) print_capabilities: bool,
+    /// Foreground, as always; accepted from old command lines
+    #[arg(short = 'f', hide = true, action = ArgAction::SetTrue)]
+    _foreground: bool,
+}
+
+/// `--on-disconnect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnDisconnect {
+    Exit,
+    Listen,
+}
+
+/// `--cache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cache {
+    Never,
+    #[value(alias = "none")]
+    Auto,
+    Metadata,
+    Always,
+}
+
+/// Whether the guest must take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    Never,
+    Auto,
+    Always,
+}
+
+/// `--inode-file-handles`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileHandles {
+    Never,
+    #[value(alias = "fallback")]
+    Prefer,
+    Mandatory,
+}
+
+macro_rules! mirrored {
+    ($(#[$doc:meta])* $arg:ident => $target:ident { $($(#[$variant_doc:meta])* $variant:ident),+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+        pub(crate) enum $arg { $($(#[$variant_doc])* $variant),+ }
+
+        impl From<$arg> for $target {
+            fn from(arg: $arg) -> Self {
+                match arg { $($arg::$variant => Self::$variant),+ }
+            }
+        }
+    };
+}
+
+mirrored!(
+    /// `--sandbox`.
+    SandboxArg => Sandbox { Namespace, Chroot, None }
+);
+mirrored!(
+    /// `--seccomp`.
+    SeccompArg => SeccompMode { Kill, Log, Trap, None }
+);
+mirrored!(
+    /// `--allow-missing`.
+    BarrierArg => Barrier { Landlock, UserNamespaces, Namespaces }
+);
+
+fn tag(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=36 if !text.contains('\0') => Ok(text.to_owned()),
+        _ => Err("a tag has 1 to 36 bytes".to_owned()),
+    }
+}
+
+/// Longest look that `auto` adapts up to.
+const POLL_AUTO: Duration = Duration::from_micros(50);
+
+fn poll_time(text: &str) -> Result<Duration, String> {
+    match text {
+        "auto" => Ok(POLL_AUTO),
+        number => match number.parse() {
+            Ok(micros @ 0..=10_000) => Ok(Duration::from_micros(micros)),
+            _ => Err("auto, or 0 to 10000 microseconds".to_owned()),
+        },
+    }
+}
+
+fn log_level(text: &str) -> Result<log::LevelFilter, String> {
+    text.parse()
+        .map_err(|_| "error, warn, info, debug, trace or off".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|number| Duration::try_from_secs_f64(number).ok())
+        .filter(|time| *time <= Duration::from_secs(u64::from(u32::MAX)))
+        .ok_or_else(|| "seconds, such as 0, 1.5 or 86400".to_owned())
+}

@@ -1,0 +1,115 @@
+//! From the command line to a confined pair of processes that serves, in one line of steps.
+
+use std::{fmt, os::fd::AsFd};
+
+use airlockfs_ipc::message::ConfinementReport;
+use airlockfs_policy::{
+    ExitKind, Features, StartError,
+    confine::{SupervisorPlan, confine_supervisor},
+};
+
+use crate::{
+    cli::Cli,
+    serve::{self, Ends, ServeError},
+    settings, socket, worker_process,
+};
+
+/// Id of a start as root: nobody's.
+const NOBODY: u32 = 65_534;
+
+/// Launches and serves until the VMM or a signal ends it.
+pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
+    settings::check(cli)?;
+    let directory = cli
+        .share
+        .shared_dir
+        .as_deref()
+        .unwrap_or(std::path::Path::new(""));
+    let share = worker_process::share(directory, cli.share.readonly)?;
+    let descriptors = settings::descriptors(cli)?;
+    let listener = socket::listen(&cli.device)?;
+    let queues = settings::request_queues(cli);
+    let config = settings::worker_config(cli, share, descriptors.for_guest);
+    let features = Features::of(&config, nix::unistd::geteuid().is_root());
+    let signals = serve::signals()
+        .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;
+
+    let namespace = settings::user_namespace(cli);
+    let worker = worker_process::start(config, namespace, queues + 1, cli.device.poll_us)?;
+    log::info!(
+        "worker {} is confined: {}",
+        worker.process.pid,
+        Shown(&worker.report)
+    );
+
+    let mut expected = vec![
+        (listener.as_fd(), "the listening vhost-user socket"),
+        (worker.control.as_fd(), "the worker's control channel"),
+        (worker.process.pidfd.as_fd(), "the worker's process"),
+        (signals.as_fd(), "signals"),
+    ];
+    expected.extend(worker.lanes.iter().flat_map(|lane| lane.descriptors()));
+    let (confined, report) = confine_supervisor(&SupervisorPlan {
+        features: &features,
+        expected: &expected,
+        uid: NOBODY,
+        gid: NOBODY,
+        nofile: descriptors.limit,
+    })?;
+    drop(expected);
+    log::info!(
+        "supervisor {} is confined: {}",
+        std::process::id(),
+        Shown(&report)
+    );
+    for line in worker
+        .process
+        .weakened
+        .iter()
+        .chain(&worker.report.weakened)
+        .chain(&report.weakened)
+    {
+        log::warn!("weaker than by default: {line}");
+    }
+
+    let ends = Ends {
+        listener,
+        lanes: worker.lanes,
+        worker: worker.control,
+        signals,
+    };
+    let served = serve::serve(confined, ends, &settings::serve_options(cli));
+    served.map_err(|error| {
+        let kind = match error {
+            ServeError::Vmm(_) => ExitKind::Protocol,
+            ServeError::System(..) => ExitKind::OsError,
+            ServeError::Boundary(_) => ExitKind::Software,
+        };
+        StartError::new(kind, error.to_string())
+    })
+}
+
+/// A report in one line.
+struct Shown<'a>(&'a ConfinementReport);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.0;
+        let namespaces = if report.namespaces.is_empty() {
+            "none".to_owned()
+        } else {
+            report.namespaces.join(" ")
+        };
+        write!(
+            f,
+            "uid {}, gid {}, capabilities {:#x}, own namespaces: {namespaces}, Landlock ABI {}, seccomp lets {} system \
+             calls through ({} instructions)",
+            report.uid,
+            report.gid,
+            report.capabilities,
+            report.landlock_abi,
+            report.syscalls,
+            report.filter_instructions,
+        )
+    }
+}

@@ -1,0 +1,190 @@
+//! What the command line means: for the worker, for FUSE, for confinement.
+
+use airlockfs_ipc::message::{Barrier, SeccompMode, Share, WorkerConfig};
+use airlockfs_policy::{ExitKind, StartError, UserNamespace};
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::{
+    cli::{Cache, Cli, FileHandles, OnDisconnect, When},
+    device::TAG_MAX,
+    fuse::{CacheMode, CachePolicy, Options},
+    serve::{self, ServeOptions},
+};
+
+/// Descriptors either process needs for itself, apart from the guest's files.
+const OWN_DESCRIPTORS: u64 = 64;
+/// The least it makes sense to serve with.
+const FEWEST_DESCRIPTORS: u64 = 128;
+/// As many as virtiofsd asks for.
+const MOST_DESCRIPTORS: u64 = 1_000_000;
+const DEFAULT_SLOW_THREADS: u16 = 4;
+
+/// Refuses combinations that cannot mean anything.
+pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
+    let usage = |message: &str| Err(StartError::new(ExitKind::Usage, message));
+    if cli.confinement.inode_file_handles == FileHandles::Mandatory {
+        return usage(
+            "--inode-file-handles=mandatory is not supported: file handles reach outside the share; leave it out, \
+             descriptors are opened again when needed",
+        );
+    }
+    if cli.share.readonly && cli.share.writeback {
+        return usage("--writeback makes no sense with --readonly");
+    }
+    Ok(())
+}
+
+/// How to serve.
+pub(crate) fn serve_options(cli: &Cli) -> ServeOptions {
+    let tag = cli.device.tag.as_ref().map(|text| {
+        let mut tag = [0; TAG_MAX];
+        tag.iter_mut()
+            .zip(text.bytes())
+            .for_each(|(place, byte)| *place = byte);
+        tag
+    });
+    ServeOptions {
+        tag,
+        fuse: fuse_options(cli),
+        donate: !cli.confinement.no_donate,
+        on_disconnect: match cli.device.on_disconnect {
+            OnDisconnect::Exit => serve::OnDisconnect::Exit,
+            OnDisconnect::Listen => serve::OnDisconnect::Listen,
+        },
+        data_threads: usize::from(slow_threads(cli)),
+    }
+}
+
+fn slow_threads(cli: &Cli) -> u16 {
+    match cli.service.thread_pool_size {
+        0 => DEFAULT_SLOW_THREADS,
+        size => size,
+    }
+}
+
+/// FUSE options that INIT grants where the guest can.
+fn fuse_options(cli: &Cli) -> Options {
+    let share = &cli.share;
+    let mode = match share.cache {
+        Cache::Never => CacheMode::Never,
+        Cache::Auto => CacheMode::Auto,
+        Cache::Metadata => CacheMode::Metadata,
+        Cache::Always => CacheMode::Always,
+    };
+    let mut cache = CachePolicy::new(mode);
+    cache.entry = share.entry_timeout.unwrap_or(cache.entry);
+    cache.attr = share.attr_timeout.unwrap_or(cache.attr);
+    cache.negative = share.negative_timeout;
+    Options {
+        cache,
+        readdirplus: !share.no_readdirplus,
+        writeback: share.writeback,
+        announce_submounts: !share.no_announce_submounts,
+        xattr: xattr(cli),
+        posix_acl: share.posix_acl != When::Never,
+        security_label: share.security_label != When::Never,
+        posix_lock: share.posix_lock,
+        flock: share.flock,
+        killpriv_v2: share.killpriv_v2,
+        allow_mmap: share.allow_mmap,
+        zero_open: false,
+        forward_flush: share.posix_lock,
+        forward_access: false,
+        idmapped_mounts: false,
+    }
+}
+
+fn xattr(cli: &Cli) -> bool {
+    let share = &cli.share;
+    share.xattr
+        || share.xattrmap.is_some()
+        || share.posix_acl != When::Never
+        || share.security_label != When::Never
+}
+
+/// The worker's part.
+pub(crate) fn worker_config(cli: &Cli, share: Share, max_descriptors: u64) -> WorkerConfig {
+    WorkerConfig {
+        readonly: cli.share.readonly,
+        shares: vec![share],
+        xattr: xattr(cli),
+        xattr_map: cli.share.xattrmap.clone(),
+        posix_acl: cli.share.posix_acl != When::Never,
+        device_nodes: cli.confinement.allow_device_nodes,
+        donate: !cli.confinement.no_donate,
+        writeback: cli.share.writeback,
+        direct_io: cli.share.allow_direct_io,
+        preserve_noatime: cli.share.preserve_noatime,
+        announce_submounts: !cli.share.no_announce_submounts,
+        posix_lock: cli.share.posix_lock,
+        flock: cli.share.flock,
+        uid_map: cli.share.translate_uid.clone(),
+        gid_map: cli.share.translate_gid.clone(),
+        sandbox: cli.confinement.sandbox.into(),
+        seccomp: SeccompMode::from(cli.confinement.seccomp),
+        allow_missing: cli
+            .confinement
+            .allow_missing
+            .iter()
+            .map(|barrier| Barrier::from(*barrier))
+            .collect(),
+        slow_threads: slow_threads(cli),
+        max_descriptors,
+        poll_us: u32::try_from(cli.device.poll_us.as_micros()).unwrap_or(u32::MAX),
+    }
+}
+
+/// The worker's user namespace.
+pub(crate) fn user_namespace(cli: &Cli) -> UserNamespace {
+    let confinement = &cli.confinement;
+    if confinement.uid_map.is_empty() && confinement.gid_map.is_empty() {
+        UserNamespace::Auto
+    } else {
+        UserNamespace::Maps {
+            uids: confinement.uid_map.clone(),
+            gids: confinement.gid_map.clone(),
+        }
+    }
+}
+
+/// How many descriptors a process may hold (RLIMIT_NOFILE), and how many of them are for the guest's files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Descriptors {
+    pub(crate) limit: u64,
+    pub(crate) for_guest: u64,
+}
+
+/// The limit that `--rlimit-nofile` and the system's hard limit give.
+pub(crate) fn descriptors(cli: &Cli) -> Result<Descriptors, StartError> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| {
+        StartError::new(
+            ExitKind::OsError,
+            format!("cannot read the limit of open files: {error}"),
+        )
+    })?;
+    let limit = match cli.service.rlimit_nofile {
+        None => hard.min(MOST_DESCRIPTORS),
+        Some(0) => soft,
+        // Only CAP_SYS_RESOURCE raises a hard limit, and a daemon should not need it: as much as there is.
+        Some(wanted) => wanted.min(hard),
+    };
+    if limit < FEWEST_DESCRIPTORS {
+        let message = format!(
+            "at most {limit} files may be open, at least {FEWEST_DESCRIPTORS} are needed: raise the hard limit \
+             (ulimit -Hn, LimitNOFILE=) or --rlimit-nofile"
+        );
+        return Err(StartError::new(ExitKind::Config, message));
+    }
+    Ok(Descriptors {
+        limit,
+        for_guest: limit - OWN_DESCRIPTORS,
+    })
+}
+
+/// Request queues when the command line does not say: one for each CPU, at most 8.
+pub(crate) fn request_queues(cli: &Cli) -> u16 {
+    cli.device.num_request_queues.unwrap_or_else(|| {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        u16::try_from(cpus.min(8)).unwrap_or(8)
+    })
+}

@@ -1,0 +1,162 @@
+//! Starting the worker: found, opened once, executed by that descriptor, told what to serve, confined.
+
+use std::{
+    fs::File,
+    os::{
+        fd::AsFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use airlockfs_ipc::{
+    channel::{self, Channel},
+    message::{self, Start, Started, WorkerConfig},
+    ring::{SupervisorLane, SupervisorRing},
+};
+use airlockfs_policy::{
+    ExitKind, StartError, UserNamespace,
+    spawn::{SpawnedWorker, WorkerLaunch, spawn_worker},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+const EXECUTABLE: &str = "airlockfs-worker";
+/// Where it may lie, seen from the directory of this program.
+const PLACES: [&str; 5] = [
+    ".",
+    "../libexec/airlockfs",
+    "../libexec",
+    "../lib/airlockfs",
+    "../../libexec",
+];
+/// How long a worker may take to confine itself, in milliseconds: far more than it ever needs.
+const START_LIMIT: u16 = 30_000;
+
+/// A worker that serves.
+pub(crate) struct Worker {
+    /// The ring's ends of this side.
+    pub(crate) lanes: Vec<SupervisorLane>,
+    /// At its end, the worker has ended.
+    pub(crate) control: Channel,
+    /// The process.
+    pub(crate) process: SpawnedWorker,
+    /// What it found true of itself.
+    pub(crate) report: message::ConfinementReport,
+}
+
+/// The share as the worker gets it.
+pub(crate) fn share(directory: &Path, readonly: bool) -> Result<message::Share, StartError> {
+    let shown = directory.display();
+    let missing = |what: String| StartError::new(ExitKind::NoInput, format!("--shared-dir {shown}: {what}"));
+    let path = directory
+        .canonicalize()
+        .map_err(|error| missing(error.to_string()))?;
+    let found = path.metadata().map_err(|error| missing(error.to_string()))?;
+    if !found.is_dir() {
+        return Err(missing("not a directory".to_owned()));
+    }
+    let path = path.as_os_str().as_bytes().to_vec();
+    Ok(message::Share {
+        path,
+        identity: (found.dev(), found.ino()),
+        name: None,
+        readonly,
+    })
+}
+
+/// Starts the worker and waits until it serves.
+pub(crate) fn start(
+    config: WorkerConfig,
+    user_namespace: UserNamespace,
+    lanes: u16,
+    poll_limit: Duration,
+) -> Result<Worker, StartError> {
+    let failed =
+        |what: &str, error: std::io::Error| StartError::new(ExitKind::OsError, format!("{what}: {error}"));
+    let executable = open_executable()?;
+    let ring =
+        SupervisorRing::create(lanes, poll_limit).map_err(|error| failed("cannot make the ring", error))?;
+    let (control, worker_control) =
+        channel::pair().map_err(|error| failed("cannot make the control channel", error))?;
+    let stderr = std::io::stderr();
+    let process = spawn_worker(&WorkerLaunch {
+        executable: executable.as_fd(),
+        control: worker_control.as_fd(),
+        log: stderr.as_fd(),
+        sandbox: config.sandbox,
+        user_namespace,
+        allow_missing: &config.allow_missing,
+    })?;
+    drop(worker_control);
+    let gone = || {
+        StartError::new(
+            ExitKind::Software,
+            "the worker ended before it was confined; see the lines above",
+        )
+    };
+    control
+        .send(&Start { lanes, config }, &ring.worker.descriptors())
+        .map_err(|_| gone())?;
+    let ready = poll(
+        &mut [PollFd::new(control.as_fd(), PollFlags::POLLIN)],
+        PollTimeout::from(START_LIMIT),
+    );
+    if ready != Ok(1) {
+        return Err(StartError::new(
+            ExitKind::Software,
+            "the worker did not answer within 30 s",
+        ));
+    }
+    match control.receive::<Started>(0) {
+        Ok(Some((Started::Ready(report), _))) => Ok(Worker {
+            lanes: ring.lanes,
+            control,
+            process,
+            report,
+        }),
+        Ok(Some((Started::Failed { kind, message }, _))) => {
+            let kind = ExitKind::ALL
+                .into_iter()
+                .find(|known| known.code() == kind)
+                .unwrap_or(ExitKind::Software);
+            Err(StartError::new(kind, message))
+        }
+        Ok(None) | Err(_) => Err(gone()),
+    }
+}
+
+fn open_executable() -> Result<File, StartError> {
+    let own = std::env::current_exe().map_err(|error| {
+        StartError::new(
+            ExitKind::OsError,
+            format!("cannot tell where this program lies: {error}"),
+        )
+    })?;
+    let beside = own.parent().unwrap_or(Path::new("/"));
+    let candidates: Vec<PathBuf> = PLACES
+        .iter()
+        .map(|place| beside.join(place).join(EXECUTABLE))
+        .collect();
+    for candidate in &candidates {
+        let opened = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+            .open(candidate);
+        if let Ok(file) = opened
+            && file
+                .metadata()
+                .is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+        {
+            return Ok(file);
+        }
+    }
+    let message = format!(
+        "{EXECUTABLE} is not there: it belongs beside {} or in ../libexec/airlockfs; reinstall airlockfs",
+        own.display()
+    );
+    Err(StartError::new(ExitKind::Unavailable, message))
+}
