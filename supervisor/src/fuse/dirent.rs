@@ -23,8 +23,7 @@ pub(crate) fn encode(
     let mut rest = entries;
     let mut used = 0;
     while !rest.is_empty() {
-        let (entry, next) = postcard::take_from_bytes::<DirEntry<'_>>(rest)
-            .map_err(|_| ProtocolError("a directory entry does not decode"))?;
+        let (entry, next) = DirEntry::decode(rest)?;
         rest = next;
         let end = used + dirent_size(entry.name.0.len().min(NAME_MAX), plus);
         let record = out

@@ -89,7 +89,7 @@ impl<'a> Operation<'a> {
 pub(crate) enum Forgets<'a> {
     /// FORGET.
     One([u8; 16]),
-    /// BATCH_FORGET: a multiple of 16 bytes, up to [`super::MAX_CONTROL`]; send in pieces of whole records.
+    /// BATCH_FORGET: a multiple of 16 bytes, up to [`super::decode::MAX_CONTROL`]; send in pieces of whole records.
     Many(&'a [u8]),
 }
 

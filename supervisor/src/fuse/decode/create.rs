@@ -11,8 +11,9 @@ use crate::fuse::{Operation, ReplyShape};
 
 /// Permission bits with setuid, setgid and sticky.
 pub(super) const PERMISSIONS: u32 = 0o7777;
-/// Longest security context, as the kernel's own interfaces to contexts have it (a page).
-const CONTEXT_MAX: usize = 4096;
+/// Longest security context: beside the longest target and names it still fits a message to the worker
+/// ([`airlockfs_ipc::ring::MESSAGE_MAX`]).
+const CONTEXT_MAX: usize = 3072;
 /// First minor whose header tells the extensions' length; before it they are what is left.
 const MINOR_EXTLEN: u32 = 38;
 
@@ -189,7 +190,7 @@ fn context<'a>(input: &mut Input<'a, '_>, count: u32) -> Result<Option<(XattrNam
     let length = usize::try_from(secctx.size)
         .ok()
         .filter(|length| *length <= CONTEXT_MAX);
-    let value = input.bytes(length.ok_or(Fault::malformed("a security context of more than 4096 bytes"))?)?;
+    let value = input.bytes(length.ok_or(Fault::malformed("a security context of more than 3072 bytes"))?)?;
     padding(input)?;
     if !name.as_bytes().starts_with(b"security.") {
         return Err(Fault::malformed("a security context outside security.*"));

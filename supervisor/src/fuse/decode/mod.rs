@@ -44,7 +44,8 @@ pub(crate) fn control_len(header: &[u8; IN_HEADER_LEN], readable: usize) -> usiz
 }
 
 /// Decodes and checks a request. `control` is the private copy of its first [`control_len`] bytes; `session` is
-/// `None` before INIT and after DESTROY, when everything but INIT is EIO, as is INIT within a session.
+/// `None` before INIT and after DESTROY, when everything but INIT is EIO. Whether an INIT is welcome is the session's
+/// to say.
 pub(crate) fn decode<'a>(
     control: &'a [u8],
     chain: Chain,
@@ -103,28 +104,20 @@ fn decode_body<'a>(
     } else {
         0
     };
-    let decoder = match (&row.handling, session) {
-        (Handling::Begin, None) => {
-            let operation = misc::init(body)?;
-            return checked_room(operation, room);
-        }
-        (Handling::Begin, Some(_)) => return Err(Fault::outside("INIT within a session")),
+    let operation = match (&row.handling, session) {
+        (Handling::Begin, _) => misc::init(body)?,
         (_, None) => return Err(Fault::outside("an operation before INIT")),
         (Handling::Refuse(errno, why), Some(_)) => return Err(Fault::refused(*errno, why)),
-        (Handling::Serve(decoder), Some(session)) => (decoder, session),
+        (Handling::Serve(decoder), Some(session)) => {
+            let mut input = Input::new(header, body, data, room, session);
+            let operation = decoder(&mut input)?;
+            input.end()?;
+            operation
+        }
     };
-    let (decoder, session) = decoder;
-    let mut input = Input::new(header, body, data, room, session);
-    let operation = decoder(&mut input)?;
-    input.end()?;
-    checked_room(operation, room)
-}
-
-/// The answer's fixed part fits the chain; otherwise the operation would be done and its answer lost.
-fn checked_room(operation: Operation<'_>, room: usize) -> Result<Operation<'_>, Fault> {
-    if operation.least_answer() <= room {
-        Ok(operation)
-    } else {
-        Err(Fault::malformed("no room for the answer"))
+    // The answer's fixed part fits the chain; otherwise the operation would be done and its answer lost.
+    if operation.least_answer() > room {
+        return Err(Fault::malformed("no room for the answer"));
     }
+    Ok(operation)
 }

@@ -1,13 +1,14 @@
 //! Creation and its extensions.
 
 use airlockfs_ipc::message::{Caller, Creation, Request};
+use airlockfs_ipc::ring::MESSAGE_MAX;
 use airlockfs_ipc::{Bytes, Errno};
 use zerocopy::IntoBytes;
 
 use super::samples::{Sample, extensions, options, sample, session_with};
-use super::{CALLER, NODE, assert_means, assert_refused, decoded_in, name, xattr};
-use crate::fuse::ReplyShape;
+use super::{CALLER, NODE, assert_means, assert_refused, decoded_in, name, operation, xattr};
 use crate::fuse::abi::{self, flags};
+use crate::fuse::{Operation, ReplyShape};
 
 fn creation(mode: u32, umask: u32) -> Creation<'static> {
     let label = (xattr(b"security.selinux"), Bytes(b"system_u:object_r:tmp_t:s0\0"));
@@ -129,7 +130,7 @@ fn extensions_count_only_where_they_were_agreed_on() {
     let mut other = context.to_vec();
     other[16..24].copy_from_slice(b"trusted.");
     assert_refused(&mkdir(&other), Errno::EINVAL);
-    for size in [100, 4097, u32::MAX] {
+    for size in [100, 3073, u32::MAX] {
         let mut long = context.to_vec();
         long[8..12].copy_from_slice(size.as_bytes());
         assert_refused(&mkdir(&long), Errno::EINVAL);
@@ -157,4 +158,36 @@ fn extensions_count_only_where_they_were_agreed_on() {
             "{minor} {offered:x}"
         );
     }
+}
+
+#[test]
+fn the_largest_creation_fits_a_message() {
+    let context = [b'c'; 3072];
+    let name = [&b"security."[..], &[b'x'; 246], b"\0"].concat();
+    let size = 8 + 8 + name.len() + context.len();
+    let mut extension = abi::ExtHeader {
+        size: size as u32,
+        kind: 1,
+    }
+    .as_bytes()
+    .to_vec();
+    extension.extend_from_slice(
+        abi::Secctx {
+            size: 3072,
+            padding: 0,
+        }
+        .as_bytes(),
+    );
+    extension.extend_from_slice(&name);
+    extension.extend_from_slice(&context);
+    let target = [&[b't'; 4095][..], b"\0"].concat();
+    let link = Sample::new(6, &[&[b'n'; 255], b"\0", &target]).extended(&extension);
+    let Operation::Control { request, .. } = operation(&link) else {
+        panic!("not for the worker")
+    };
+    let length = postcard::to_allocvec(&request).unwrap().len();
+    assert!((7600..=MESSAGE_MAX).contains(&length), "{length}");
+    // A longer target is the guest's error.
+    let target = [&[b't'; 4096][..], b"\0"].concat();
+    assert_refused(&Sample::new(6, &[b"n\0", &target]), Errno::ENAMETOOLONG);
 }
