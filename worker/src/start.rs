@@ -95,7 +95,6 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         expected: &expected,
         nofile,
     })?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
 
     let has = |capability: u32| report.capabilities & 1 << capability != 0;
     let identities = Identities {

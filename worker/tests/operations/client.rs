@@ -1,0 +1,510 @@
+//! The supervisor's end, for tests: starts a worker on a fresh directory and calls it, one request at a time.
+
+use std::{
+    fs,
+    io::Read,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{fs::MetadataExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use airlockfs_ipc::{
+    Bytes, Errno, Handle, Name, NodeId,
+    channel::{Channel, pair},
+    message::{
+        Attr, AttrChange, Caller, ConfinementReport, Creation, DirEntry, Entry, Reply, Request, Sandbox,
+        SeccompMode, Share, Start, Started, WorkerConfig,
+    },
+    ring::{MessageBuffer, SlotId, SupervisorLane, SupervisorRing},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Root in the guest.
+pub const ROOT: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    group: None,
+};
+
+/// An ordinary user in the guest.
+pub const USER: Caller = Caller {
+    uid: 1000,
+    gid: 1001,
+    group: None,
+};
+
+/// A directory that goes with the value.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("airlockfs-worker-{}-{count}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path.canonicalize().unwrap())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A worker, and the directory it serves.
+pub struct Worker {
+    child: Child,
+    control: Option<Channel>,
+    pub lane: SupervisorLane,
+    pub report: ConfinementReport,
+    scratch: Scratch,
+    /// What the last reply left in the bulk buffer.
+    pub data: Vec<u8>,
+    /// The last symbolic link's target.
+    pub target: Vec<u8>,
+}
+
+/// The configuration of tests: everything on that a guest may use.
+pub fn config(shares: Vec<Share>) -> WorkerConfig {
+    WorkerConfig {
+        shares,
+        readonly: false,
+        xattr: true,
+        xattr_map: None,
+        posix_acl: false,
+        device_nodes: false,
+        donate: true,
+        writeback: false,
+        direct_io: true,
+        preserve_noatime: false,
+        announce_submounts: true,
+        posix_lock: true,
+        flock: true,
+        uid_map: vec![],
+        gid_map: vec![],
+        sandbox: Sandbox::None,
+        seccomp: SeccompMode::Kill,
+        allow_missing: vec![],
+        slow_threads: 2,
+        max_descriptors: 800,
+        poll_us: 0,
+    }
+}
+
+pub fn share(path: &Path, name: Option<&str>, readonly: bool) -> Share {
+    let found = fs::metadata(path).unwrap();
+    Share {
+        path: path.as_os_str().as_encoded_bytes().to_vec(),
+        identity: (found.dev(), found.ino()),
+        name: name.map(|name| name.as_bytes().to_vec()),
+        readonly,
+    }
+}
+
+#[expect(unsafe_code, reason = "the child's descriptor 3 is made between fork and exec")]
+fn spawn(control: OwnedFd) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_airlockfs-worker"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let number = control.as_raw_fd();
+    // SAFETY: fcntl and dup2 are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            if number == 3 {
+                libc::fcntl(3, libc::F_SETFD, 0);
+            } else {
+                libc::dup2(number, 3);
+            }
+            Ok(())
+        });
+    }
+    command.spawn().unwrap()
+}
+
+impl Worker {
+    /// On a fresh directory, with `options` changed.
+    pub fn start(options: impl FnOnce(&mut WorkerConfig)) -> Self {
+        Self::on(Scratch::new(), options)
+    }
+
+    /// On a directory.
+    pub fn on(scratch: Scratch, options: impl FnOnce(&mut WorkerConfig)) -> Self {
+        let mut config = config(vec![share(&scratch.0, None, false)]);
+        options(&mut config);
+        Self::with(scratch, config).unwrap_or_else(|failed| panic!("{failed}"))
+    }
+
+    /// On shares of one's own.
+    pub fn with(scratch: Scratch, config: WorkerConfig) -> Result<Self, String> {
+        let ring = SupervisorRing::create(1, Duration::ZERO).unwrap();
+        let (control, theirs) = pair().unwrap();
+        let mut child = spawn(theirs.as_fd().try_clone_to_owned().unwrap());
+        drop(theirs);
+        let start = Start { lanes: 1, config };
+        control.send(&start, &ring.worker.descriptors()).unwrap();
+        let started = control.receive::<Started>(0).unwrap();
+        let report = match started {
+            Some((Started::Ready(report), _)) => report,
+            Some((Started::Failed { message, .. }, _)) => {
+                child.wait().unwrap();
+                return Err(message);
+            }
+            None => panic!("the worker ended: {}", log_of(&mut child)),
+        };
+        let lane = ring.lanes.into_iter().next().unwrap();
+        Ok(Self {
+            child,
+            control: Some(control),
+            lane,
+            report,
+            scratch,
+            data: Vec::new(),
+            target: Vec::new(),
+        })
+    }
+
+    /// A path on the host, beneath the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.0.join(name)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub fn send(&mut self, request: &Request<'_>) -> SlotId {
+        let slot = self.lane.submit(request, None).unwrap();
+        self.lane.flush();
+        slot
+    }
+
+    /// Waits for the next answer to a request that was sent.
+    pub fn answer(&mut self) -> (SlotId, Result<Reply<'static>, Errno>) {
+        let mut buffer = MessageBuffer::new();
+        loop {
+            if let Some((slot, reply)) = self.lane.next_completion(&mut buffer).unwrap() {
+                let reply = match reply {
+                    Reply::Error(error) => Err(error),
+                    Reply::Target(target) => {
+                        self.target = target.0.to_vec();
+                        Ok(Reply::Done)
+                    }
+                    other => Ok(owned(other)),
+                };
+                return (slot, reply);
+            }
+            if self.lane.before_sleep() {
+                let mut doorbell = [PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
+                let ready = poll(&mut doorbell, PollTimeout::from(20_000u16)).unwrap();
+                if ready == 0 {
+                    panic!("no answer; the worker says: {}", log_of(&mut self.child));
+                }
+                let _ = nix::unistd::read(self.lane.doorbell(), &mut [0; 8]);
+            }
+            self.lane.after_sleep();
+        }
+    }
+
+    /// Whether an answer comes within some milliseconds.
+    pub fn has_answer(&mut self, milliseconds: u16) -> bool {
+        if self.lane.before_sleep() {
+            let mut doorbell = [PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
+            poll(&mut doorbell, PollTimeout::from(milliseconds)).unwrap();
+        }
+        self.lane.after_sleep();
+        self.lane.has_completion()
+    }
+
+    /// Calls without data.
+    pub fn call(&mut self, request: &Request<'_>) -> Result<Reply<'static>, Errno> {
+        self.send(request);
+        self.answer().1
+    }
+
+    /// Calls with a bulk buffer that holds `data`; what the answer leaves in it is in `self.data`.
+    pub fn call_with(&mut self, request: &Request<'_>, data: &[u8]) -> Result<Reply<'static>, Errno> {
+        let bulk = self.lane.take_bulk().unwrap();
+        let buffer = self.lane.bulk(&bulk);
+        assert_eq!(buffer.copy_from_slice(0, data), data.len());
+        self.lane.submit(request, Some(&bulk)).unwrap();
+        self.lane.flush();
+        let reply = self.answer().1;
+        let length = match reply {
+            Ok(Reply::Data { size } | Reply::Entries { size }) => size,
+            _ => 0,
+        };
+        self.data.resize(length as usize, 0);
+        buffer.copy_to_slice(0, &mut self.data);
+        self.lane.give_bulk(bulk);
+        reply
+    }
+
+    /// Ends it as the end of the supervisor would. How it exited, and its log.
+    pub fn end(&mut self) -> (ExitStatus, String) {
+        self.control = None;
+        let log = log_of(&mut self.child);
+        (self.child.wait().unwrap(), log)
+    }
+
+    pub fn lookup(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
+        let request = Request::Lookup {
+            parent,
+            name: name_of(name),
+        };
+        self.call(&request).map(entry_of)
+    }
+
+    /// The node of a path beneath the root. It must be there.
+    pub fn node(&mut self, path: &str) -> NodeId {
+        path.split('/').fold(NodeId::ROOT, |parent, name| {
+            let found = self.lookup(parent, name);
+            found.unwrap_or_else(|error| panic!("{path}: {error:?}")).node
+        })
+    }
+
+    pub fn forget(&mut self, node: NodeId, count: u64) {
+        let record = [node.0.to_le_bytes(), count.to_le_bytes()].concat();
+        assert_eq!(self.call(&Request::Forget(Bytes(&record))), Ok(Reply::Done));
+    }
+
+    pub fn getattr(&mut self, node: NodeId) -> Result<Attr, Errno> {
+        self.call(&Request::GetAttr { node, handle: None }).map(attr_of)
+    }
+
+    pub fn setattr(&mut self, node: NodeId, change: AttrChange) -> Result<Attr, Errno> {
+        let request = Request::SetAttr {
+            node,
+            handle: None,
+            change,
+        };
+        self.call(&request).map(attr_of)
+    }
+
+    pub fn create(&mut self, name: &str, flags: i32, mode: u32) -> Result<(Entry, Handle), Errno> {
+        self.create_as(ROOT, NodeId::ROOT, name, flags, mode, 0)
+    }
+
+    pub fn create_as(
+        &mut self,
+        caller: Caller,
+        parent: NodeId,
+        name: &str,
+        flags: i32,
+        mode: u32,
+        umask: u32,
+    ) -> Result<(Entry, Handle), Errno> {
+        let reply = self.call(&Request::Create {
+            parent,
+            name: name_of(name),
+            flags: flags as u32,
+            kill_suidgid: false,
+            creation: creation(caller, mode, umask),
+        })?;
+        match reply {
+            Reply::Created { entry, handle } => Ok((entry, handle)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn mkdir(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
+        let request = Request::Mkdir {
+            parent,
+            name: name_of(name),
+            creation: creation(ROOT, 0o755, 0),
+        };
+        self.call(&request).map(entry_of)
+    }
+
+    pub fn open(&mut self, node: NodeId, flags: i32) -> Result<Handle, Errno> {
+        let request = Request::Open {
+            node,
+            flags: flags as u32,
+            kill_suidgid: false,
+        };
+        self.call(&request).map(handle_of)
+    }
+
+    pub fn opendir(&mut self, node: NodeId) -> Result<Handle, Errno> {
+        self.call(&Request::OpenDir { node, flags: 0 }).map(handle_of)
+    }
+
+    pub fn release(&mut self, handle: Handle) -> Result<(), Errno> {
+        let flock_owner = None;
+        self.call(&Request::Release { handle, flock_owner }).map(|_| ())
+    }
+
+    pub fn unlink(&mut self, parent: NodeId, name: &str) -> Result<(), Errno> {
+        let name = name_of(name);
+        self.call(&Request::Unlink { parent, name }).map(|_| ())
+    }
+
+    pub fn rmdir(&mut self, parent: NodeId, name: &str) -> Result<(), Errno> {
+        let name = name_of(name);
+        self.call(&Request::Rmdir { parent, name }).map(|_| ())
+    }
+
+    pub fn rename(&mut self, from: (NodeId, &str), to: (NodeId, &str), flags: u32) -> Result<(), Errno> {
+        let request = Request::Rename {
+            parent: from.0,
+            name: name_of(from.1),
+            new_parent: to.0,
+            new_name: name_of(to.1),
+            flags,
+        };
+        self.call(&request).map(|_| ())
+    }
+
+    pub fn read(&mut self, handle: Handle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let request = Request::Read {
+            handle,
+            offset,
+            size,
+        };
+        self.call_with(&request, b"")?;
+        Ok(self.data.clone())
+    }
+
+    pub fn write(&mut self, handle: Handle, offset: u64, data: &[u8]) -> Result<u32, Errno> {
+        self.write_with(handle, offset, data, false)
+    }
+
+    pub fn write_with(&mut self, handle: Handle, offset: u64, data: &[u8], kill: bool) -> Result<u32, Errno> {
+        let request = Request::Write {
+            handle,
+            offset,
+            size: data.len() as u32,
+            kill_suidgid: kill,
+        };
+        match self.call_with(&request, data)? {
+            Reply::Written { size } => Ok(size),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Entries from `offset` on that fit in `size` bytes.
+    pub fn readdir(&mut self, handle: Handle, offset: u64, size: u32, plus: bool) -> Result<Vec<Listed>, Errno> {
+        let request = Request::ReadDir {
+            handle,
+            offset,
+            size,
+            plus,
+        };
+        self.call_with(&request, b"")?;
+        let mut rest = &self.data[..];
+        let mut listed = Vec::new();
+        while !rest.is_empty() {
+            let (entry, after) = DirEntry::decode(rest).unwrap();
+            rest = after;
+            listed.push(Listed {
+                name: String::from_utf8_lossy(entry.name.0).into_owned(),
+                ino: entry.ino,
+                next: entry.next,
+                kind: entry.kind,
+                entry: entry.entry,
+            });
+        }
+        Ok(listed)
+    }
+
+    /// The whole directory.
+    pub fn list(&mut self, handle: Handle, plus: bool) -> Vec<Listed> {
+        let mut all: Vec<Listed> = Vec::new();
+        loop {
+            let offset = all.last().map_or(0, |last| last.next);
+            match self.readdir(handle, offset, 4096, plus).unwrap() {
+                page if page.is_empty() => return all,
+                page => all.extend(page),
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.control = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An entry of a directory.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub name: String,
+    pub ino: u64,
+    pub next: u64,
+    pub kind: u8,
+    pub entry: Option<Entry>,
+}
+
+fn log_of(child: &mut Child) -> String {
+    let mut log = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        let _ = stderr.read_to_string(&mut log);
+    }
+    log
+}
+
+fn owned(reply: Reply<'_>) -> Reply<'static> {
+    match reply {
+        Reply::Target(_) => Reply::Done,
+        Reply::Error(error) => Reply::Error(error),
+        Reply::Done => Reply::Done,
+        Reply::Entry(entry) => Reply::Entry(entry),
+        Reply::Attr(attr) => Reply::Attr(attr),
+        Reply::Opened { handle } => Reply::Opened { handle },
+        Reply::Created { entry, handle } => Reply::Created { entry, handle },
+        Reply::Data { size } => Reply::Data { size },
+        Reply::Written { size } => Reply::Written { size },
+        Reply::Donated => Reply::Donated,
+        Reply::NotDonated => Reply::NotDonated,
+        Reply::Entries { size } => Reply::Entries { size },
+        Reply::StatFs(statfs) => Reply::StatFs(statfs),
+        Reply::Size(size) => Reply::Size(size),
+        Reply::Offset(offset) => Reply::Offset(offset),
+        Reply::Copied(length) => Reply::Copied(length),
+        Reply::FileFlags(flags) => Reply::FileFlags(flags),
+        Reply::FsXattr(value) => Reply::FsXattr(value),
+        Reply::Lock(lock) => Reply::Lock(lock),
+    }
+}
+
+pub fn name_of(name: &str) -> Name<'_> {
+    Name::new(name.as_bytes()).unwrap()
+}
+
+pub fn creation(caller: Caller, mode: u32, umask: u32) -> Creation<'static> {
+    Creation {
+        caller,
+        mode,
+        umask,
+        security: None,
+    }
+}
+
+pub fn entry_of(reply: Reply<'static>) -> Entry {
+    match reply {
+        Reply::Entry(entry) => entry,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn attr_of(reply: Reply<'static>) -> Attr {
+    match reply {
+        Reply::Attr(attr) => attr,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn handle_of(reply: Reply<'static>) -> Handle {
+    match reply {
+        Reply::Opened { handle } => handle,
+        other => panic!("{other:?}"),
+    }
+}
