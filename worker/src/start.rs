@@ -81,7 +81,8 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         ),
         None => None,
     };
-    // What cannot be read any more once confined.
+    // What cannot be asked any more once confined.
+    let (own_uid, own_gid) = (geteuid().as_raw(), getegid().as_raw());
     let uid_map = Mapped::parse(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
     let gid_map = Mapped::parse(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default());
     let (nofile, budget) = descriptor_limits(&config)?;
@@ -100,8 +101,8 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
     let identities = Identities {
         uids: IdMap::new(config.uid_map.clone()),
         gids: IdMap::new(config.gid_map.clone()),
-        own_uid: geteuid().as_raw(),
-        own_gid: getegid().as_raw(),
+        own_uid,
+        own_gid,
         other_uids: has(CAP_SETUID).then_some(uid_map),
         other_gids: has(CAP_SETGID).then_some(gid_map),
     };

@@ -2,13 +2,13 @@
 
 use airlockfs_ipc::{Bytes, Errno, Name, NodeId, message::Reply};
 use nix::{
-    fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2},
+    fcntl::{AT_FDCWD, AtFlags, RenameFlags},
     unistd::{UnlinkatFlags, linkat, unlinkat},
 };
 
 use crate::{
     inode::Place,
-    sys::{CName, ProcPath, read_link},
+    sys::{self, CName, ProcPath, read_link},
     volume::Volume,
 };
 
@@ -98,13 +98,10 @@ pub(crate) fn rename(
     } else {
         spare(volume, to)
     };
-    let (c_name, new_c_name) = (CName::new(name), CName::new(new_name));
-    renameat2(
-        &directory,
-        c_name.as_c_str(),
-        &new_directory,
-        new_c_name.as_c_str(),
-        flags,
+    sys::rename(
+        (&directory, CName::new(name).as_c_str()),
+        (&new_directory, CName::new(new_name).as_c_str()),
+        flags.bits(),
     )?;
     if source == target {
         return Ok(Reply::Done);

@@ -8,6 +8,7 @@ mod dirent;
 mod inherited;
 mod ioctl;
 mod names;
+mod rename;
 mod stat;
 mod xattr;
 
@@ -17,6 +18,7 @@ pub(crate) use dirent::{parse, read_entries};
 pub(crate) use inherited::control;
 pub(crate) use ioctl::{file_flags, fs_xattr, set_file_flags, set_fs_xattr};
 pub(crate) use names::{CName, ProcPath};
+pub(crate) use rename::rename;
 pub(crate) use stat::{Stat, file_system, read_link, stat, stat_at};
 pub(crate) use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};
 

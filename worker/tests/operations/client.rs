@@ -107,10 +107,16 @@ pub fn share(path: &Path, name: Option<&str>, readonly: bool) -> Share {
     }
 }
 
-#[expect(unsafe_code, reason = "the child's descriptor 3 is made between fork and exec")]
+#[expect(
+    unsafe_code,
+    reason = "the child's descriptor 3 is made between fork and exec"
+)]
 fn spawn(control: OwnedFd) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_airlockfs-worker"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let number = control.as_raw_fd();
     // SAFETY: fcntl and dup2 are async-signal-safe.
     unsafe {
@@ -361,11 +367,7 @@ impl Worker {
     }
 
     pub fn read(&mut self, handle: Handle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let request = Request::Read {
-            handle,
-            offset,
-            size,
-        };
+        let request = Request::Read { handle, offset, size };
         self.call_with(&request, b"")?;
         Ok(self.data.clone())
     }
@@ -388,7 +390,13 @@ impl Worker {
     }
 
     /// Entries from `offset` on that fit in `size` bytes.
-    pub fn readdir(&mut self, handle: Handle, offset: u64, size: u32, plus: bool) -> Result<Vec<Listed>, Errno> {
+    pub fn readdir(
+        &mut self,
+        handle: Handle,
+        offset: u64,
+        size: u32,
+        plus: bool,
+    ) -> Result<Vec<Listed>, Errno> {
         let request = Request::ReadDir {
             handle,
             offset,

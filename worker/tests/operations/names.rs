@@ -18,7 +18,11 @@ fn a_lookup_finds_what_the_host_has() {
     assert_eq!(directory.attr.mode & libc::S_IFMT, libc::S_IFDIR);
     let file = worker.lookup(directory.node, "f").unwrap();
     assert_eq!((file.attr.size, file.attr.nlink), (4, 1));
-    assert_eq!(worker.lookup(directory.node, "f").unwrap(), file, "the same again");
+    assert_eq!(
+        worker.lookup(directory.node, "f").unwrap(),
+        file,
+        "the same again"
+    );
     assert_eq!(worker.getattr(file.node).unwrap(), file.attr);
     assert_eq!(worker.lookup(directory.node, "g"), Err(Errno::ENOENT));
     assert_eq!(worker.lookup(file.node, "g"), Err(Errno::ENOTDIR));
@@ -110,7 +114,9 @@ fn exchanged_names_exchange_nothing_else() {
     fs::write(worker.path("f"), "file").unwrap();
     let (directory, file) = (worker.node("d"), worker.node("f"));
     let root = NodeId::ROOT;
-    worker.rename((root, "d"), (root, "f"), libc::RENAME_EXCHANGE).unwrap();
+    worker
+        .rename((root, "d"), (root, "f"), libc::RENAME_EXCHANGE)
+        .unwrap();
     assert_eq!(worker.getattr(file).unwrap().size, 4);
     assert!(worker.lookup(directory, "in").is_ok());
     assert_eq!(worker.lookup(root, "f").unwrap().node, directory);
@@ -127,7 +133,10 @@ fn rename_keeps_its_flags() {
     assert_eq!(noreplace, Err(Errno::EEXIST));
     let exchange = worker.rename((root, "a"), (root, "none"), libc::RENAME_EXCHANGE);
     assert_eq!(exchange, Err(Errno::ENOENT));
-    assert_eq!(worker.rename((root, "a"), (root, "c"), 1 << 31), Err(Errno::EINVAL));
+    assert_eq!(
+        worker.rename((root, "a"), (root, "c"), 1 << 31),
+        Err(Errno::EINVAL)
+    );
     let whiteout = worker.rename((root, "a"), (root, "c"), libc::RENAME_WHITEOUT);
     assert_eq!(whiteout, Ok(()));
     let left = worker.lookup(root, "a").unwrap().attr;
@@ -244,7 +253,11 @@ fn a_name_replaced_on_the_host_is_another_node() {
     let old = worker.node("f");
     fs::write(worker.path("new"), "newer").unwrap();
     fs::rename(worker.path("new"), worker.path("f")).unwrap();
-    assert_eq!(worker.getattr(old), Err(Errno::ESTALE), "never another file's attributes");
+    assert_eq!(
+        worker.getattr(old),
+        Err(Errno::ESTALE),
+        "never another file's attributes"
+    );
     let new = worker.lookup(NodeId::ROOT, "f").unwrap();
     assert_ne!(new.node, old);
     assert_eq!(new.attr.size, 5);
@@ -279,7 +292,10 @@ fn a_tree_deeper_than_path_max_with_few_descriptors() {
     // All of them, in an order that no cache likes.
     for step in 0..100 {
         let node = nodes[(step * 37) % 100];
-        assert_eq!(worker.lookup(node, &name).map(|found| found.node).unwrap(), nodes[(step * 37) % 100 + 1]);
+        assert_eq!(
+            worker.lookup(node, &name).map(|found| found.node).unwrap(),
+            nodes[(step * 37) % 100 + 1]
+        );
     }
     assert_eq!(worker.getattr(file.node).unwrap().size, 4);
     worker.unlink(parent, "f").unwrap();
@@ -305,6 +321,8 @@ fn more_inodes_than_descriptors() {
         assert_eq!(worker.read(handle, 0, 10).unwrap(), n.to_string().as_bytes());
         worker.release(handle).unwrap();
     }
-    let open = fs::read_dir(format!("/proc/{}/fd", worker.pid())).unwrap().count();
+    let open = fs::read_dir(format!("/proc/{}/fd", worker.pid()))
+        .unwrap()
+        .count();
     assert!(open < 64 + 40, "{open} descriptors are open");
 }
