@@ -92,7 +92,12 @@ const RIGHTS: &[Right] = &[
     right!(Write, RemoveFile, "remove_file", "UNLINK, RENAME"),
     right!(Write, RemoveDir, "remove_dir", "RMDIR, RENAME of directories"),
     right!(Write, Refer, "refer", "RENAME and LINK between directories"),
-    right!(DeviceNodes, MakeChar, "make_char", "MKNOD of character devices"),
+    right!(
+        Write,
+        MakeChar,
+        "make_char",
+        "MKNOD and RENAME of whiteouts; other devices need CAP_MKNOD and a call that the filter holds back"
+    ),
     right!(DeviceNodes, MakeBlock, "make_block", "MKNOD of block devices"),
 ];
 

@@ -25,24 +25,24 @@ use airlockfs_ipc::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Root in the guest.
-pub const ROOT: Caller = Caller {
+pub(crate) const ROOT: Caller = Caller {
     uid: 0,
     gid: 0,
     group: None,
 };
 
 /// An ordinary user in the guest.
-pub const USER: Caller = Caller {
+pub(crate) const USER: Caller = Caller {
     uid: 1000,
     gid: 1001,
     group: None,
 };
 
 /// A directory that goes with the value.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("airlockfs-worker-{}-{count}", std::process::id()));
@@ -58,20 +58,20 @@ impl Drop for Scratch {
 }
 
 /// A worker, and the directory it serves.
-pub struct Worker {
+pub(crate) struct Worker {
     child: Child,
     control: Option<Channel>,
-    pub lane: SupervisorLane,
-    pub report: ConfinementReport,
+    pub(crate) lane: SupervisorLane,
+    pub(crate) report: ConfinementReport,
     scratch: Scratch,
     /// What the last reply left in the bulk buffer.
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
     /// The last symbolic link's target.
-    pub target: Vec<u8>,
+    pub(crate) target: Vec<u8>,
 }
 
 /// The configuration of tests: everything on that a guest may use.
-pub fn config(shares: Vec<Share>) -> WorkerConfig {
+pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
     WorkerConfig {
         shares,
         readonly: false,
@@ -97,7 +97,7 @@ pub fn config(shares: Vec<Share>) -> WorkerConfig {
     }
 }
 
-pub fn share(path: &Path, name: Option<&str>, readonly: bool) -> Share {
+pub(crate) fn share(path: &Path, name: Option<&str>, readonly: bool) -> Share {
     let found = fs::metadata(path).unwrap();
     Share {
         path: path.as_os_str().as_encoded_bytes().to_vec(),
@@ -134,19 +134,19 @@ fn spawn(control: OwnedFd) -> Child {
 
 impl Worker {
     /// On a fresh directory, with `options` changed.
-    pub fn start(options: impl FnOnce(&mut WorkerConfig)) -> Self {
+    pub(crate) fn start(options: impl FnOnce(&mut WorkerConfig)) -> Self {
         Self::on(Scratch::new(), options)
     }
 
     /// On a directory.
-    pub fn on(scratch: Scratch, options: impl FnOnce(&mut WorkerConfig)) -> Self {
+    pub(crate) fn on(scratch: Scratch, options: impl FnOnce(&mut WorkerConfig)) -> Self {
         let mut config = config(vec![share(&scratch.0, None, false)]);
         options(&mut config);
         Self::with(scratch, config).unwrap_or_else(|failed| panic!("{failed}"))
     }
 
     /// On shares of one's own.
-    pub fn with(scratch: Scratch, config: WorkerConfig) -> Result<Self, String> {
+    pub(crate) fn with(scratch: Scratch, config: WorkerConfig) -> Result<Self, String> {
         let ring = SupervisorRing::create(1, Duration::ZERO).unwrap();
         let (control, theirs) = pair().unwrap();
         let mut child = spawn(theirs.as_fd().try_clone_to_owned().unwrap());
@@ -175,23 +175,23 @@ impl Worker {
     }
 
     /// A path on the host, beneath the directory.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.scratch.0.join(name)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a request without waiting for its answer.
-    pub fn send(&mut self, request: &Request<'_>) -> SlotId {
+    pub(crate) fn send(&mut self, request: &Request<'_>) -> SlotId {
         let slot = self.lane.submit(request, None).unwrap();
         self.lane.flush();
         slot
     }
 
     /// Waits for the next answer to a request that was sent.
-    pub fn answer(&mut self) -> (SlotId, Result<Reply<'static>, Errno>) {
+    pub(crate) fn answer(&mut self) -> (SlotId, Result<Reply<'static>, Errno>) {
         let mut buffer = MessageBuffer::new();
         loop {
             if let Some((slot, reply)) = self.lane.next_completion(&mut buffer).unwrap() {
@@ -218,7 +218,7 @@ impl Worker {
     }
 
     /// Whether an answer comes within some milliseconds.
-    pub fn has_answer(&mut self, milliseconds: u16) -> bool {
+    pub(crate) fn has_answer(&mut self, milliseconds: u16) -> bool {
         if self.lane.before_sleep() {
             let mut doorbell = [PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
             poll(&mut doorbell, PollTimeout::from(milliseconds)).unwrap();
@@ -228,13 +228,13 @@ impl Worker {
     }
 
     /// Calls without data.
-    pub fn call(&mut self, request: &Request<'_>) -> Result<Reply<'static>, Errno> {
+    pub(crate) fn call(&mut self, request: &Request<'_>) -> Result<Reply<'static>, Errno> {
         self.send(request);
         self.answer().1
     }
 
     /// Calls with a bulk buffer that holds `data`; what the answer leaves in it is in `self.data`.
-    pub fn call_with(&mut self, request: &Request<'_>, data: &[u8]) -> Result<Reply<'static>, Errno> {
+    pub(crate) fn call_with(&mut self, request: &Request<'_>, data: &[u8]) -> Result<Reply<'static>, Errno> {
         let bulk = self.lane.take_bulk().unwrap();
         let buffer = self.lane.bulk(&bulk);
         assert_eq!(buffer.copy_from_slice(0, data), data.len());
@@ -252,13 +252,13 @@ impl Worker {
     }
 
     /// Ends it as the end of the supervisor would. How it exited, and its log.
-    pub fn end(&mut self) -> (ExitStatus, String) {
+    pub(crate) fn end(&mut self) -> (ExitStatus, String) {
         self.control = None;
         let log = log_of(&mut self.child);
         (self.child.wait().unwrap(), log)
     }
 
-    pub fn lookup(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
+    pub(crate) fn lookup(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
         let request = Request::Lookup {
             parent,
             name: name_of(name),
@@ -267,23 +267,23 @@ impl Worker {
     }
 
     /// The node of a path beneath the root. It must be there.
-    pub fn node(&mut self, path: &str) -> NodeId {
+    pub(crate) fn node(&mut self, path: &str) -> NodeId {
         path.split('/').fold(NodeId::ROOT, |parent, name| {
             let found = self.lookup(parent, name);
             found.unwrap_or_else(|error| panic!("{path}: {error:?}")).node
         })
     }
 
-    pub fn forget(&mut self, node: NodeId, count: u64) {
+    pub(crate) fn forget(&mut self, node: NodeId, count: u64) {
         let record = [node.0.to_le_bytes(), count.to_le_bytes()].concat();
         assert_eq!(self.call(&Request::Forget(Bytes(&record))), Ok(Reply::Done));
     }
 
-    pub fn getattr(&mut self, node: NodeId) -> Result<Attr, Errno> {
+    pub(crate) fn getattr(&mut self, node: NodeId) -> Result<Attr, Errno> {
         self.call(&Request::GetAttr { node, handle: None }).map(attr_of)
     }
 
-    pub fn setattr(&mut self, node: NodeId, change: AttrChange) -> Result<Attr, Errno> {
+    pub(crate) fn setattr(&mut self, node: NodeId, change: AttrChange) -> Result<Attr, Errno> {
         let request = Request::SetAttr {
             node,
             handle: None,
@@ -292,11 +292,11 @@ impl Worker {
         self.call(&request).map(attr_of)
     }
 
-    pub fn create(&mut self, name: &str, flags: i32, mode: u32) -> Result<(Entry, Handle), Errno> {
+    pub(crate) fn create(&mut self, name: &str, flags: i32, mode: u32) -> Result<(Entry, Handle), Errno> {
         self.create_as(ROOT, NodeId::ROOT, name, flags, mode, 0)
     }
 
-    pub fn create_as(
+    pub(crate) fn create_as(
         &mut self,
         caller: Caller,
         parent: NodeId,
@@ -318,7 +318,7 @@ impl Worker {
         }
     }
 
-    pub fn mkdir(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
+    pub(crate) fn mkdir(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
         let request = Request::Mkdir {
             parent,
             name: name_of(name),
@@ -327,7 +327,7 @@ impl Worker {
         self.call(&request).map(entry_of)
     }
 
-    pub fn open(&mut self, node: NodeId, flags: i32) -> Result<Handle, Errno> {
+    pub(crate) fn open(&mut self, node: NodeId, flags: i32) -> Result<Handle, Errno> {
         let request = Request::Open {
             node,
             flags: flags as u32,
@@ -336,26 +336,31 @@ impl Worker {
         self.call(&request).map(handle_of)
     }
 
-    pub fn opendir(&mut self, node: NodeId) -> Result<Handle, Errno> {
+    pub(crate) fn opendir(&mut self, node: NodeId) -> Result<Handle, Errno> {
         self.call(&Request::OpenDir { node, flags: 0 }).map(handle_of)
     }
 
-    pub fn release(&mut self, handle: Handle) -> Result<(), Errno> {
+    pub(crate) fn release(&mut self, handle: Handle) -> Result<(), Errno> {
         let flock_owner = None;
         self.call(&Request::Release { handle, flock_owner }).map(|_| ())
     }
 
-    pub fn unlink(&mut self, parent: NodeId, name: &str) -> Result<(), Errno> {
+    pub(crate) fn unlink(&mut self, parent: NodeId, name: &str) -> Result<(), Errno> {
         let name = name_of(name);
         self.call(&Request::Unlink { parent, name }).map(|_| ())
     }
 
-    pub fn rmdir(&mut self, parent: NodeId, name: &str) -> Result<(), Errno> {
+    pub(crate) fn rmdir(&mut self, parent: NodeId, name: &str) -> Result<(), Errno> {
         let name = name_of(name);
         self.call(&Request::Rmdir { parent, name }).map(|_| ())
     }
 
-    pub fn rename(&mut self, from: (NodeId, &str), to: (NodeId, &str), flags: u32) -> Result<(), Errno> {
+    pub(crate) fn rename(
+        &mut self,
+        from: (NodeId, &str),
+        to: (NodeId, &str),
+        flags: u32,
+    ) -> Result<(), Errno> {
         let request = Request::Rename {
             parent: from.0,
             name: name_of(from.1),
@@ -366,17 +371,23 @@ impl Worker {
         self.call(&request).map(|_| ())
     }
 
-    pub fn read(&mut self, handle: Handle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn read(&mut self, handle: Handle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let request = Request::Read { handle, offset, size };
         self.call_with(&request, b"")?;
         Ok(self.data.clone())
     }
 
-    pub fn write(&mut self, handle: Handle, offset: u64, data: &[u8]) -> Result<u32, Errno> {
+    pub(crate) fn write(&mut self, handle: Handle, offset: u64, data: &[u8]) -> Result<u32, Errno> {
         self.write_with(handle, offset, data, false)
     }
 
-    pub fn write_with(&mut self, handle: Handle, offset: u64, data: &[u8], kill: bool) -> Result<u32, Errno> {
+    pub(crate) fn write_with(
+        &mut self,
+        handle: Handle,
+        offset: u64,
+        data: &[u8],
+        kill: bool,
+    ) -> Result<u32, Errno> {
         let request = Request::Write {
             handle,
             offset,
@@ -390,7 +401,7 @@ impl Worker {
     }
 
     /// Entries from `offset` on that fit in `size` bytes.
-    pub fn readdir(
+    pub(crate) fn readdir(
         &mut self,
         handle: Handle,
         offset: u64,
@@ -421,7 +432,7 @@ impl Worker {
     }
 
     /// The whole directory.
-    pub fn list(&mut self, handle: Handle, plus: bool) -> Vec<Listed> {
+    pub(crate) fn list(&mut self, handle: Handle, plus: bool) -> Vec<Listed> {
         let mut all: Vec<Listed> = Vec::new();
         loop {
             let offset = all.last().map_or(0, |last| last.next);
@@ -443,12 +454,12 @@ impl Drop for Worker {
 
 /// An entry of a directory.
 #[derive(Debug, Clone)]
-pub struct Listed {
-    pub name: String,
-    pub ino: u64,
-    pub next: u64,
-    pub kind: u8,
-    pub entry: Option<Entry>,
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) ino: u64,
+    pub(crate) next: u64,
+    pub(crate) kind: u8,
+    pub(crate) entry: Option<Entry>,
 }
 
 fn log_of(child: &mut Child) -> String {
@@ -483,11 +494,11 @@ fn owned(reply: Reply<'_>) -> Reply<'static> {
     }
 }
 
-pub fn name_of(name: &str) -> Name<'_> {
+pub(crate) fn name_of(name: &str) -> Name<'_> {
     Name::new(name.as_bytes()).unwrap()
 }
 
-pub fn creation(caller: Caller, mode: u32, umask: u32) -> Creation<'static> {
+pub(crate) fn creation(caller: Caller, mode: u32, umask: u32) -> Creation<'static> {
     Creation {
         caller,
         mode,
@@ -496,7 +507,7 @@ pub fn creation(caller: Caller, mode: u32, umask: u32) -> Creation<'static> {
     }
 }
 
-pub fn entry_of(reply: Reply<'static>) -> Entry {
+pub(crate) fn entry_of(reply: Reply<'static>) -> Entry {
     match reply {
         Reply::Entry(entry) => entry,
         other => panic!("{other:?}"),
