@@ -96,7 +96,7 @@ const MAX_BACKGROUND: u16 = u16::MAX;
 const ALWAYS: u64 = flags::ASYNC_READ
     | flags::ATOMIC_O_TRUNC
     | flags::BIG_WRITES
-    // The host's kernel masks, because it knows where a default ACL overrides the umask.
+    // The worker takes the umask off: it sees where a default ACL overrides it.
     | flags::DONT_MASK
     | flags::ASYNC_DIO
     | flags::PARALLEL_DIROPS
