@@ -47,7 +47,7 @@ pub fn run() -> Result<()> {
 
     println!("{} passed, {} failed", count.passed, count.failed);
     if !broken.is_empty() {
-        bail!("failed: {}", broken.join(", "));
+        bail!("these tiers: {}", broken.join(", "));
     }
     Ok(())
 }
