@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use airlockfs_ipc::message::{Barrier, ConfinementReport, Sandbox, SeccompMode, WorkerConfig};
 use caps::Capability;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::{
-    Gid, Uid, fchdir, getegid, geteuid, getgroups, setgroups, sethostname, setresgid, setresuid,
+    Gid, Uid, dup2_stdin, dup2_stdout, fchdir, getegid, geteuid, getgroups, setgroups, sethostname,
+    setresgid, setresuid,
 };
 
 use crate::{
@@ -28,7 +30,7 @@ pub struct WorkerPlan<'a> {
     pub config: &'a WorkerConfig,
     /// The namespaces it was started in: [`Namespaces::parse`] of its first argument.
     pub namespaces: Namespaces,
-    /// Descriptors it holds, each with what it is; all others but 0, 1 and 2 are closed.
+    /// Descriptors it holds, each with what it is; all others but 0, 1 and 2 are closed. None may be a directory.
     pub expected: &'a [(BorrowedFd<'a>, &'a str)],
     /// Limit of open files, soft and hard.
     pub nofile: u64,
@@ -49,7 +51,8 @@ pub struct WorkerRoots {
 pub struct SupervisorPlan<'a> {
     /// What the command line turned on.
     pub features: &'a Features,
-    /// Descriptors it holds, each with what it is; all others but 0, 1 and 2 are closed.
+    /// Descriptors it holds, each with what it is. All others are closed; 0 and 1 become /dev/null and 2 stays, for
+    /// the log. None may be a directory.
     pub expected: &'a [(BorrowedFd<'a>, &'a str)],
     /// User id to become when started as root; 65534 (nobody) unless told.
     pub uid: u32,
@@ -162,6 +165,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, Confin
     report::require_one_thread()?;
     sys::one_heap();
     close_all_but(plan.expected)?;
+    close_standard_streams(plan.expected)?;
     let status = report::Status::open()?;
     limits::apply(&profile.limits, plan.nofile)?;
 
@@ -218,6 +222,14 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, Confin
 
 /// Closes all descriptors but 0, 1, 2 and those named.
 fn close_all_but(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), StartError> {
+    for (descriptor, name) in expected {
+        let found =
+            fstat(descriptor).map_err(|error| failed(&format!("look at descriptor '{name}'"), error))?;
+        if found.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            let message = format!("descriptor '{name}' is a directory, which nothing but a share may be");
+            return Err(StartError::new(ExitKind::Usage, message));
+        }
+    }
     let mut kept: Vec<u32> = (0..3).collect();
     kept.extend(
         expected
@@ -240,6 +252,20 @@ fn close_all_but(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), StartError> 
                 )
             })?;
         }
+    }
+    Ok(())
+}
+
+/// Standard input and output become /dev/null; the worker was born so.
+fn close_standard_streams(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), StartError> {
+    let named = |number: i32| expected.iter().any(|(fd, _)| fd.as_raw_fd() == number);
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|error| failed("open /dev/null", error))?;
+    if !named(libc::STDIN_FILENO) {
+        dup2_stdin(&null).map_err(|error| failed("close standard input", error))?;
+    }
+    if !named(libc::STDOUT_FILENO) {
+        dup2_stdout(&null).map_err(|error| failed("close standard output", error))?;
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ mod seccomp;
 pub mod spawn;
 mod supervisor;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use error::{ExitKind, StartError};

@@ -50,9 +50,10 @@ pub struct SpawnedWorker {
 /// The child has an empty environment, the arguments `airlockfs-worker` and the list of its namespaces, descriptors 0
 /// to 3 and no others, its own session, no_new_privs, and SIGKILL as parent-death signal.
 ///
-/// The parent-death signal is worth little once the supervisor is confined: the kernel sends it with the rights of
-/// the dying parent. What counts is the end of file on descriptor 3, which the kernel delivers however the supervisor
-/// ends; the worker must exit on it.
+/// The parent-death signal ends the worker only until the supervisor is confined. The kernel sends it with the rights
+/// of the dying parent and says nothing when it refuses: root's worker has another uid, and Landlock's signal scope
+/// holds also for an ordinary user (seen on Linux 6.18). What counts is the end of file on descriptor 3, which the
+/// kernel delivers however the supervisor ends: a thread of the worker must wait for it and exit.
 ///
 /// # Errors
 /// Says which step failed and what to do.

@@ -49,7 +49,7 @@ pub(crate) fn supervisor() -> ExitCode {
     let control = channel_at(0);
     let (start, handed): (Start, _) = control.receive(4).unwrap().unwrap();
     survive_traps();
-    let answer = match confine(&start, &handed) {
+    let answer = match confine(&control, &start, &handed) {
         Ok(report) => Started::Ready(report),
         Err(error) => failed(&error),
     };
@@ -88,7 +88,11 @@ pub(crate) fn launcher() -> ExitCode {
         .send(&(started, descriptors), &[spawned.pidfd.as_fd()])
         .unwrap();
     let pidfd = spawned.pidfd.try_clone().unwrap();
-    let answer = match confine(&start, &[ours.as_fd().try_clone_to_owned().unwrap(), pidfd]) {
+    let answer = match confine(
+        &control,
+        &start,
+        &[ours.as_fd().try_clone_to_owned().unwrap(), pidfd],
+    ) {
         Ok(report) => Started::Ready(report),
         Err(error) => failed(&error),
     };
@@ -104,12 +108,13 @@ fn failed(error: &StartError) -> Started {
     }
 }
 
-fn confine(start: &Start, expected: &[OwnedFd]) -> Result<ConfinementReport, StartError> {
+fn confine(control: &Channel, start: &Start, expected: &[OwnedFd]) -> Result<ConfinementReport, StartError> {
     let rootful = nix::unistd::geteuid().is_root();
-    let expected: Vec<_> = expected.iter().map(|fd| (fd.as_fd(), "handed over")).collect();
+    let mut named = vec![(control.as_fd(), "control")];
+    named.extend(expected.iter().map(|fd| (fd.as_fd(), "handed over")));
     let plan = SupervisorPlan {
         features: &Features::of(&start.config, rootful),
-        expected: &expected,
+        expected: &named,
         uid: 65534,
         gid: 65534,
         nofile: 256,

@@ -159,10 +159,15 @@ fn start(role: &str, prepare: impl FnOnce(&mut Command)) -> (Channel, std::proce
 
 /// Starts a supervisor that confines itself, as root or as the ordinary user.
 pub(crate) fn supervisor(config: &WorkerConfig, uid: u32, handed: &[&File]) -> Session {
+    try_supervisor(config, uid, handed).unwrap()
+}
+
+/// The same; the error is its exit code and line.
+pub(crate) fn try_supervisor(config: &WorkerConfig, uid: u32, handed: &[&File]) -> Result<Session, String> {
     let (channel, child) = start("--supervisor", |command| {
         command.uid(uid).gid(uid);
     });
-    begin(channel, config, handed, |_| own(child)).unwrap()
+    begin(channel, config, handed, |_| own(child))
 }
 
 /// Starts a launcher: a supervisor that starts a worker and then confines itself. Returns the worker's report,

@@ -7,7 +7,7 @@ use libc::*;
 
 use crate::Test;
 use crate::order::{Argument, Order};
-use crate::outside::{KILLED, Outcome, Scratch, Session, USER, config, supervisor};
+use crate::outside::{KILLED, Outcome, Scratch, Session, USER, config, supervisor, try_supervisor};
 
 pub(crate) const TESTS: &[Test] = &[
     ("the supervisor is nobody, nowhere, with nothing", nobody_nowhere),
@@ -27,6 +27,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "the supervisor reads and writes what it was handed",
         uses_descriptors,
+    ),
+    (
+        "a directory among the supervisor's descriptors is refused",
+        no_directory,
     ),
     ("a read-only supervisor has no call that writes a file", readonly),
 ];
@@ -65,6 +69,12 @@ fn poor(session: &Session) {
         .unwrap()
         .collect();
     assert_eq!(held.len(), 3, "{held:?}");
+    assert_eq!(
+        fs::read_link(format!("/proc/{}/fd/1", session.pid))
+            .unwrap()
+            .to_str(),
+        Some("/dev/null")
+    );
     assert_eq!(session.order(Order::Thread).unwrap().0, 10_000);
 }
 
@@ -262,6 +272,15 @@ fn uses_descriptors() {
     session.must(SYS_munmap, &[address.into(), 4096.into()]);
     assert_eq!(fs::metadata(&path).unwrap().len(), 100);
     assert!(fs::read(&path).unwrap().starts_with(b"ab2345"));
+}
+
+fn no_directory() {
+    let scratch = Scratch::new("supervisor-directory");
+    let directory = File::open(scratch.path()).unwrap();
+    let refused = try_supervisor(&config(scratch.path()), 0, &[&directory])
+        .err()
+        .unwrap();
+    assert!(refused.contains("'handed over' is a directory"), "{refused}");
 }
 
 /// The number under which a process holds a file.

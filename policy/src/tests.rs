@@ -1,0 +1,370 @@
+//! The tables, under every combination of features.
+
+use airlockfs_ipc::message::{Sandbox, SeccompMode};
+use caps::Capability;
+
+use crate::rule::Feature;
+use crate::{Features, Profile, SyscallRule, seccomp, supervisor_profile, worker_profile};
+
+const FLAGS: usize = 9;
+
+/// Every combination of the options that select rules.
+fn combinations() -> impl Iterator<Item = Features> {
+    (0..1_u32 << FLAGS).map(|number| {
+        let mut bits = (0..FLAGS).map(|bit| number >> bit & 1 == 1);
+        let mut next = || bits.next().unwrap();
+        Features {
+            rootful: next(),
+            readonly: next(),
+            xattr: next(),
+            device_nodes: next(),
+            file_flags: next(),
+            immutable_flags: false,
+            trusted_xattr: false,
+            donate: next(),
+            posix_lock: next(),
+            flock: next(),
+            sandbox: if next() { Sandbox::Namespace } else { Sandbox::None },
+            seccomp: SeccompMode::Kill,
+            allow_missing: Vec::new(),
+        }
+    })
+}
+
+fn every_profile(check: impl Fn(&Features, &Profile)) {
+    for features in combinations() {
+        check(&features, &supervisor_profile(&features));
+        check(&features, &worker_profile(&features));
+    }
+}
+
+fn names(profile: &Profile) -> Vec<&'static str> {
+    let carried_out = profile.syscalls.iter().filter(|rule| rule.errno.is_none());
+    carried_out.map(|rule| rule.name).collect()
+}
+
+/// Whether some line lets `arguments` through.
+fn lets_through(profile: &Profile, name: &str, arguments: [u64; 6]) -> bool {
+    let passes = |rule: &SyscallRule| {
+        let holds = |pin: &crate::Pin| pin.matches(arguments[usize::from(pin.argument)]);
+        rule.pins.is_empty() || rule.pins.iter().any(|pins| pins.iter().all(holds))
+    };
+    let rules = profile
+        .syscalls
+        .iter()
+        .filter(|rule| rule.name == name && rule.errno.is_none());
+    rules.clone().count() > 0 && rules.clone().any(passes)
+}
+
+#[test]
+fn everything_granted_has_a_reason() {
+    every_profile(|_, profile| {
+        assert!(profile.syscalls.iter().all(|rule| rule.reason.len() > 3));
+        assert!(
+            profile
+                .capabilities
+                .iter()
+                .all(|granted| granted.reason.len() > 5)
+        );
+        assert!(profile.namespaces.iter().all(|own| own.reason.len() > 5));
+        assert!(profile.landlock.rights.iter().all(|right| right.reason.len() > 3));
+        assert!(profile.limits.iter().all(|limit| limit.reason.len() > 5));
+    });
+}
+
+#[test]
+fn no_line_repeats_or_swallows_another() {
+    every_profile(|_, profile| {
+        for (index, rule) in profile.syscalls.iter().enumerate() {
+            for other in &profile.syscalls[index + 1..] {
+                let same = rule.number == other.number;
+                assert_eq!(same, rule.name == other.name);
+                assert!(
+                    !same || !rule.pins.is_empty() && !other.pins.is_empty(),
+                    "{}",
+                    rule.name
+                );
+                assert!(
+                    !same || rule.pins.iter().all(|pins| !other.pins.contains(pins)),
+                    "{}",
+                    rule.name
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn no_profile_has_a_call_that_reaches_out() {
+    const NEVER: &[&str] = &[
+        "open_by_handle_at",
+        "name_to_handle_at",
+        "open",
+        "openat2",
+        "creat",
+        "execve",
+        "execveat",
+        "fork",
+        "vfork",
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "pidfd_getfd",
+        "pidfd_send_signal",
+        "kill",
+        "tkill",
+        "tgkill",
+        "socket",
+        "socketpair",
+        "connect",
+        "bind",
+        "listen",
+        "mount",
+        "umount2",
+        "move_mount",
+        "open_tree",
+        "fsopen",
+        "fsmount",
+        "fsconfig",
+        "mount_setattr",
+        "pivot_root",
+        "chroot",
+        "chdir",
+        "fchdir",
+        "unshare",
+        "setns",
+        "bpf",
+        "io_uring_setup",
+        "io_uring_enter",
+        "userfaultfd",
+        "perf_event_open",
+        "keyctl",
+        "add_key",
+        "memfd_create",
+        "pkey_mprotect",
+        "seccomp",
+        "setresuid",
+        "setuid",
+        "prlimit64",
+        "setrlimit",
+        "personality",
+        "inotify_init1",
+        "fanotify_init",
+        "ioperm",
+        "iopl",
+        "modify_ldt",
+        "shmget",
+        "msgget",
+        "semget",
+        "mq_open",
+        "umask",
+        "statfs",
+        "stat",
+        "lstat",
+        "newfstatat",
+        "truncate",
+        "chmod",
+        "chown",
+        "rename",
+        "unlink",
+    ];
+    every_profile(|_, profile| {
+        for name in names(profile) {
+            assert!(!NEVER.contains(&name), "{:?} may call {name}", profile.process);
+        }
+    });
+}
+
+#[test]
+fn the_supervisor_has_no_call_that_takes_a_path() {
+    for features in combinations() {
+        for name in names(&supervisor_profile(&features)) {
+            let takes_a_path = name.ends_with("at") && name != "fstat";
+            let takes_a_path = takes_a_path || name.contains("xattr") || name.contains("statx");
+            assert!(!takes_a_path && name != "ioctl", "{name}");
+        }
+    }
+}
+
+#[test]
+fn memory_is_never_executable() {
+    let exec = libc::PROT_EXEC as u64;
+    let kinds = [
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        libc::MAP_SHARED,
+        libc::MAP_SHARED | libc::MAP_NORESERVE,
+    ];
+    every_profile(|_, profile| {
+        for prot in [exec, exec | 1, exec | 3] {
+            assert!(!lets_through(profile, "mprotect", [0, 0, prot, 0, 0, 0]));
+            for kind in kinds {
+                assert!(!lets_through(profile, "mmap", [0, 0, prot, kind as u64, 0, 0]));
+            }
+        }
+        assert!(lets_through(profile, "mmap", [0, 0, 3, kinds[0] as u64, 0, 0]));
+    });
+}
+
+#[test]
+fn threads_but_no_processes() {
+    every_profile(|_, profile| {
+        assert!(!names(profile).contains(&"clone3"));
+        let thread = 0x3d_0f00;
+        assert!(lets_through(profile, "clone", [thread, 0, 0, 0, 0, 0]));
+        for bit in (0..64)
+            .map(|bit| 1_u64 << bit)
+            .filter(|bit| *bit != libc::CLONE_DETACHED as u64)
+        {
+            assert!(
+                !lets_through(profile, "clone", [thread ^ bit, 0, 0, 0, 0, 0]),
+                "{bit:#x}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_readonly_worker_has_nothing_that_changes_a_file() {
+    const READING: &[&str] = &[
+        "statx",
+        "openat",
+        "getdents64",
+        "readlinkat",
+        "fstatfs",
+        "faccessat2",
+        "preadv2",
+        "lseek",
+        "fsync",
+        "fdatasync",
+        "syncfs",
+        "getxattr",
+        "listxattr",
+        "ioctl",
+        "fcntl",
+        "flock",
+    ];
+    const NO_FILES: &[&str] = &[
+        "read",
+        "write",
+        "ppoll",
+        "poll",
+        "recvmsg",
+        "sendmsg",
+        "close",
+        "setfsuid",
+        "setfsgid",
+        "setgroups",
+        "capget",
+        "capset",
+    ];
+    let runtime: Vec<&str> = crate::runtime::RUNTIME.iter().map(|rule| rule.name).collect();
+    for features in combinations().filter(|features| features.readonly) {
+        let profile = worker_profile(&features);
+        for name in names(&profile) {
+            assert!(
+                READING.contains(&name) || NO_FILES.contains(&name) || runtime.contains(&name),
+                "{name}"
+            );
+        }
+        for flags in [
+            libc::O_WRONLY,
+            libc::O_RDWR,
+            libc::O_CREAT,
+            libc::O_TRUNC,
+            libc::O_TMPFILE,
+        ] {
+            assert!(
+                !lets_through(&profile, "openat", [0, 0, flags as u64, 0, 0, 0]),
+                "{flags:#x}"
+            );
+        }
+        assert!(lets_through(
+            &profile,
+            "openat",
+            [0, 0, (libc::O_PATH | libc::O_NOFOLLOW) as u64, 0, 0, 0]
+        ));
+        // FS_IOC_SETFLAGS
+        assert!(!lets_through(&profile, "ioctl", [0, 0x4008_6602, 0, 0, 0, 0]));
+        let rights: Vec<&str> = profile.landlock.rights.iter().map(|right| right.name).collect();
+        assert_eq!(rights, ["read_file", "read_dir"]);
+    }
+}
+
+#[test]
+fn options_bring_their_calls_and_no_others() {
+    for features in combinations() {
+        let worker = worker_profile(&features);
+        let has = |name| names(&worker).contains(&name);
+        assert_eq!(has("getxattr"), features.xattr);
+        assert_eq!(has("setxattr"), features.xattr && !features.readonly);
+        assert_eq!(has("flock"), features.flock);
+        assert_eq!(has("ioctl"), features.file_flags);
+        let device = [0, 0, u64::from(libc::S_IFBLK), 0, 0, 0];
+        assert_eq!(
+            lets_through(&worker, "mknodat", device),
+            features.device_nodes && !features.readonly
+        );
+        let lock = [0, libc::F_OFD_SETLK as u64, 0, 0, 0, 0];
+        assert_eq!(lets_through(&worker, "fcntl", lock), features.posix_lock);
+        let supervisor = supervisor_profile(&features);
+        assert_eq!(names(&supervisor).contains(&"preadv2"), features.donate);
+        assert_eq!(
+            names(&supervisor).contains(&"pwritev2"),
+            features.donate && !features.readonly
+        );
+    }
+}
+
+#[test]
+fn capabilities_are_those_of_a_file_server() {
+    use Capability::*;
+    for features in combinations() {
+        assert!(supervisor_profile(&features).capabilities.is_empty());
+        let granted = worker_profile(&features).capabilities;
+        let has = |capability| granted.iter().any(|granted| granted.what == capability);
+        for never in [
+            CAP_DAC_READ_SEARCH,
+            CAP_SYS_ADMIN,
+            CAP_SETPCAP,
+            CAP_SYS_PTRACE,
+            CAP_LINUX_IMMUTABLE,
+        ] {
+            assert!(!has(never), "{never}");
+        }
+        assert_eq!(has(CAP_MKNOD), features.device_nodes && !features.readonly);
+        assert_eq!(has(CAP_CHOWN), !features.readonly);
+    }
+}
+
+#[test]
+fn landlock_grants_neither_execution_nor_devices() {
+    for features in combinations() {
+        assert!(supervisor_profile(&features).landlock.rights.is_empty());
+        for right in worker_profile(&features).landlock.rights {
+            assert!(!["execute", "ioctl_dev"].contains(&right.name));
+            let device = ["make_char", "make_block"].contains(&right.name);
+            assert_eq!(device, right.feature == Feature::DeviceNodes);
+        }
+    }
+}
+
+#[test]
+fn every_profile_compiles() {
+    for mode in [
+        SeccompMode::Kill,
+        SeccompMode::Log,
+        SeccompMode::Trap,
+        SeccompMode::None,
+    ] {
+        every_profile(|_, profile| {
+            let profile = Profile {
+                seccomp: mode,
+                ..profile.clone()
+            };
+            let program = seccomp::compile(&profile).unwrap();
+            assert_eq!(program.is_none(), mode == SeccompMode::None);
+            // BPF_MAXINSNS
+            assert!(program.is_none_or(|program| program.len() < 4096));
+        });
+    }
+}
