@@ -38,8 +38,9 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_waitid, "how the worker ended", [Pin::int(0, libc::P_PIDFD as i32)]),
     // File data.
     rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory"),
+    rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits"),
+    rule!(Donate, SYS_fsync, "FSYNC of a donated file, which may be open for reading only"),
+    rule!(Donate, SYS_fdatasync, "FSYNC of a donated file"),
     rule!(DonateWrite, SYS_pwritev2, "WRITE from guest memory to a donated file"),
-    rule!(DonateWrite, SYS_fsync, "FSYNC of a donated file"),
-    rule!(DonateWrite, SYS_fdatasync, "FSYNC of a donated file"),
     rule!(DonateWrite, SYS_fallocate, "FALLOCATE on a donated file"),
 ];

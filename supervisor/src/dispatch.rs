@@ -19,8 +19,6 @@ use crate::{
     session::Begin,
 };
 
-/// `opcode` of FUSE_INIT as it stands in `struct fuse_in_header`.
-const INIT: [u8; 4] = 26u32.to_ne_bytes();
 /// FORGETs waiting to be sent, in bytes, beyond which no more are taken.
 const FORGETS_WAITING: usize = 64 << 10;
 
@@ -60,9 +58,7 @@ impl Queue {
             }
         }
         let session = self.view.of(&self.shared.session);
-        // After the rings were stopped INIT begins a new session; else it is decoded, and refused, as part of the old.
-        let anew = header.get(4..8) == Some(&INIT) && self.shared.session.may_begin();
-        match fuse::decode(control, lengths, session.filter(|_| !anew)) {
+        match fuse::decode(control, lengths, session) {
             Ok(decoded) => {
                 let caller = Caller {
                     head,
@@ -114,6 +110,9 @@ impl Queue {
     }
 
     fn init(&mut self, caller: Caller, init: &fuse::Init, memory: &Memory, room: &mut Room) {
+        if !self.shared.session.may_begin() {
+            return self.answer_error(caller, Errno::EIO, memory);
+        }
         let outcome = fuse::negotiate(init, &self.shared.options);
         if let InitOutcome::Accepted(negotiated) = outcome {
             match self.shared.session.begin(negotiated) {

@@ -59,7 +59,7 @@ pub(crate) enum Begin {
 }
 
 impl Session {
-    /// Whether an INIT would begin a session.
+    /// Whether INIT is welcome.
     pub(crate) fn may_begin(&self) -> bool {
         self.lock().may_begin()
     }
