@@ -49,6 +49,8 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         (signals.as_fd(), "signals"),
     ];
     expected.extend(worker.lanes.iter().flat_map(|lane| lane.descriptors()));
+    // The filter has no call that tells it.
+    let own_pid = std::process::id();
     let (confined, report) = confine_supervisor(&SupervisorPlan {
         features: &features,
         expected: &expected,
@@ -57,11 +59,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         nofile: descriptors.limit,
     })?;
     drop(expected);
-    log::info!(
-        "supervisor {} is confined: {}",
-        std::process::id(),
-        Shown(&report)
-    );
+    log::info!("supervisor {} is confined: {}", own_pid, Shown(&report));
     for line in worker
         .process
         .weakened

@@ -32,6 +32,7 @@ mod session;
 mod settings;
 mod shared;
 mod socket;
+mod sys;
 mod syslog;
 mod worker_process;
 

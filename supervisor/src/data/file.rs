@@ -11,13 +11,11 @@ use std::{
 use airlockfs_ipc::ProtocolError;
 use nix::{
     fcntl::{FcntlArg, fcntl},
-    sys::{
-        stat::fstat,
-        statfs::{TMPFS_MAGIC, fstatfs},
-    },
+    sys::statfs::{TMPFS_MAGIC, fstatfs},
 };
 
 use super::Access;
+use crate::sys::fstat;
 
 /// How reads of a file behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
