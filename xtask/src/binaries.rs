@@ -19,19 +19,17 @@ pub struct Binaries {
 /// Builds what is not up to date.
 pub fn build() -> Result<Binaries> {
     command::run(cargo().args(["build", "--package", "xtask", "--bin", "guest-tool"]))?;
-    command::run(cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "airlockfsd",
-        "--package",
-        "airlockfs-worker",
-    ]))?;
-    let target = paths::target();
     Ok(Binaries {
-        airlockfsd: target.join("release/airlockfsd"),
-        guest_tool: target.join("debug/guest-tool"),
+        airlockfsd: release(&["airlockfsd", "airlockfs-worker"])?.join("airlockfsd"),
+        guest_tool: paths::target().join("debug/guest-tool"),
     })
+}
+
+/// Builds the programs of these packages as shipped; returns the directory that holds them.
+pub fn release(packages: &[&str]) -> Result<PathBuf> {
+    let packages = packages.iter().flat_map(|name| ["--package", name]);
+    command::run(cargo().args(["build", "--release", "--bins"]).args(packages))?;
+    Ok(paths::target().join("release"))
 }
 
 /// The cargo that runs this command, in the workspace.

@@ -2,11 +2,13 @@
 //!
 //! A run reads top to bottom: [`provision`] installs, [`kernel`] and [`image`] make what boots, [`daemon`] starts the
 //! two processes, [`qemu`] runs a guest against their socket,
-//! [`workload`] is what it does there, [`process`] shows what the kernel says about them.
+//! [`workload`] is what it does there, [`process`] shows what the kernel says about them; [`conformance`] runs the
+//! suites that know what a file system has to do.
 
 pub mod accel;
 pub mod binaries;
 pub mod command;
+pub mod conformance;
 pub mod cpio;
 pub mod daemon;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo`, `cargo xtask test`.
+//! The developer's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask conformance`.
 
 use std::process::ExitCode;
 
@@ -12,12 +12,15 @@ enum Xtask {
     Demo(xtask::demo::Options),
     /// Run every test: units, our own front end against the real binaries, Linux guests
     Test,
+    /// Run file system test suites on a host directory, on airlockfs and on virtiofsd, and compare test by test
+    Conformance(xtask::conformance::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::Demo(options) => xtask::demo::run(&options),
         Xtask::Test => xtask::tiers::run(),
+        Xtask::Conformance(options) => xtask::conformance::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

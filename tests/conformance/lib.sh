@@ -1,0 +1,42 @@
+# What every suite's script reads first.
+#
+# A suite is a script that takes a directory and works in there. For each of its tests it prints one line,
+#   PASS NAME    or    FAIL NAME: WHY    or    SKIP NAME: WHY
+# and everything else that it prints is its log. It finds in its environment:
+#   SCRATCH     a fresh directory that is not on the share
+#   CACHE       a directory that stays between runs, for downloads
+#   MOUNT       where the share is mounted; empty for a plain directory of the host
+#   SECOND      the same directory as a second daemon serves it; the directory itself where there is no daemon
+#   LEVEL       quick or full
+#   OPERATIONS  how many operations a suite does that counts them
+# Scripts are for a POSIX sh: in a guest dash runs them, with busybox for what the image has no program for.
+set -u
+export LC_ALL=C TZ=UTC
+cd "$1" || exit 1
+DIR=$(pwd)
+
+# quick_or QUICK FULL: the value for this level.
+quick_or() { if [ "$LEVEL" = quick ]; then echo "$1"; else echo "$2"; fi; }
+
+# check NAME COMMAND...: a test that passes when the command does, a function's first failing step included.
+check() {
+    name=$1
+    shift
+    (
+        set -ex
+        "$@"
+    ) > "$SCRATCH/check.log" 2>&1
+    status=$?
+    if [ $status = 0 ]; then
+        echo "PASS $name"
+    else
+        sed 's/^/    /' "$SCRATCH/check.log"
+        echo "FAIL $name: status $status, $(tail -n 1 "$SCRATCH/check.log")"
+    fi
+}
+
+# skip NAME WHY
+skip() { echo "SKIP $1: $2"; }
+
+# same WANTED GOT
+same() { [ "$1" = "$2" ] || { echo "expected '$1', got '$2'"; return 1; }; }

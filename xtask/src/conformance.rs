@@ -1,0 +1,165 @@
+//! `cargo xtask conformance`: programs that know what a file system has to do run on a plain directory of the host and
+//! on shares of one. What passes on the directory has to pass on airlockfs's share.
+//!
+//! [`suites`] says what there is to run, [`place`] where and how, [`results`] reads what it printed, [`compare`] tells
+//! the differences and knows the excused ones.
+
+mod compare;
+mod mounted;
+mod place;
+mod results;
+mod script;
+mod suites;
+mod tools;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+use crate::{binaries, provision};
+use compare::{Excuses, Row};
+use place::Place;
+use suites::{SUITES, Suite};
+
+/// What the command line says.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Only the part that fits in a few minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only these suites
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    suite: Vec<String>,
+    /// Only these places; the host directory always runs, as the reference. virtiofsd runs where $AIRLOCKFS_PEER names it
+    #[arg(long = "where", value_name = "PLACE", value_delimiter = ',')]
+    places: Vec<Place>,
+    /// Operations of the suites that count them, per mode [default: 1000000, quick: 5000]
+    #[arg(long, value_name = "N")]
+    operations: Option<u64>,
+    /// List the suites and what each takes, and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+impl Options {
+    /// What `cargo xtask test` runs.
+    pub fn quick() -> Self {
+        Self {
+            quick: true,
+            suite: Vec::new(),
+            places: Vec::new(),
+            operations: None,
+            list: false,
+        }
+    }
+}
+
+/// What every run of a suite needs to know.
+#[derive(Debug)]
+struct Setup {
+    quick: bool,
+    operations: u64,
+    /// Holds airlockfsd, its worker and the bridge.
+    binaries: PathBuf,
+    /// The virtiofsd to compare with.
+    peer: Option<PathBuf>,
+}
+
+impl Setup {
+    fn level(&self) -> &'static str {
+        if self.quick { "quick" } else { "full" }
+    }
+}
+
+/// Runs the suites; an error says how many tests differ.
+pub fn run(options: &Options) -> Result<()> {
+    let suites = selected(options)?;
+    if options.list {
+        for suite in suites {
+            println!("{}", suite.describe());
+        }
+        return Ok(());
+    }
+    if !geteuid().is_root() {
+        bail!("mounting a share and changing users takes root");
+    }
+    let needs: Vec<_> = suites.iter().map(|suite| suite.packages).collect();
+    provision::install(&needs)?;
+    tools::install(&suites)?;
+    let peer = std::env::var_os("AIRLOCKFS_PEER").map(PathBuf::from);
+    let places = places(options, peer.is_some())?;
+    let setup = Setup {
+        quick: options.quick,
+        operations: options
+            .operations
+            .unwrap_or(if options.quick { 5_000 } else { 1_000_000 }),
+        binaries: binaries::release(&["airlockfsd", "airlockfs-worker", "airlockfs-tests"])?,
+        peer,
+    };
+
+    let mut excuses = Excuses::read()?;
+    let mut rows = Vec::new();
+    for suite in suites {
+        let mut row = Row::new(suite.name);
+        for place in &places {
+            let start = Instant::now();
+            let results = place
+                .run(suite, &setup)
+                .with_context(|| format!("{} on {place}", suite.name))?;
+            println!(
+                "== {} on {place}: {}, {:.0} s",
+                suite.name,
+                results.summary(),
+                start.elapsed().as_secs_f32()
+            );
+            row.add(*place, results);
+        }
+        row.tell(&mut excuses);
+        rows.push(row);
+    }
+    println!();
+    print!("{}", compare::table(&places, &rows));
+    let differences: usize = rows.iter().map(|row| row.unexcused).sum();
+    let stale = excuses.stale(&rows);
+    for line in &stale {
+        println!("not needed in tests/conformance/excuses: {line}");
+    }
+    if differences + stale.len() > 0 {
+        bail!(
+            "{differences} tests pass on the host directory and not on airlockfs's share, {} excuses are not needed",
+            stale.len()
+        );
+    }
+    Ok(())
+}
+
+/// The suites to run, in the table's order.
+fn selected(options: &Options) -> Result<Vec<&'static Suite>> {
+    for name in &options.suite {
+        if SUITES.iter().all(|suite| suite.name != name) {
+            let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+            bail!("there is no suite {name}; there are {}", names.join(", "));
+        }
+    }
+    Ok(SUITES
+        .iter()
+        .filter(|suite| match options.suite.as_slice() {
+            [] => suite.quick || !options.quick,
+            names => names.iter().any(|name| name == suite.name),
+        })
+        .collect())
+}
+
+/// The places to run at, the host directory first.
+fn places(options: &Options, peer: bool) -> Result<Vec<Place>> {
+    if options.places.contains(&Place::Peer) && !peer {
+        bail!("$AIRLOCKFS_PEER has to name a virtiofsd");
+    }
+    let chosen = |place: Place| match options.places.as_slice() {
+        [] => place != Place::Peer || peer,
+        places => place == Place::Host || places.contains(&place),
+    };
+    Ok(Place::ALL.into_iter().filter(|place| chosen(*place)).collect())
+}

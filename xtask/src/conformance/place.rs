@@ -1,0 +1,99 @@
+//! Where a suite runs: a directory of the host, airlockfs's share of one, virtiofsd's.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use super::Setup;
+use super::mounted::Mounted;
+use super::results::Results;
+use super::script::Script;
+use super::suites::Suite;
+use crate::paths::{self, Scratch};
+
+/// A place to run at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Place {
+    /// A plain directory of the host: the reference
+    Host,
+    /// airlockfs's share, mounted on the host by the bridge
+    Bridge,
+    /// virtiofsd's share, mounted on the host by the bridge
+    Peer,
+}
+
+impl Place {
+    pub(super) const ALL: [Self; 3] = [Self::Host, Self::Bridge, Self::Peer];
+
+    /// As the command line and the excuses say it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Bridge => "bridge",
+            Self::Peer => "peer",
+        }
+    }
+
+    /// Whether a difference here is ours to answer for.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, Self::Bridge)
+    }
+
+    /// Runs a suite's script. An error is a failure to run it at all.
+    pub(super) fn run(self, suite: &Suite, setup: &Setup) -> Result<Results> {
+        let logs = paths::target().join("conformance");
+        fs::create_dir_all(&logs)?;
+        let log = logs.join(format!("{}.{}.log", suite.name, self.word()));
+        let own: &[&str] = match self {
+            Self::Bridge => suite.own_options,
+            _ => &[],
+        };
+        match self {
+            Self::Host => {
+                let dir = Scratch::new()?;
+                Script::new(suite, setup, dir.path(), &log).run(|| ())
+            }
+            Self::Bridge => {
+                let program = setup.binaries.join("airlockfsd");
+                on_share(&program, &[suite.options, own].concat(), suite, setup, &log)
+            }
+            Self::Peer => {
+                let program = setup.peer.as_deref().context("$AIRLOCKFS_PEER")?;
+                on_share(program, suite.options, suite, setup, &log)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Host => "host directory",
+            Self::Bridge => "airlockfs",
+            Self::Peer => "virtiofsd",
+        })
+    }
+}
+
+/// Runs a script on a daemon's share of a fresh directory.
+fn on_share(program: &Path, options: &[&str], suite: &Suite, setup: &Setup, log: &Path) -> Result<Results> {
+    let share = Scratch::new()?;
+    let first = Mounted::start(program, share.path(), options, setup)?;
+    let second = match suite.second {
+        true => Some(Mounted::start(program, share.path(), options, setup)?),
+        false => None,
+    };
+    let mut script = Script::new(suite, setup, first.path(), log);
+    script.mount = Some(first.path());
+    script.second = second.as_ref().map(Mounted::path);
+    let results = script.run(|| {
+        first.abort();
+        second.iter().for_each(Mounted::abort);
+    })?;
+    first.end(log)?;
+    second.map_or(Ok(()), |second| second.end(log))?;
+    Ok(results)
+}

@@ -1,0 +1,143 @@
+//! What there is to run: one row per suite.
+
+/// A program and the Debian package that holds it.
+type Need = (&'static str, &'static str);
+
+/// A suite: a script in tests/conformance, and what it takes.
+#[derive(Debug)]
+pub(super) struct Suite {
+    /// Its name; two suites may run one script with other options.
+    pub(super) name: &'static str,
+    /// The script, without `.sh`.
+    pub(super) script: &'static str,
+    /// What it shows, for a person.
+    pub(super) about: &'static str,
+    /// Programs it runs.
+    pub(super) packages: &'static [Need],
+    /// Programs from crates.io: name and version.
+    pub(super) crates: &'static [(&'static str, &'static str)],
+    /// Options of the daemon that virtiofsd knows too.
+    pub(super) options: &'static [&'static str],
+    /// Options of ours beyond these.
+    pub(super) own_options: &'static [&'static str],
+    /// Whether it takes a second daemon on the same directory.
+    pub(super) second: bool,
+    /// Whether `--quick` runs it.
+    pub(super) quick: bool,
+    /// How long it may take at any place, in minutes.
+    pub(super) minutes: u64,
+}
+
+impl Suite {
+    const DEFAULT: Self = Self {
+        name: "",
+        script: "",
+        about: "",
+        packages: &[],
+        crates: &[],
+        options: &[],
+        own_options: &[],
+        second: false,
+        quick: false,
+        minutes: 30,
+    };
+
+    /// A few lines for `--list`.
+    pub(super) fn describe(&self) -> String {
+        let crates = self
+            .crates
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"));
+        let packages = self.packages.iter().map(|(_, package)| (*package).to_owned());
+        let takes: Vec<String> = crates.chain(packages).collect();
+        format!(
+            "{}: {}\n    takes {}\n    options {}\n    {}",
+            self.name,
+            self.about,
+            takes.join(", "),
+            [self.options, self.own_options].concat().join(" "),
+            if self.quick {
+                "in --quick"
+            } else {
+                "not in --quick"
+            }
+        )
+    }
+}
+
+const PJDFSTEST: (&str, &str) = ("pjdfstest", "0.2.2");
+const FSX: (&str, &str) = ("fsx", "0.3.2");
+
+/// Every suite.
+pub(super) const SUITES: &[Suite] = &[
+    Suite {
+        name: "pjdfstest",
+        script: "pjdfstest",
+        about: "what POSIX says of every call that names a file, as root and as two users",
+        packages: &[("cc", "gcc"), ("setfacl", "acl")],
+        crates: &[PJDFSTEST],
+        options: &["--xattr", "--posix-acl", "--killpriv-v2"],
+        own_options: &["--allow-device-nodes"],
+        quick: true,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "fsx",
+        script: "fsx",
+        about: "random operations on one file against a model, through the page cache and mappings",
+        crates: &[FSX],
+        quick: true,
+        minutes: 240,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "fsx-direct",
+        script: "fsx",
+        about: "the same without a cache in the guest, mappings included",
+        crates: &[FSX],
+        options: &["--cache", "never", "--allow-mmap"],
+        quick: true,
+        minutes: 240,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "fsx-writeback",
+        script: "fsx",
+        about: "the same with the write-back cache",
+        crates: &[FSX],
+        options: &["--cache", "always", "--writeback"],
+        minutes: 240,
+        ..Suite::DEFAULT
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths;
+
+    #[test]
+    fn every_suite_has_its_script_and_every_script_is_run() {
+        let dir = paths::workspace().join("tests/conformance");
+        for suite in SUITES {
+            assert!(
+                dir.join(format!("{}.sh", suite.script)).is_file(),
+                "{}",
+                suite.name
+            );
+        }
+        let names: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+        for (at, name) in names.iter().enumerate() {
+            assert!(!names[..at].contains(name), "{name} is there twice");
+        }
+        let scripts = std::fs::read_dir(dir).expect("tests/conformance");
+        for script in scripts.map(|entry| entry.expect("an entry").path()) {
+            let name = script.file_stem().expect("a name").to_string_lossy();
+            let used = SUITES.iter().any(|suite| suite.script == name);
+            assert!(
+                used || ["lib", "excuses"].contains(&&*name),
+                "nothing runs {name}"
+            );
+        }
+    }
+}
