@@ -93,18 +93,29 @@ pub fn show(options: &Options, kernel: &Kernel, binaries: &Binaries) -> Result<(
     Ok(())
 }
 
-/// The rights of both processes next to ours.
+/// The rights of both processes next to ours; an error if they have too many.
 fn processes(daemon: &Daemon) -> Result<String> {
-    let columns = [
-        ("this command", std::process::id()),
-        ("supervisor", daemon.supervisor()),
-        ("worker", daemon.worker()?),
-    ];
-    let columns: Vec<_> = columns
-        .into_iter()
-        .map(|(name, pid)| Ok((format!("{name}, {pid}"), process::rights(pid)?)))
-        .collect::<Result<_>>()?;
-    Ok(process::table(&columns))
+    let supervisor = process::rights(daemon.supervisor())?;
+    let worker = process::rights(daemon.worker()?)?;
+    for (name, rights) in [("supervisor", &supervisor), ("worker", &worker)] {
+        if let Some(lack) = rights.unconfined().first() {
+            bail!("the {name} is without {lack}");
+        }
+    }
+    if !supervisor.without_capabilities() {
+        bail!("the supervisor has capabilities");
+    }
+    let ours = process::rights(std::process::id())?;
+    let mut text = process::table(&[
+        ("this command".to_owned(), ours),
+        (format!("supervisor {}", daemon.supervisor()), supervisor),
+        (format!("worker {}", daemon.worker()?), worker),
+    ]);
+    text.push_str("  Landlock is not in /proc; as each found of itself once confined:\n");
+    for line in daemon.log().lines().filter(|line| line.contains("is confined:")) {
+        text.push_str(&format!("  {line}\n"));
+    }
+    Ok(text)
 }
 
 fn head(text: &str) {

@@ -36,6 +36,31 @@ pub struct Rights {
     pub unfiltered_threads: usize,
 }
 
+impl Rights {
+    /// What a confined process may not be without, by name: a filter on every thread, and no way to gain rights.
+    pub fn unconfined(&self) -> Vec<&'static str> {
+        let mut lacks = Vec::new();
+        if self.unfiltered_threads != 0 {
+            lacks.push("a system call filter on every thread");
+        }
+        if self.status.get("NoNewPrivs").map(String::as_str) != Some("1") {
+            lacks.push("no_new_privs");
+        }
+        lacks
+    }
+
+    /// Whether every capability set is empty, the bounding set too.
+    pub fn without_capabilities(&self) -> bool {
+        let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+        let empty = |set| {
+            self.status
+                .get(set)
+                .is_some_and(|bits| bits.bytes().all(|digit| digit == b'0'))
+        };
+        sets.into_iter().all(empty)
+    }
+}
+
 /// Reads the rights of `pid`.
 pub fn rights(pid: u32) -> Result<Rights> {
     let status = status(&format!("/proc/{pid}/status"))?;
