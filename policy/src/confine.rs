@@ -1,22 +1,18 @@
 //! The two functions that give up everything a process does not need, each read from top to bottom.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use airlockfs_ipc::message::{Barrier, ConfinementReport, Sandbox, SeccompMode, WorkerConfig};
 use caps::Capability;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::stat::{Mode, fstat, umask};
-use nix::unistd::{
-    Gid, Uid, dup2_stdin, dup2_stdout, fchdir, getegid, geteuid, getgroups, setgroups, sethostname,
-    setresgid, setresuid,
-};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{fchdir, getegid, geteuid, sethostname};
 
 use crate::{
-    ExitKind, Features, Namespaces, StartError, capabilities, idmap, landlock, limits, mounts, namespaces,
-    report, seccomp, supervisor_profile, sys, worker_profile,
+    ExitKind, Features, Namespaces, StartError, capabilities, descriptors, identity, idmap, landlock, limits,
+    mounts, namespaces, report, seccomp, supervisor_profile, sys, worker_profile,
 };
 
 /// Proof that this process is confined; serving demands it.
@@ -80,7 +76,7 @@ pub fn confine_worker(
     // What it was born with.
     report::require_one_thread()?;
     sys::one_heap();
-    close_all_but(plan.expected)?;
+    descriptors::close_all_but(plan.expected)?;
     let status = report::Status::open()?;
     prctl::set_name(c"airlockfs-worker").map_err(|error| failed("set its name", error))?;
     limits::apply(&profile.limits, plan.nofile)?;
@@ -114,7 +110,7 @@ pub fn confine_worker(
     forget_names(plan.namespaces)?;
 
     // Who it is: no groups, the capabilities of a file server.
-    weakened.extend(drop_groups()?);
+    weakened.extend(identity::drop_groups()?);
     weakened.extend(capabilities::lock()?);
     let kept = capabilities::reduce(&profile.capabilities)?;
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
@@ -164,8 +160,8 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, Confin
     // What it was born with.
     report::require_one_thread()?;
     sys::one_heap();
-    close_all_but(plan.expected)?;
-    close_standard_streams(plan.expected)?;
+    descriptors::close_all_but(plan.expected)?;
+    descriptors::close_standard_streams(plan.expected)?;
     let status = report::Status::open()?;
     limits::apply(&profile.limits, plan.nofile)?;
 
@@ -189,9 +185,9 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, Confin
     forget_names(own)?;
 
     // Who it is: nobody, without any capability.
-    weakened.extend(drop_groups()?);
+    weakened.extend(identity::drop_groups()?);
     weakened.extend(capabilities::lock()?);
-    weakened.extend(become_user(plan)?);
+    weakened.extend(identity::become_user(plan)?);
     let kept = capabilities::reduce(&profile.capabilities)?;
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
     prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
@@ -220,56 +216,6 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, Confin
     Ok((Confined(()), report))
 }
 
-/// Closes all descriptors but 0, 1, 2 and those named.
-fn close_all_but(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), StartError> {
-    for (descriptor, name) in expected {
-        let found =
-            fstat(descriptor).map_err(|error| failed(&format!("look at descriptor '{name}'"), error))?;
-        if found.st_mode & libc::S_IFMT == libc::S_IFDIR {
-            let message = format!("descriptor '{name}' is a directory, which nothing but a share may be");
-            return Err(StartError::new(ExitKind::Usage, message));
-        }
-    }
-    let mut kept: Vec<u32> = (0..3).collect();
-    kept.extend(
-        expected
-            .iter()
-            .filter_map(|(fd, _)| u32::try_from(fd.as_raw_fd()).ok()),
-    );
-    kept.sort_unstable();
-    let ends = kept
-        .iter()
-        .skip(1)
-        .map(|next| next.saturating_sub(1))
-        .chain([u32::MAX]);
-    for (before, last) in kept.iter().zip(ends) {
-        let first = before.saturating_add(1);
-        if first <= last {
-            sys::close_range(first, last).map_err(|error| {
-                StartError::new(
-                    ExitKind::Unavailable,
-                    format!("cannot close inherited descriptors (close_range, Linux 5.9): {error}"),
-                )
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Standard input and output become /dev/null; the worker was born so.
-fn close_standard_streams(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), StartError> {
-    let named = |number: i32| expected.iter().any(|(fd, _)| fd.as_raw_fd() == number);
-    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|error| failed("open /dev/null", error))?;
-    if !named(libc::STDIN_FILENO) {
-        dup2_stdin(&null).map_err(|error| failed("close standard input", error))?;
-    }
-    if !named(libc::STDOUT_FILENO) {
-        dup2_stdout(&null).map_err(|error| failed("close standard output", error))?;
-    }
-    Ok(())
-}
-
 /// Moves the supervisor into namespaces of its own; without CAP_SYS_ADMIN that takes a user namespace, made as the
 /// user it will be.
 fn enter_namespaces(
@@ -280,7 +226,7 @@ fn enter_namespaces(
     let allow_missing = &plan.features.allow_missing;
     let wanted = namespaces::of_this_kernel(!privileged, false, allow_missing, weakened)?;
     if !privileged {
-        weakened.extend(become_user(plan)?);
+        weakened.extend(identity::become_user(plan)?);
         // A change of ids took this away, and with it the right to write the id maps.
         prctl::set_dumpable(true).map_err(|error| failed("become dumpable", error))?;
     }
@@ -304,42 +250,6 @@ fn forget_names(own: Namespaces) -> Result<(), StartError> {
     sethostname("localhost").map_err(|error| failed("set the host name", error))?;
     sys::set_domain_name(c"(none)")
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot set the domain name: {error}")))
-}
-
-/// Drops the supplementary groups. A user namespace that maps one group only does not let them go.
-fn drop_groups() -> Result<Option<String>, StartError> {
-    match setgroups(&[]) {
-        Ok(()) => Ok(None),
-        Err(_) if getgroups().is_ok_and(|groups| groups.is_empty()) => Ok(None),
-        Err(Errno::EPERM) => Ok(Some(
-            "supplementary groups are kept: an ordinary user may not drop them".to_owned(),
-        )),
-        Err(error) => Err(failed("drop supplementary groups", error)),
-    }
-}
-
-/// Root becomes the plan's user; an ordinary user stays who he is.
-fn become_user(plan: &SupervisorPlan<'_>) -> Result<Option<String>, StartError> {
-    if !geteuid().is_root() {
-        return Ok(None);
-    }
-    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
-    let done = setgroups(&[])
-        .and_then(|()| setresgid(gid, gid, gid))
-        .and_then(|()| setresuid(uid, uid, uid));
-    match done {
-        Ok(()) => Ok(None),
-        Err(error) if plan.features.sandbox == Sandbox::None => {
-            Ok(Some(format!("the supervisor stays root: {error}")))
-        }
-        Err(error) => Err(StartError::new(
-            ExitKind::Permission,
-            format!(
-                "cannot become user {}: {error}; root needs CAP_SETUID and CAP_SETGID here, or start as an ordinary user",
-                plan.uid
-            ),
-        )),
-    }
 }
 
 fn seccomp_weakness(mode: SeccompMode) -> Option<String> {

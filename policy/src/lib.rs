@@ -9,7 +9,9 @@
 mod capabilities;
 mod child;
 pub mod confine;
+mod descriptors;
 mod error;
+mod identity;
 mod idmap;
 mod landlock;
 mod limits;

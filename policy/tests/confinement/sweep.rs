@@ -82,7 +82,7 @@ fn every_pin() {
                         pins.iter()
                             .all(|pin| pin.matches(altered[usize::from(pin.argument)]))
                     };
-                    if alternatives.iter().any(|pins| taken(pins)) {
+                    if alternatives.iter().any(taken) {
                         continue;
                     }
                     let outcome = session.call(rule.number, &altered.map(Argument::from));
