@@ -34,7 +34,6 @@ const SUPERVISOR: &[(&str, &str)] = &[
     ("anstyle", "clap: colours of --help"),
     ("anstyle-parse", "clap: colours of --help"),
     ("anstyle-query", "clap: colours of --help"),
-    ("anyhow", "start-up errors that a person reads"),
     (
         "arc-swap",
         "vm-memory: guest memory that is replaced while in use",
