@@ -107,7 +107,9 @@ impl Handles {
         };
         let slot = slots.get_mut(index as usize).ok_or(Errno::ENFILE)?;
         slot.open = open;
-        Ok(Handle(u64::from(slot.generation) << 32 | u64::from(index) + 1))
+        Ok(Handle(
+            (u64::from(slot.generation) << 32) | (u64::from(index) + 1),
+        ))
     }
 
     /// The open file of a handle. EBADF if there is none; the guest may have made it up.

@@ -7,16 +7,17 @@
 //! directories for I/O; follow a symbolic link; take two components of a path at once; serve before it is confined;
 //! panic over what a request or the file system says.
 //!
-//! Threads: one for each lane of the ring, a pool for what may take long, and the main thread, which waits for the
-//! supervisor's end and then ends the process.
+//! Threads: one for each lane of the ring, a pool for what may take long, one that tries file locks again that requests
+//! wait for, and the main thread, which waits for the supervisor's end and then ends the process.
 //!
-//! Lock order: a directory handle's entries, then the table of inodes or the table of handles, never both of these. The
-//! tables' locks are not held across system calls.
+//! Lock order: a directory handle's entries, then the table of inodes, of handles or of file locks, never two of these.
+//! The locks of the first two tables are not held across system calls.
 
 mod creds;
 mod handle;
 mod ids;
 mod inode;
+mod locks;
 mod ops;
 mod pool;
 mod serve;

@@ -13,7 +13,11 @@ use nix::unistd::UnlinkatFlags;
 
 use crate::{
     handle::Open,
-    ops::{attr, create, dir, file_flags, io, link, lookup, open, statfs, xattr},
+    ops::{
+        attr, create, dir, file_flags, io, link,
+        lock::{self, Change, Set},
+        lookup, open, statfs, xattr,
+    },
     pool::Pool,
     volume::Volume,
 };
@@ -131,8 +135,9 @@ impl Server {
                 kill_suidgid,
             } => return self.write(ticket, handle, offset, size, kill_suidgid),
             Request::Donate { handle } => open::donate(volume, handle, &self.lane.completer()),
-            Request::Release { handle, .. } | Request::ReleaseDir { handle } => open::release(volume, handle),
-            Request::Flush { handle, .. } => volume.handles.get(handle).map(|_| Reply::Done),
+            Request::Release { handle, flock_owner } => open::release(volume, handle, flock_owner),
+            Request::ReleaseDir { handle } => open::release(volume, handle, None),
+            Request::Flush { handle, lock_owner } => lock::flush(volume, handle, lock_owner),
             Request::Fsync { handle, datasync } | Request::FsyncDir { handle, datasync } => {
                 return self.slow_on(ticket, handle, move |_, open| io::sync(open, datasync));
             }
@@ -219,7 +224,27 @@ impl Server {
             Request::GetFileFlags { handle, extended, .. } => file_flags::get(volume, handle, extended),
             Request::SetFileFlags { handle, flags, .. } => file_flags::set(volume, handle, flags),
             Request::SetFsXattr { handle, value, .. } => file_flags::set_extended(volume, handle, value),
-            Request::GetLock { .. } | Request::SetLock { .. } => Err(Errno::ENOSYS),
+            Request::GetLock {
+                handle,
+                owner,
+                ref lock,
+            } => lock::get(volume, handle, owner, lock),
+            Request::SetLock {
+                handle,
+                owner,
+                lock,
+                flock,
+                wait,
+            } => {
+                let change = Change {
+                    handle,
+                    owner,
+                    lock,
+                    flock,
+                };
+                self.set_lock(ticket, &change, wait);
+                return Ok(());
+            }
         };
         self.lane.complete(ticket, &answer.unwrap_or_else(Reply::Error));
         Ok(())
@@ -256,6 +281,24 @@ impl Server {
             Err(error) => self.lane.complete(ticket, &Reply::Error(error)),
         }
         Ok(())
+    }
+
+    /// Answers now, or when the lock that is in the way is given up.
+    fn set_lock(&mut self, ticket: Ticket, change: &Change, wait: bool) {
+        let reply = match lock::set(&self.volume, change) {
+            Ok(Set::Waits(holder, wanted)) if wait => {
+                let completer = self.lane.completer();
+                let answer = move |result: Result<(), Errno>| {
+                    let reply = result.map_or_else(Reply::Error, |()| Reply::Done);
+                    completer.complete(ticket, &reply);
+                };
+                return self.volume.locks.wait(holder, wanted, Box::new(answer));
+            }
+            Ok(Set::Waits(..)) => Reply::Error(Errno::EAGAIN),
+            Ok(Set::Done) => Reply::Done,
+            Err(error) => Reply::Error(error),
+        };
+        self.lane.complete(ticket, &reply);
     }
 
     fn read(&mut self, ticket: Ticket, handle: Handle, offset: u64, size: u32) -> Result<(), ProtocolError> {

@@ -21,6 +21,7 @@ use crate::{
     handle::Handles,
     ids::{IdMap, Mapped},
     inode::{Identity, Inodes},
+    locks::Locks,
     pool::Pool,
     serve,
     sys::{self, stat},
@@ -157,8 +158,9 @@ fn volume(
     }
     Ok(Volume {
         inodes,
-        // The rest is for directories on the way.
+        // The rest is for locks, and for directories on the way.
         handles: Handles::new(budget / 4 * 3),
+        locks: Locks::new(budget / 8),
         config,
         identities,
         xattr_map,
@@ -172,6 +174,9 @@ fn run(confined: Confined, lanes: Vec<WorkerLane>, volume: Volume) -> Result<(),
     let confined = Arc::new(confined);
     let pool = Pool::start(volume.config.slow_threads).map_err(cannot)?;
     let volume = Arc::new(volume);
+    if volume.config.posix_lock || volume.config.flock {
+        Locks::start(volume.clone()).map_err(cannot)?;
+    }
     for (number, lane) in lanes.into_iter().enumerate() {
         let (confined, volume, pool) = (confined.clone(), volume.clone(), pool.clone());
         thread::Builder::new()

@@ -15,6 +15,7 @@ use crate::{
     creds::Identities,
     handle::{Handles, Open},
     inode::{Held, Identity, Inodes, Key, Located},
+    locks::Locks,
     sys::{CName, ProcPath, Stat, stat, stat_at},
     xattr_map::XattrMap,
 };
@@ -27,12 +28,20 @@ pub(crate) struct Volume {
     pub(crate) inodes: Inodes,
     /// Open files.
     pub(crate) handles: Handles,
-    /// Whose they are.
+    /// Locks on them.
+    pub(crate) locks: Locks,
+    /// User and group ids.
     pub(crate) identities: Identities,
     /// Rules over attribute names.
     pub(crate) xattr_map: Option<XattrMap>,
     /// The shares' roots, as in the configuration.
     pub(crate) roots: Vec<NodeId>,
+}
+
+impl AsRef<Locks> for Volume {
+    fn as_ref(&self) -> &Locks {
+        &self.locks
+    }
 }
 
 impl Volume {

@@ -77,7 +77,7 @@ impl Table {
     /// The id of the node at `index`: never 0, and 1 for the first place in its first use.
     pub(super) fn id(&self, index: u32) -> NodeId {
         let generation = self.node(index).map_or(0, |node| node.generation);
-        NodeId(u64::from(generation) << 32 | u64::from(index) + 1)
+        NodeId((u64::from(generation) << 32) | (u64::from(index) + 1))
     }
 
     fn key_hash(&self, key: &Key) -> u64 {

@@ -47,6 +47,7 @@ pub(crate) fn forget(volume: &Volume, records: &[u8]) -> Reply<'static> {
 
 /// Drops everything the guest holds.
 pub(crate) fn reset(volume: &Volume) -> Reply<'static> {
+    volume.locks.clear();
     drop(volume.handles.clear());
     volume.inodes.reset();
     Reply::Done

@@ -7,6 +7,7 @@ pub(crate) mod dir;
 pub(crate) mod file_flags;
 pub(crate) mod io;
 pub(crate) mod link;
+pub(crate) mod lock;
 pub(crate) mod lookup;
 pub(crate) mod open;
 pub(crate) mod statfs;

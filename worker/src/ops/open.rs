@@ -5,7 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, ring::Completer};
 use nix::fcntl::OFlag;
 
-use super::attr::{forget_capability, kill_suidgid};
+use super::{
+    attr::{forget_capability, kill_suidgid},
+    lock,
+};
 use crate::{
     handle::Open,
     inode::Held,
@@ -67,7 +70,7 @@ pub(crate) fn host_flags(volume: &Volume, flags: u32) -> Result<OFlag, Errno> {
         OFlag::O_ACCMODE => return Err(Errno::EINVAL),
         OFlag::O_WRONLY if config.writeback => {
             // The guest fills the rest of a page from the file.
-            flags = flags - OFlag::O_WRONLY | OFlag::O_RDWR;
+            flags = (flags - OFlag::O_WRONLY) | OFlag::O_RDWR;
         }
         _ => {}
     }
@@ -100,8 +103,13 @@ pub(crate) fn open_dir(volume: &Volume, node: NodeId, flags: u32) -> Result<Repl
     Ok(Reply::Opened { handle })
 }
 
-/// Ends a handle; the file closes when nothing uses it any more.
-pub(crate) fn release(volume: &Volume, handle: Handle) -> Result<Reply<'static>, Errno> {
+/// Ends a handle; the file closes when nothing uses it any more. `flock_owner`: its lock on the whole file goes too.
+pub(crate) fn release(
+    volume: &Volume,
+    handle: Handle,
+    flock_owner: Option<u64>,
+) -> Result<Reply<'static>, Errno> {
+    lock::release(volume, handle, flock_owner)?;
     volume.close_handle(handle)?;
     Ok(Reply::Done)
 }

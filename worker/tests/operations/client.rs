@@ -51,6 +51,12 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
@@ -176,7 +182,7 @@ impl Worker {
 
     /// A path on the host, beneath the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.scratch.0.join(name)
+        self.scratch.path(name)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -254,6 +260,11 @@ impl Worker {
     /// Ends it as the end of the supervisor would. How it exited, and its log.
     pub(crate) fn end(&mut self) -> (ExitStatus, String) {
         self.control = None;
+        self.wait()
+    }
+
+    /// Waits for it to end. How it exited, and its log.
+    pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
         let log = log_of(&mut self.child);
         (self.child.wait().unwrap(), log)
     }

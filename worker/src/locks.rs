@@ -1,0 +1,213 @@
+//! Locks that guests hold on the host, and requests that wait for one.
+//!
+//! A POSIX record lock belongs to a process of the guest, on the host to an open file description: each owner gets one
+//! of its own for each inode, so that owners exclude each other, in one guest, between guests and against the host's
+//! programs. flock(2) locks belong to an open file in the guest, which is one here.
+//!
+//! A request that must wait holds no thread: the kernel does not tell when a lock could be had, so one thread tries
+//! again when a lock is given up here, and now and then for those that others hold.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use airlockfs_ipc::{Errno, NodeId, message::FileLock};
+
+use crate::{
+    handle::Open,
+    sys::{set_lock, set_whole_lock},
+};
+
+/// Most requests that wait at once: each holds a slot of the ring, and some must be left for those that unlock.
+const WAITING_MAX: usize = 64;
+/// How soon a lock that others hold is tried again, at first and at last.
+const RETRY: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(100)];
+
+/// Who holds a lock: an owner in the guest, on an inode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Holder {
+    /// The inode.
+    pub(crate) node: NodeId,
+    /// The guest's number for the process or the open file.
+    pub(crate) owner: u64,
+}
+
+/// A lock to take.
+pub(crate) enum Wanted {
+    /// A record lock, through the owner's own open file description.
+    Record(Arc<OwnedFd>, FileLock),
+    /// The whole file, through the handle's; F_RDLCK or F_WRLCK.
+    Whole(Arc<Open>, u32),
+}
+
+impl Wanted {
+    /// Takes it, or says EAGAIN if another is in the way.
+    pub(crate) fn try_now(&self) -> Result<(), Errno> {
+        match self {
+            Self::Record(file, lock) => set_lock(file, lock),
+            Self::Whole(file, kind) => set_whole_lock(&**file, *kind),
+        }
+    }
+}
+
+/// Told how the wait ended.
+pub(crate) type Answer = Box<dyn FnOnce(Result<(), Errno>) + Send>;
+
+struct Waiting {
+    holder: Holder,
+    wanted: Wanted,
+    answer: Answer,
+}
+
+/// All locks of the guest.
+pub(crate) struct Locks {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Most open file descriptions that owners have.
+    max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    records: HashMap<Holder, Arc<OwnedFd>>,
+    waiting: Vec<Waiting>,
+    retry: Duration,
+}
+
+impl Locks {
+    /// None yet; at most `max` owners that hold record locks.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            max,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the thread that tries waiting locks; it runs as long as the process.
+    pub(crate) fn start(locks: Arc<impl AsRef<Self> + Send + Sync + 'static>) -> io::Result<()> {
+        thread::Builder::new().name("locks".into()).spawn(move || {
+            let _guard = crate::EndsWithPanic;
+            (*locks).as_ref().run();
+        })?;
+        Ok(())
+    }
+
+    /// The open file description of an owner, made by `open` if it has none yet. ENOLCK if there are too many.
+    pub(crate) fn of_owner(
+        &self,
+        holder: Holder,
+        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<Arc<OwnedFd>, Errno> {
+        if let Some(file) = self.existing(holder) {
+            return Ok(file);
+        }
+        let file = Arc::new(open()?);
+        let mut state = self.state();
+        if state.records.len() >= self.max {
+            return Err(Errno::raw(libc::ENOLCK));
+        }
+        Ok(state.records.entry(holder).or_insert(file).clone())
+    }
+
+    /// The open file description of an owner that has one.
+    pub(crate) fn existing(&self, holder: Holder) -> Option<Arc<OwnedFd>> {
+        self.state().records.get(&holder).cloned()
+    }
+
+    /// Takes a lock when it can be had, and tells `answer`. ENOLCK at once if too many wait.
+    pub(crate) fn wait(&self, holder: Holder, wanted: Wanted, answer: Answer) {
+        let mut state = self.state();
+        if state.waiting.len() >= WAITING_MAX {
+            drop(state);
+            return answer(Err(Errno::raw(libc::ENOLCK)));
+        }
+        state.waiting.push(Waiting {
+            holder,
+            wanted,
+            answer,
+        });
+        // It may have been given up since it was found in the way.
+        state.retry = Duration::ZERO;
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Says that a lock was given up, which another may wait for.
+    pub(crate) fn given_up(&self) {
+        let mut state = self.state();
+        if !state.waiting.is_empty() {
+            state.retry = Duration::ZERO;
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Gives up all record locks of an owner on an inode, and what it waits for there.
+    pub(crate) fn drop_owner(&self, holder: Holder) {
+        let mut state = self.state();
+        let file = state.records.remove(&holder);
+        let (gone, left) = std::mem::take(&mut state.waiting)
+            .into_iter()
+            .partition(|waiting| waiting.holder == holder);
+        state.waiting = left;
+        drop(state);
+        interrupt(gone);
+        if file.is_some() {
+            drop(file);
+            self.given_up();
+        }
+    }
+
+    /// Gives up everything.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.state());
+        interrupt(all.waiting);
+    }
+
+    fn run(&self) {
+        let mut state = self.state();
+        loop {
+            if state.waiting.is_empty() {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            if !state.retry.is_zero() {
+                let retry = state.retry;
+                let waited = self.changed.wait_timeout(state, retry);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let [first, last] = RETRY;
+            state.retry = (state.retry * 2).clamp(first, last);
+            let mut left = Vec::new();
+            let mut done = Vec::new();
+            for waiting in std::mem::take(&mut state.waiting) {
+                match waiting.wanted.try_now() {
+                    Err(Errno::EAGAIN) => left.push(waiting),
+                    result => done.push((waiting, result)),
+                }
+            }
+            state.waiting = left;
+            drop(state);
+            for (waiting, result) in done {
+                (waiting.answer)(result);
+            }
+            state = self.state();
+        }
+    }
+}
+
+fn interrupt(waiting: Vec<Waiting>) {
+    for waiting in waiting {
+        (waiting.answer)(Err(Errno::raw(libc::EINTR)));
+    }
+}

@@ -1,0 +1,142 @@
+//! GETLK, SETLK, SETLKW, FLUSH, and what RELEASE does to locks.
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use airlockfs_ipc::{
+    Errno, Handle,
+    message::{FileLock, Reply},
+};
+use nix::fcntl::OFlag;
+
+use super::io::data_file;
+use crate::{
+    handle::Open,
+    locks::{Holder, Wanted},
+    sys::{find_lock, set_lock, set_whole_lock},
+    volume::{Volume, reopen},
+};
+
+/// A lock to set or to clear.
+#[derive(Clone, Copy)]
+pub(crate) struct Change {
+    /// The open file it is set through.
+    pub(crate) handle: Handle,
+    /// Who sets it.
+    pub(crate) owner: u64,
+    /// Which, and of which kind.
+    pub(crate) lock: FileLock,
+    /// The whole file, as flock(2) does.
+    pub(crate) flock: bool,
+}
+
+/// The first lock in the way of one.
+pub(crate) fn get(
+    volume: &Volume,
+    handle: Handle,
+    owner: u64,
+    lock: &FileLock,
+) -> Result<Reply<'static>, Errno> {
+    let open = volume.handles.get(handle)?;
+    enabled(volume.config.posix_lock)?;
+    let holder = Holder {
+        node: data_file(&open)?.node.id,
+        owner,
+    };
+    // Where the owner has no description of its own it has no locks either, and any other serves.
+    let found = match volume.locks.existing(holder) {
+        Some(file) => find_lock(file, lock)?,
+        None => find_lock(&*open, lock)?,
+    };
+    Ok(Reply::Lock(found))
+}
+
+/// ENOSYS where locks are the guest's own business.
+fn enabled(option: bool) -> Result<(), Errno> {
+    if option { Ok(()) } else { Err(Errno::ENOSYS) }
+}
+
+/// What became of a lock.
+pub(crate) enum Set {
+    /// It is set or cleared.
+    Done,
+    /// Another is in the way.
+    Waits(Holder, Wanted),
+}
+
+/// Sets or clears a lock.
+pub(crate) fn set(volume: &Volume, change: &Change) -> Result<Set, Errno> {
+    let open = volume.handles.get(change.handle)?;
+    let holder = Holder {
+        node: open.node.id,
+        owner: change.owner,
+    };
+    let clears = change.lock.kind == libc::F_UNLCK as u32;
+    let wanted = if change.flock {
+        enabled(volume.config.flock)?;
+        if clears {
+            set_whole_lock(&*open, change.lock.kind)?;
+            volume.locks.given_up();
+            return Ok(Set::Done);
+        }
+        Wanted::Whole(open, change.lock.kind)
+    } else {
+        enabled(volume.config.posix_lock)?;
+        data_file(&open)?;
+        if clears {
+            clear(volume, holder, &change.lock)?;
+            return Ok(Set::Done);
+        }
+        let file = volume.locks.of_owner(holder, || describe(volume, &open))?;
+        Wanted::Record(file, change.lock)
+    };
+    match wanted.try_now() {
+        Ok(()) => Ok(Set::Done),
+        Err(Errno::EAGAIN) => Ok(Set::Waits(holder, wanted)),
+        Err(error) => Err(error),
+    }
+}
+
+fn clear(volume: &Volume, holder: Holder, lock: &FileLock) -> Result<(), Errno> {
+    let Some(file) = volume.locks.existing(holder) else {
+        return Ok(());
+    };
+    set_lock(file, lock)?;
+    volume.locks.given_up();
+    Ok(())
+}
+
+/// A new open file description for an owner's record locks: for both kinds where the share allows it, as the owner may
+/// use handles of either.
+fn describe(volume: &Volume, open: &Arc<Open>) -> Result<OwnedFd, Errno> {
+    let both = volume.writable(open.node.share).map(|()| OFlag::O_RDWR);
+    let flags = OFlag::O_NONBLOCK;
+    match both.and_then(|both| reopen(&**open, flags | both)) {
+        Ok(file) => Ok(file),
+        Err(_) => {
+            let own = OFlag::from_bits_truncate(open.flags) & OFlag::O_ACCMODE;
+            reopen(&**open, flags | own)
+        }
+    }
+}
+
+/// One of an open file's holders closed it: its record locks on the inode go (close(2), fcntl(2)).
+pub(crate) fn flush(volume: &Volume, handle: Handle, owner: u64) -> Result<Reply<'static>, Errno> {
+    let open = volume.handles.get(handle)?;
+    if volume.config.posix_lock {
+        let node = open.node.id;
+        volume.locks.drop_owner(Holder { node, owner });
+    }
+    Ok(Reply::Done)
+}
+
+/// The last holder closed an open file: its flock goes, even where the supervisor still has the description.
+pub(crate) fn release(volume: &Volume, handle: Handle, owner: Option<u64>) -> Result<(), Errno> {
+    if let Some(owner) = owner.filter(|_| volume.config.flock) {
+        let open = volume.handles.get(handle)?;
+        set_whole_lock(&*open, libc::F_UNLCK as u32)?;
+        let node = open.node.id;
+        volume.locks.drop_owner(Holder { node, owner });
+        volume.locks.given_up();
+    }
+    Ok(())
+}
