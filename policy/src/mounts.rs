@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use airlockfs_ipc::message::Share;
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chroot, fchdir, pivot_root};
 
@@ -36,15 +36,16 @@ fn propagation(kind: MsFlags) -> Result<(), StartError> {
     .map_err(|error| failed("cannot cut mount propagation to the host", error.into()))
 }
 
-/// Opens the share's directory and checks that it is the one the supervisor saw.
+/// Opens the share's directory, or regular file if it has a name to stand under, and checks that it is the one the
+/// supervisor saw.
 ///
 /// # Errors
-/// It is gone, a link stands in its path, or it is another directory.
+/// It is gone, a link stands in its path, or it is another one.
 fn open_share(share: &Share) -> Result<OwnedFd, StartError> {
     let shown = String::from_utf8_lossy(&share.path);
     let path = CString::new(share.path.as_slice())
         .map_err(|_| StartError::new(ExitKind::Usage, format!("{shown}: a NUL byte in the path")))?;
-    let directory = sys::open_directory(&path).map_err(|error| {
+    let directory = sys::open_path(&path, share.name.is_none()).map_err(|error| {
         StartError::new(
             ExitKind::NoInput,
             format!("cannot open the shared directory {shown}: {error}"),
@@ -52,10 +53,16 @@ fn open_share(share: &Share) -> Result<OwnedFd, StartError> {
     })?;
     let found =
         fstat(&directory).map_err(|error| failed("cannot look at the shared directory", error.into()))?;
+    if !matches!(found.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG) {
+        return Err(StartError::new(
+            ExitKind::NoInput,
+            format!("{shown} is neither a directory nor a regular file"),
+        ));
+    }
     if (found.st_dev, found.st_ino) != share.identity {
         return Err(StartError::new(
             ExitKind::NoInput,
-            format!("{shown} was replaced by another directory while starting; start again"),
+            format!("{shown} was replaced by another while starting; start again"),
         ));
     }
     Ok(directory)
@@ -105,8 +112,12 @@ fn enter_shelf(shares: &[Share], copies: &[OwnedFd]) -> Result<(), StartError> {
                     "each of several shares needs a name of one path component",
                 )
             })?;
-        mkdirat(&shelf, name.as_c_str(), Mode::from_bits_truncate(0o555))
-            .map_err(|error| failed("cannot make a share's mount point", error.into()))?;
+        let mode = Mode::from_bits_truncate(0o555);
+        let point = fstat(copy).and_then(|found| match found.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => mkdirat(&shelf, name.as_c_str(), mode),
+            _ => mknodat(&shelf, name.as_c_str(), SFlag::S_IFREG, mode, 0),
+        });
+        point.map_err(|error| failed("cannot make a share's mount point", error.into()))?;
         sys::attach(copy.as_fd(), shelf.as_fd(), &name)
             .map_err(|error| failed("cannot attach a share (move_mount)", error))?;
     }

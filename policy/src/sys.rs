@@ -33,11 +33,12 @@ pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
-/// openat2(2) of a directory as an O_PATH descriptor, with no symbolic link on the way.
-pub(crate) fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
+/// openat2(2) as an O_PATH descriptor, with no symbolic link on the way; `directory`: nothing else will do.
+pub(crate) fn open_path(path: &CStr, directory: bool) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain data and all-zero is valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
+    let kind = if directory { libc::O_DIRECTORY } else { 0 };
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC | kind) as u64;
     how.resolve = libc::RESOLVE_NO_SYMLINKS;
     // SAFETY: the path is NUL-terminated and `how` outlives the call, which is told its size.
     descriptor(unsafe {

@@ -12,7 +12,7 @@ use nix::unistd::{Whence, lseek};
 use super::lookup;
 use crate::{
     handle::Open,
-    sys::{CName, parse, read_entries, stat, stat_at},
+    sys::{CName, Stat, parse, read_entries, stat, stat_at},
     volume::Volume,
 };
 
@@ -162,25 +162,27 @@ pub(crate) fn synthetic_attr(volume: &Volume) -> Attr {
 }
 
 fn read_shares(volume: &Volume, offset: u64, page: &mut Page<'_>) {
-    let dots = [&b"."[..], b".."].into_iter();
+    let dots = [(&b"."[..], None), (b"..", None)].into_iter();
     let names = volume
         .config
         .shares
         .iter()
         .filter_map(|share| share.name.as_deref());
+    let shares = names.zip(volume.roots.iter().map(Some));
     let from = usize::try_from(offset).unwrap_or(usize::MAX);
-    for (position, name) in dots.chain(names).enumerate().skip(from) {
+    for (position, (name, root)) in dots.chain(shares).enumerate().skip(from) {
         if !page.fits(name) {
             return;
         }
-        let entry = match Name::new(name) {
-            Ok(checked) if page.plus => lookup::share(volume, checked).ok(),
+        let found = root.and_then(|&root| stat(volume.held(root).ok()?).ok());
+        let entry = match (root, Name::new(name)) {
+            (Some(_), Ok(name)) if page.plus => lookup::share(volume, name).ok(),
             _ => None,
         };
         page.push(&DirEntry {
-            ino: entry.map_or(NodeId::ROOT.0, |entry| entry.attr.ino),
+            ino: found.as_ref().map_or(NodeId::ROOT.0, Stat::ino),
             next: position as u64 + 1,
-            kind: libc::DT_DIR,
+            kind: found.map_or(libc::DT_DIR, |found| (found.kind() >> 12) as u8),
             name: Bytes(name),
             entry,
         });

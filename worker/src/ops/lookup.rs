@@ -24,11 +24,8 @@ pub(crate) fn lookup(volume: &Volume, parent: NodeId, name: Name<'_>) -> Result<
 /// A share beneath the directory over all of them.
 pub(crate) fn share(volume: &Volume, name: Name<'_>) -> Result<Entry, Errno> {
     let named = |share: &&airlockfs_ipc::message::Share| share.name.as_deref() == Some(name.as_bytes());
-    let shares = volume.config.shares.iter().zip(&volume.roots);
-    let (_, &root) = shares
-        .filter(|(share, _)| named(share))
-        .next()
-        .ok_or(Errno::ENOENT)?;
+    let mut shares = volume.config.shares.iter().zip(&volume.roots);
+    let (_, &root) = shares.find(|(share, _)| named(share)).ok_or(Errno::ENOENT)?;
     let attr = volume.attr(&stat(volume.held(root)?)?, true);
     volume.inodes.remember_root(root);
     Ok(Entry { node: root, attr })
