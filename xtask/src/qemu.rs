@@ -92,8 +92,12 @@ impl Vm {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(&initramfs)
-            // A panic ends QEMU at once, by -no-reboot.
-            .args(["-append", "console=ttyS0 quiet loglevel=4 panic=-1"])
+            // A panic ends QEMU at once, by -no-reboot. On a busy host the emulated timer may be too late for the
+            // kernel's check of it, which then panics.
+            .args([
+                "-append",
+                "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check",
+            ])
             .args(["-serial", if machine.interactive { "mon:stdio" } else { "stdio" }])
             // vhost-user: the back end maps the guest's memory, so it has to be a file that both share.
             .args([

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
 
 use crate::{binaries, command, kernel, paths, provision};
 
@@ -20,6 +21,9 @@ struct Count {
 
 /// Runs everything; an error says how much failed.
 pub fn run() -> Result<()> {
+    if !geteuid().is_root() {
+        bail!("run the tests as root: some mount, some start processes as other users");
+    }
     provision::install(&[provision::GUEST, provision::TESTS])?;
     kernel::get()?;
     // The suites run the real binaries, which cargo does not build for them.
