@@ -74,6 +74,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         listener,
         lanes: worker.lanes,
         worker: worker.control,
+        worker_process: worker.process.pidfd,
         signals,
     };
     let served = serve::serve(confined, ends, &settings::serve_options(cli));

@@ -3,7 +3,10 @@
 
 use std::{
     fmt, io,
-    os::{fd::AsFd, unix::net::UnixListener},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -21,6 +24,7 @@ use nix::{
         eventfd::{EfdFlags, EventFd},
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
 };
 use vhost::vhost_user::{
@@ -43,6 +47,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the answer EIO may take to reach everybody.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long a worker may take from closing its channel to its end, in milliseconds.
+const LAST_BREATH: u16 = 1000;
 
 /// What to serve with.
 pub(crate) struct Ends {
@@ -52,6 +58,8 @@ pub(crate) struct Ends {
     pub(crate) lanes: Vec<SupervisorLane>,
     /// The control channel to the worker: its end is the worker's.
     pub(crate) worker: Channel,
+    /// The worker's process (pidfd_open(2)).
+    pub(crate) worker_process: OwnedFd,
     /// From [`signals`].
     pub(crate) signals: SignalFd,
 }
@@ -141,11 +149,11 @@ pub(crate) fn serve(_confined: Confined, ends: Ends, options: &ServeOptions) -> 
         bell: event().map_err(system("no eventfd"))?,
     });
     let watcher = watch.clone();
-    let (worker, signals) = (ends.worker, ends.signals);
+    let (worker, process, signals) = (ends.worker, ends.worker_process, ends.signals);
     thread::Builder::new()
         .name("watch".into())
         .stack_size(128 << 10)
-        .spawn(move || watcher.run(&worker, &signals))
+        .spawn(move || watcher.run(&worker, &process, &signals))
         .map_err(system("no watching thread"))?;
     let door = ends
         .listener
@@ -182,6 +190,26 @@ fn event() -> io::Result<EventFd> {
     )?)
 }
 
+/// How a process ended whose control channel did.
+fn how_it_ended(process: &OwnedFd) -> String {
+    // Its channel is closed a moment before it is a zombie.
+    let _ = poll(
+        &mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)],
+        PollTimeout::from(LAST_BREATH),
+    );
+    match waitid(
+        Id::PIDFd(process.as_fd()),
+        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
+    ) {
+        Ok(WaitStatus::Exited(_, code)) => format!("ended with exit code {code}"),
+        Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => {
+            "made a system call that its filter forbids (SIGSYS)".to_owned()
+        }
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
+        _ => "closed its channel".to_owned(),
+    }
+}
+
 /// What ends the daemon from outside its connection.
 struct Watch {
     shared: Arc<Shared>,
@@ -194,7 +222,7 @@ struct Watch {
 
 impl Watch {
     /// Waits for a signal or a failure of the boundary, and has it all end in good order.
-    fn run(&self, worker: &Channel, signals: &SignalFd) {
+    fn run(&self, worker: &Channel, process: &OwnedFd, signals: &SignalFd) {
         let failure = self.shared.failure.bell();
         let mut sources =
             [signals.as_fd(), worker.as_fd(), failure].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -202,7 +230,9 @@ impl Watch {
         let [signal, worker, _] = sources.map(|source| source.any().unwrap_or(true));
         if worker {
             // It says nothing once it serves; so this is its end.
-            self.shared.failure.set(FailureReason::WorkerGone);
+            self.shared
+                .failure
+                .set(FailureReason::WorkerGone(how_it_ended(process)));
         }
         let outcome = match self.shared.failure.reason() {
             Some(reason) => {

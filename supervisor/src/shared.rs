@@ -65,8 +65,8 @@ pub(crate) struct Failure {
 /// How the boundary failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FailureReason {
-    /// The worker ended.
-    WorkerGone,
+    /// The worker ended: how.
+    WorkerGone(String),
     /// The worker broke the rules.
     Violation(ProtocolError),
 }
@@ -74,7 +74,7 @@ pub(crate) enum FailureReason {
 impl std::fmt::Display for FailureReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::WorkerGone => f.write_str("the worker ended"),
+            Self::WorkerGone(how) => write!(f, "the worker {how}"),
             Self::Violation(error) => write!(f, "the worker broke the rules: {error}"),
         }
     }
