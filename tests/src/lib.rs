@@ -4,9 +4,11 @@
 //! - [`fuse`] is what a guest kernel does: requests and replies of the FUSE protocol, from definitions of its own.
 //! - [`daemon`] starts the real binaries, confined as in production.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
+//! - [`mod@bench`] measures daemons against each other.
 //!
 //! Nothing here depends on the daemon's crates: what is tested is what goes over the wire.
 
+pub mod bench;
 pub mod bridge;
 pub mod daemon;
 pub mod fuse;

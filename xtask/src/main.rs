@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask conformance`.
+//! The developer's commands: `cargo xtask demo`, `test`, `conformance`, `bench`.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,8 @@ enum Xtask {
     Test,
     /// Run file system test suites on a host directory, on airlockfs and on virtiofsd, and compare test by test
     Conformance(xtask::conformance::Options),
+    /// Measure airlockfs beside virtiofsd; `bench --help` lists the options
+    Bench(xtask::bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         Xtask::Demo(options) => xtask::demo::run(&options),
         Xtask::Test => xtask::tiers::run(),
         Xtask::Conformance(options) => xtask::conformance::run(&options),
+        Xtask::Bench(options) => xtask::bench::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -36,6 +36,11 @@ pub fn install(needs: &[&[Need]]) -> Result<()> {
         .map(|(_, package)| *package)
         .collect();
     lacking.dedup();
+    packages(&lacking)
+}
+
+/// Installs Debian packages, if there are any in the list.
+pub fn packages(lacking: &[&str]) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
@@ -43,7 +48,7 @@ pub fn install(needs: &[&[Need]]) -> Result<()> {
     update()?;
     let mut install = apt_get()?;
     install.args(["install", "--yes", "-qq", "--no-install-recommends"]);
-    command::run(install.args(&lacking)).context("install these packages by hand and try again")
+    command::run(install.args(lacking)).context("install these packages by hand and try again")
 }
 
 /// Fetches the package lists, at most once per run.

@@ -277,6 +277,11 @@ impl Queue {
     /// Asks to be called for the next completion. True when nothing is there yet, so that waiting makes sense.
     pub fn arm(&mut self) -> bool {
         self.call.clear();
+        self.ask()
+    }
+
+    /// The same without taking what was signalled before: the wait may end at once, and a system call is saved.
+    pub fn ask(&mut self) -> bool {
         if self.event_idx {
             self.ring.set_used_event(&self.memory, self.next_used);
         }

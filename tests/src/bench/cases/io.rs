@@ -1,0 +1,240 @@
+//! READ and WRITE of a large file: random and in sequence, from the page cache and from the disk.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Result, ensure};
+
+use super::{Actors, Case, DISK, Extent, HostLoop, PLAIN, SMALL, Setup, Single, Unit, random};
+use crate::bench::actor::{Actor, Reply, Request};
+use crate::bench::tree::{self, Tree};
+use crate::fuse::abi::{READ, ReadIn, WRITE, WriteIn, WriteOut};
+
+/// Coprime to the number of blocks: `i * STRIDE` modulo that is a permutation without runs.
+const STRIDE: u64 = 40_503;
+
+pub(super) fn cases() -> Vec<Case> {
+    const SEQUENTIAL: Case = Case {
+        unit: Unit::Byte,
+        room: 1 << 20,
+        depths: &[1, 4, 16],
+        ..PLAIN
+    };
+    vec![
+        Case {
+            name: "read-4k",
+            about: "READ of 4 KiB at random, cached",
+            actors: |setup| read(setup, 4096, Order::Random),
+            host: Some(|tree| host_read(tree, 4096, Order::Random)),
+            ..PLAIN
+        },
+        Case {
+            name: "write-4k",
+            about: "WRITE of 4 KiB at random",
+            actors: |setup| write(setup, 4096, Order::Random),
+            host: Some(|tree| host_write(tree, 4096, Order::Random)),
+            room: SMALL,
+            ..PLAIN
+        },
+        Case {
+            name: "read-128k",
+            about: "READ of 128 KiB in sequence, cached",
+            actors: |setup| read(setup, 128 << 10, Order::Sequence),
+            host: Some(|tree| host_read(tree, 128 << 10, Order::Sequence)),
+            ..SEQUENTIAL
+        },
+        Case {
+            name: "write-128k",
+            about: "WRITE of 128 KiB in sequence",
+            actors: |setup| write(setup, 128 << 10, Order::Sequence),
+            host: Some(|tree| host_write(tree, 128 << 10, Order::Sequence)),
+            ..SEQUENTIAL
+        },
+        Case {
+            name: "read-1m",
+            about: "READ of 1 MiB in sequence, cached",
+            actors: |setup| read(setup, 1 << 20, Order::Sequence),
+            host: Some(|tree| host_read(tree, 1 << 20, Order::Sequence)),
+            ..SEQUENTIAL
+        },
+        Case {
+            name: "write-1m",
+            about: "WRITE of 1 MiB in sequence",
+            actors: |setup| write(setup, 1 << 20, Order::Sequence),
+            host: Some(|tree| host_write(tree, 1 << 20, Order::Sequence)),
+            ..SEQUENTIAL
+        },
+        Case {
+            name: "read-cold",
+            about: "READ of 4 KiB from the disk, each block once, no two in a row",
+            depths: &[1, 32],
+            media: DISK,
+            extent: Extent::Work,
+            actors: |setup| {
+                setup.tree.cool()?;
+                cold(setup)
+            },
+            host: Some(|tree| {
+                tree.cool()?;
+                host_read(tree, 4096, Order::Once(Arc::default()))
+            }),
+            ..PLAIN
+        },
+    ]
+}
+
+/// Where the next request goes.
+#[derive(Clone)]
+enum Order {
+    Random,
+    Sequence,
+    /// Every block once, in no order that readahead knows.
+    Once(Arc<AtomicU64>),
+}
+
+impl Order {
+    /// Offsets of blocks of `size` bytes. Actors with the same `shared` continue each other's sequence.
+    fn offsets(
+        self,
+        slot: usize,
+        size: usize,
+        shared: Arc<AtomicU64>,
+    ) -> impl FnMut() -> u64 + Send + 'static {
+        let blocks = tree::DATA / size as u64;
+        let mut random = random(slot);
+        move || {
+            let block = match &self {
+                Self::Random => random() % blocks,
+                Self::Sequence => shared.fetch_add(1, Ordering::Relaxed) % blocks,
+                Self::Once(next) => next.fetch_add(1, Ordering::Relaxed) * STRIDE % blocks,
+            };
+            block * size as u64
+        }
+    }
+}
+
+fn read_actor(
+    file: crate::fuse::Opened,
+    size: usize,
+    mut offset: impl FnMut() -> u64 + Send + 'static,
+) -> impl Actor {
+    Single {
+        fill: move |request: &mut Request| {
+            let body = ReadIn {
+                fh: file.fh,
+                offset: offset(),
+                size: size as u32,
+                ..ReadIn::default()
+            };
+            request.begin(READ, file.node).body(&body).reply(size);
+        },
+        take: move |reply: &Reply<'_>| {
+            reply.ok()?;
+            ensure!(reply.len() == size, "{} bytes of {size}", reply.len());
+            Ok(if size > 4096 { size as u64 } else { 1 })
+        },
+    }
+}
+
+fn read(setup: &Setup<'_>, size: usize, order: Order) -> Result<Actors> {
+    let file = setup.client.open(setup.node("data")?, libc::O_RDONLY)?;
+    let shared = Arc::<AtomicU64>::default();
+    setup.each(|slot| {
+        Ok(read_actor(
+            file,
+            size,
+            order.clone().offsets(slot, size, Arc::clone(&shared)),
+        ))
+    })
+}
+
+fn write(setup: &Setup<'_>, size: usize, order: Order) -> Result<Actors> {
+    let file = setup.client.open(setup.node("data")?, libc::O_RDWR)?;
+    let shared = Arc::<AtomicU64>::default();
+    setup.each(|slot| {
+        let mut offset = order.clone().offsets(slot, size, Arc::clone(&shared));
+        Ok(Single {
+            fill: move |request: &mut Request| {
+                let body = WriteIn {
+                    fh: file.fh,
+                    offset: offset(),
+                    size: size as u32,
+                    ..WriteIn::default()
+                };
+                request
+                    .begin(WRITE, file.node)
+                    .body(&body)
+                    .data(size)
+                    .reply(size_of::<WriteOut>());
+            },
+            take: move |reply: &Reply<'_>| {
+                ensure!(
+                    reply.body::<WriteOut>(0)?.size as usize == size,
+                    "not all was written"
+                );
+                Ok(if size > 4096 { size as u64 } else { 1 })
+            },
+        })
+    })
+}
+
+/// Reads blocks until it had its share.
+struct Cold<A> {
+    read: A,
+    left: u64,
+}
+
+fn cold(setup: &Setup<'_>) -> Result<Actors> {
+    let file = setup.client.open(setup.node("data")?, libc::O_RDONLY)?;
+    let order = Order::Once(Arc::default());
+    let blocks = if setup.quick { 2048 } else { 8192 };
+    setup.each(|slot| {
+        Ok(Cold {
+            read: read_actor(file, 4096, order.clone().offsets(slot, 4096, Arc::default())),
+            left: blocks / setup.depth as u64,
+        })
+    })
+}
+
+impl<A: Actor> Actor for Cold<A> {
+    fn more(&mut self) -> bool {
+        let more = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        more
+    }
+
+    fn request(&mut self, step: usize, request: &mut Request) {
+        self.read.request(step, request);
+    }
+
+    fn reply(
+        &mut self,
+        step: usize,
+        reply: &Reply<'_>,
+        forgets: &mut Vec<u64>,
+    ) -> Result<crate::bench::actor::Step> {
+        self.read.reply(step, reply, forgets)
+    }
+}
+
+fn host_read(tree: &Tree, size: usize, order: Order) -> Result<HostLoop> {
+    let file = File::open(tree.path("data"))?;
+    let mut buffer = vec![0; size];
+    let mut offset = order.offsets(0, size, Arc::default());
+    Ok(Box::new(move || {
+        file.read_exact_at(&mut buffer, offset())?;
+        Ok(if size > 4096 { size as u64 } else { 1 })
+    }))
+}
+
+fn host_write(tree: &Tree, size: usize, order: Order) -> Result<HostLoop> {
+    let file = File::options().write(true).open(tree.path("data"))?;
+    let buffer = vec![0x5a; size];
+    let mut offset = order.offsets(0, size, Arc::default());
+    Ok(Box::new(move || {
+        file.write_all_at(&buffer, offset())?;
+        Ok(if size > 4096 { size as u64 } else { 1 })
+    }))
+}

@@ -1,0 +1,21 @@
+//! Measures daemons against each other: the same requests over real virtqueues, alternately, in one run.
+//!
+//! - [`tree`] is what is shared, [`cases`] is what is done with it, an [`actor`] does it for one request in flight.
+//! - [`variant`] is a daemon's command line, [`session`] a running one, [`placement`] its processors.
+//! - [`engine`] keeps a number of requests in flight on a queue, [`wait`] sleeps for it, [`counters`] reads what
+//!   the daemon's processes used meanwhile.
+//! - [`plan`] runs everything in rounds, [`stats`] makes medians and ratios of it, [`report`] writes them down.
+
+pub mod actor;
+pub mod cases;
+pub mod counters;
+pub mod engine;
+pub mod placement;
+pub mod plan;
+pub mod report;
+pub mod session;
+pub mod stats;
+mod sys;
+pub mod tree;
+pub mod variant;
+pub mod wait;

@@ -1,0 +1,233 @@
+//! Runs everything: in rounds, the daemons in turn, each measurement of a case on a fresh daemon.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use super::cases::Case;
+use super::counters::Resident;
+use super::placement::Placement;
+use super::session::{Method, Sample, Session, measure_host};
+use super::stats::{Key, Rounds};
+use super::tree::{Medium, Tree};
+use super::variant::{Program, Variant};
+use super::wait::Wait;
+
+/// The name under which the host's own system calls stand beside the daemons.
+pub const HOST: &str = "host";
+
+/// What to run.
+pub struct Plan {
+    /// The cases.
+    pub cases: Vec<Case>,
+    /// Requests in flight.
+    pub depths: Vec<usize>,
+    /// Request queues.
+    pub queues: Vec<usize>,
+    /// How often.
+    pub rounds: usize,
+    /// Time of a measurement.
+    pub time: Duration,
+    /// How long to look at an idle daemon.
+    pub idle: Duration,
+    /// Where things run.
+    pub placements: Vec<Placement>,
+    /// File systems.
+    pub media: Vec<Medium>,
+    /// The directory for trees on a disk.
+    pub disk: PathBuf,
+    /// The daemons.
+    pub variants: Vec<Variant>,
+    /// How the front end waits.
+    pub wait: Wait,
+    /// Less work where the case says how much.
+    pub quick: bool,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub struct Results {
+    /// Measurements.
+    pub samples: BTreeMap<Key, Rounds>,
+    /// Starts, by variant.
+    pub starts: BTreeMap<String, Vec<Start>>,
+    /// Idle daemons, by variant: CPU time and context switches.
+    pub idle: BTreeMap<String, Vec<(Duration, u64)>>,
+    /// What went wrong.
+    pub failures: Vec<Failure>,
+}
+
+/// A measurement that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Whose daemon it was.
+    pub program: Program,
+    /// Case, variant and reason.
+    pub what: String,
+}
+
+/// One start.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// From starting the process to the reply to INIT.
+    pub time: Duration,
+    /// Memory before the first request.
+    pub memory: Resident,
+}
+
+impl Plan {
+    /// Runs it all. What fails is listed and does not keep the rest from running.
+    pub fn run(&self) -> Result<Results> {
+        let mut results = Results::default();
+        for medium in &self.media {
+            eprintln!("making the tree on {}", medium.name());
+            let tree = Tree::new(*medium, &self.disk)?;
+            for round in 0..self.rounds {
+                for placement in &self.placements {
+                    self.round(&tree, *placement, round, &mut results)?;
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    fn method(&self, placement: Placement) -> Method {
+        Method {
+            placement,
+            // On one processor, looking all the time would keep the daemon from it.
+            wait: if placement == Placement::Together {
+                Wait::Sleep
+            } else {
+                self.wait
+            },
+            time: self.time,
+            quick: self.quick,
+        }
+    }
+
+    fn round(&self, tree: &Tree, placement: Placement, round: usize, results: &mut Results) -> Result<()> {
+        let method = self.method(placement);
+        for (index, case) in self.cases.iter().enumerate() {
+            if !case.media.contains(&tree.medium()) {
+                continue;
+            }
+            for queues in &self.queues {
+                let key = |depth| Key {
+                    medium: tree.medium(),
+                    placement,
+                    case: index,
+                    queues: *queues,
+                    depth,
+                };
+                // Who goes first changes from round to round, for what the one before leaves behind.
+                let count = self.variants.len();
+                for variant in (0..count).map(|at| &self.variants[(at + round) % count]) {
+                    if !variant.has_queues(*queues) {
+                        continue;
+                    }
+                    tree.clean()?;
+                    let run = || self.on_fresh_daemon(variant, case, tree, *queues, method, results);
+                    // The harness panics where a guest would see its file system fail.
+                    let outcome = catch_unwind(AssertUnwindSafe(run));
+                    let samples = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked")));
+                    let samples = samples.unwrap_or_else(|error| {
+                        results.fail(variant, format!("{} of {}: {error:#}", case.name, variant.name()));
+                        Vec::new()
+                    });
+                    for (depth, sample) in samples {
+                        put(results, key(depth), &variant.name(), round, sample);
+                    }
+                }
+                let alone =
+                    self.placements.first() == Some(&placement) && self.queues.first() == Some(queues);
+                if alone && let Some(sample) = measure_host(case, tree, method)? {
+                    put(results, key(0), HOST, round, sample);
+                }
+            }
+        }
+        if tree.medium() == self.media[0] && placement == self.placements[0] {
+            self.idle(tree, method, results)?;
+        }
+        Ok(())
+    }
+
+    fn on_fresh_daemon(
+        &self,
+        variant: &Variant,
+        case: &Case,
+        tree: &Tree,
+        queues: usize,
+        method: Method,
+        results: &mut Results,
+    ) -> Result<Vec<(usize, Sample)>> {
+        let depths: Vec<usize> = match case.depths {
+            [] => self.depths.clone(),
+            own => own
+                .iter()
+                .copied()
+                .filter(|depth| self.depths.contains(depth) || own.len() == 2)
+                .collect(),
+        };
+        let most = depths.iter().copied().max().unwrap_or(1);
+        let session = Session::start(variant, case.options, tree, queues, (most, case.room), method)?;
+        let start = Start {
+            time: session.start,
+            memory: session.fresh,
+        };
+        results.starts.entry(variant.name()).or_default().push(start);
+        let mut samples = Vec::new();
+        for depth in depths.into_iter().filter(|depth| *depth >= queues) {
+            let sample = session.measure(case, depth)?;
+            eprintln!(
+                "{:5} {:8} {:20} q{queues} d{depth:<2} {:18} {:12.0}/s {:8.2} µs CPU, front end {:3.0} %",
+                tree.medium().name(),
+                method.placement.name(),
+                case.name,
+                variant.name(),
+                sample.rate,
+                sample.cpu,
+                sample.front_end * 100.0
+            );
+            samples.push((depth, sample));
+        }
+        Ok(samples)
+    }
+
+    fn idle(&self, tree: &Tree, method: Method, results: &mut Results) -> Result<()> {
+        for variant in &self.variants {
+            let session = Session::start(variant, &[], tree, 1, (1, 4096), method);
+            match session.and_then(|session| session.idle(self.idle)) {
+                Ok(idle) => results.idle.entry(variant.name()).or_default().push(idle),
+                Err(error) => results.fail(variant, format!("idle {}: {error:#}", variant.name())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Results {
+    /// Notes a failure, once.
+    fn fail(&mut self, variant: &Variant, what: String) {
+        eprintln!("failed: {what}");
+        if self.failures.iter().all(|failure| failure.what != what) {
+            self.failures.push(Failure {
+                program: variant.program,
+                what,
+            });
+        }
+    }
+}
+
+fn put(results: &mut Results, key: Key, variant: &str, round: usize, sample: Sample) {
+    let rounds = results
+        .samples
+        .entry(key)
+        .or_default()
+        .entry(variant.to_owned())
+        .or_default();
+    rounds.resize(rounds.len().max(round + 1), None);
+    rounds[round] = Some(sample);
+}

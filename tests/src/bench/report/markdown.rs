@@ -1,0 +1,151 @@
+//! The table for people: medians over the rounds, ratios of neighbours with their spread.
+
+use std::fmt::Write;
+
+use super::Report;
+use crate::bench::cases::Unit;
+use crate::bench::plan::HOST;
+use crate::bench::session::Field;
+use crate::bench::stats::{self, Key, Middle, Rounds};
+
+/// Prefixes of the variants' names.
+const OURS: &str = "airlockfs";
+const PEER: &str = "virtiofsd";
+
+/// The report in Markdown.
+pub fn markdown(report: &Report<'_>) -> String {
+    let mut out = String::from("# airlockfs beside virtiofsd\n\n");
+    for line in report.about {
+        let _ = writeln!(out, "- {line}");
+    }
+    out.push_str(
+        "\nMedians over the rounds. A ratio is airlockfs to virtiofsd, of the measurements of the same round: median \
+         (smallest–largest). Rates are compared with virtiofsd's variant of the highest rate in that row, CPU time with \
+         its variant of the lowest. CPU time and context switches are of all the daemon's processes, for each operation \
+         (for listings: each entry). *Front end* is the share of the time in which the load generator itself computed.\n",
+    );
+    let mut place = None;
+    for (key, rounds) in &report.results.samples {
+        if key.depth == 0 {
+            continue;
+        }
+        if place != Some((key.medium, key.placement)) {
+            place = Some((key.medium, key.placement));
+            let _ = writeln!(out, "\n## {}, {}\n", key.medium.name(), key.placement.name());
+            out.push_str(
+                "| case | queues | depth | airlockfs | virtiofsd | ratio | CPU µs | virtiofsd | ratio | \
+                 p50 / p99 / p99.9 µs | virtiofsd | switches | virtiofsd | front end | host, 1 thread |\n\
+                 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+            );
+        }
+        row(&mut out, report, key, rounds);
+    }
+    starts(&mut out, report);
+    if !report.results.failures.is_empty() {
+        out.push_str("\n## Failed\n\n");
+        for failure in &report.results.failures {
+            let _ = writeln!(out, "- {}", failure.what.replace('\n', " · "));
+        }
+    }
+    out
+}
+
+fn row(out: &mut String, report: &Report<'_>, key: &Key, rounds: &Rounds) {
+    let case = &report.cases[key.case];
+    // Two columns are compared; other variants of ours are in the JSON.
+    let ours = rounds
+        .keys()
+        .find(|name| name.starts_with(OURS))
+        .map_or(OURS, String::as_str);
+    let fastest = stats::best(rounds, PEER, |s| s.rate, true).unwrap_or(PEER);
+    let cheapest = stats::best(rounds, PEER, |s| s.cpu, false).unwrap_or(PEER);
+    let rate_of = |variant| stats::of(rounds, variant, |s| s.rate).map(|m| rate(m.median, case.unit));
+    let cpu_of = |variant| stats::of(rounds, variant, |s| s.cpu).map(|m| format!("{:.2}", m.median));
+    let front = [ours, fastest].map(|variant| stats::of(rounds, variant, |s| s.front_end));
+    let front = front
+        .iter()
+        .flatten()
+        .map(|m| format!("{:.0} %", m.median * 100.0));
+    let host_key = Key {
+        queues: 1,
+        depth: 0,
+        ..key.clone()
+    };
+    let host = report.results.samples.iter().find(|(other, _)| {
+        (other.medium, other.case, other.depth) == (host_key.medium, host_key.case, host_key.depth)
+    });
+    let host = host.and_then(|(_, rounds)| stats::of(rounds, HOST, |s| s.rate));
+    let cells = [
+        Some(case.name.to_owned()),
+        Some(key.queues.to_string()),
+        Some(key.depth.to_string()),
+        rate_of(ours),
+        rate_of(fastest).map(|text| text + &label(fastest)),
+        stats::ratio(rounds, ours, fastest, |s| s.rate).map(spread),
+        cpu_of(ours),
+        cpu_of(cheapest).map(|text| text + &label(cheapest)),
+        stats::ratio(rounds, ours, cheapest, |s| s.cpu).map(spread),
+        latencies(rounds, ours),
+        latencies(rounds, fastest),
+        stats::of(rounds, ours, |s| s.switches).map(|m| format!("{:.2}", m.median)),
+        stats::of(rounds, fastest, |s| s.switches).map(|m| format!("{:.2}", m.median)),
+        Some(front.collect::<Vec<_>>().join(", ")),
+        host.map(|m| rate(m.median, case.unit)),
+    ];
+    let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".to_owned()));
+    let _ = writeln!(out, "| {} |", cells.join(" | "));
+}
+
+fn starts(out: &mut String, report: &Report<'_>) {
+    out.push_str(
+        "\n## Start, memory, idle\n\n\
+         | daemon | start to INIT's reply, ms | private memory before the first request, MiB | PSS, MiB | idle: CPU µs per second | switches per second |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    let seconds = report.idle_seconds;
+    for (variant, all) in &report.results.starts {
+        let times = stats::middle(all.iter().map(|start| start.time.as_secs_f64() * 1e3));
+        let private = stats::middle(all.iter().map(|start| start.memory.private as f64 / 1024.0));
+        let pss = stats::middle(all.iter().map(|start| start.memory.pss as f64 / 1024.0));
+        let idle = report.results.idle.get(variant);
+        let cpu =
+            idle.and_then(|all| stats::middle(all.iter().map(|(cpu, _)| cpu.as_secs_f64() * 1e6 / seconds)));
+        let switches = idle.and_then(|all| stats::middle(all.iter().map(|(_, n)| *n as f64 / seconds)));
+        let cells = [times, private, pss, cpu, switches].map(|m| m.map_or_else(|| "–".to_owned(), spread));
+        let _ = writeln!(out, "| {variant} | {} |", cells.join(" | "));
+    }
+}
+
+fn latencies(rounds: &Rounds, variant: &str) -> Option<String> {
+    let fields: [Field; 3] = [|s| s.p50, |s| s.p99, |s| s.p999];
+    let texts = fields.map(|field| Some(short(stats::of(rounds, variant, field)?.median)));
+    let [a, b, c] = texts;
+    Some(format!("{} / {} / {}", a?, b?, c?))
+}
+
+/// The variant's label in brackets, if it has one.
+fn label(variant: &str) -> String {
+    variant
+        .split_once(':')
+        .map_or_else(String::new, |(_, label)| format!(" ({label})"))
+}
+
+fn spread(middle: Middle) -> String {
+    let Middle { median, min, max } = middle;
+    format!("{median:.2} ({min:.2}–{max:.2})")
+}
+
+fn rate(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Byte => format!("{:.2} GiB/s", value / f64::from(1 << 30)),
+        Unit::Operation | Unit::Entry if value >= 1e6 => format!("{:.2}M/s", value / 1e6),
+        Unit::Operation | Unit::Entry => format!("{:.1}k/s", value / 1e3),
+    }
+}
+
+fn short(micros: f64) -> String {
+    match micros {
+        m if m >= 100.0 => format!("{m:.0}"),
+        m => format!("{m:.1}"),
+    }
+}

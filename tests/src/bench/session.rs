@@ -1,0 +1,224 @@
+//! A fresh daemon with a front end, ready to be measured.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::cases::{Case, Extent, HostLoop, Setup, Unit};
+use super::counters::{Processes, Resident, thread_cpu};
+use super::engine::{Engine, Outcome};
+use super::placement::{Placement, unpin};
+use super::tree::Tree;
+use super::variant::Variant;
+use super::wait::Wait;
+use crate::daemon::Daemon;
+use crate::fuse::{Client, SessionConfig};
+use crate::vmm::VmmConfig;
+
+/// How things are measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// Where things run.
+    pub placement: Placement,
+    /// How the front end waits.
+    pub wait: Wait,
+    /// How long a measurement takes, where its case does not say.
+    pub time: Duration,
+    /// Less work where the case says how much.
+    pub quick: bool,
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Units of the case per second.
+    pub rate: f64,
+    /// Median latency of an operation in microseconds.
+    pub p50: f64,
+    /// 99 of 100 operations took no longer, in microseconds.
+    pub p99: f64,
+    /// 999 of 1,000 operations took no longer, in microseconds.
+    pub p999: f64,
+    /// CPU time of all the daemon's processes for each operation (entry), in microseconds.
+    pub cpu: f64,
+    /// Context switches of all the daemon's processes for each operation (entry).
+    pub switches: f64,
+    /// The front end's CPU time as a share of the time that passed.
+    pub front_end: f64,
+    /// Private memory of all the daemon's processes after it, in KiB.
+    pub private: f64,
+    /// Proportional set size of all the daemon's processes after it, in KiB.
+    pub pss: f64,
+}
+
+/// Reads one number of a sample.
+pub type Field = fn(&Sample) -> f64;
+
+/// A daemon that runs, and its front end. The connection ends before the daemon does.
+pub struct Session<'a> {
+    engine: Engine,
+    client: Client,
+    processes: Processes,
+    _daemon: Daemon,
+    tree: &'a Tree,
+    queues: usize,
+    method: Method,
+    /// From starting the process to the reply to INIT.
+    pub start: Duration,
+    /// Memory after INIT, before the first request.
+    pub fresh: Resident,
+}
+
+impl<'a> Session<'a> {
+    /// Starts a daemon on a tree, with slots for the largest depth.
+    pub fn start(
+        variant: &Variant,
+        options: &[&str],
+        tree: &'a Tree,
+        queues: usize,
+        (depth, room): (usize, usize),
+        method: Method,
+    ) -> Result<Self> {
+        let config = SessionConfig {
+            vmm: VmmConfig {
+                memory: 64 << 20 | (depth * (room + 8192)).next_power_of_two(),
+                request_queues: Some(queues),
+                ..VmmConfig::default()
+            },
+            depth: 1,
+            room: 128 << 10,
+        };
+        // A child inherits where its parent may run.
+        unpin(0)?;
+        let launch = variant.launch(queues)?.args(options).share(tree.root());
+        let begin = Instant::now();
+        let daemon = launch.try_start()?.map_err(|failure| {
+            anyhow!(
+                "{} ended with {}:\n{}",
+                variant.name(),
+                failure.status,
+                failure.log.join("\n")
+            )
+        })?;
+        let client = Client::connect_with(daemon.socket(), &config)?;
+        client.init().context("INIT")?;
+        let start = begin.elapsed();
+        let processes = Processes::below(daemon.supervisor().pid())?;
+        let fresh = processes.memory()?;
+        method.placement.pin_daemon(&processes)?;
+        method.placement.pin_front_end()?;
+        let engine = Engine::new(client.session().vmm(), depth, room, method.wait, method.placement)?;
+        Ok(Self {
+            engine,
+            client,
+            processes,
+            _daemon: daemon,
+            tree,
+            queues,
+            method,
+            start,
+            fresh,
+        })
+    }
+
+    /// Measures a case with so many requests in flight.
+    pub fn measure(&self, case: &Case, depth: usize) -> Result<Sample> {
+        let setup = Setup {
+            client: &self.client,
+            tree: self.tree,
+            depth,
+            quick: self.method.quick,
+        };
+        let time = (case.extent == Extent::Time).then_some(self.method.time);
+        let actors = (case.actors)(&setup)?;
+        let actors = match time {
+            None => actors,
+            Some(time) => {
+                self.engine.run(actors, self.queues, Some(time / 5))?;
+                (case.actors)(&setup)?
+            }
+        };
+        let before = self.processes.usage()?;
+        let outcome = self.engine.run(actors, self.queues, time)?;
+        let after = self.processes.usage()?;
+        let memory = self.processes.memory()?;
+        let mut sample = sample(case, outcome)?;
+        sample.cpu *= (after.cpu - before.cpu).as_secs_f64() * 1e6;
+        sample.switches *= after.switches.saturating_sub(before.switches) as f64;
+        sample.private = memory.private as f64;
+        sample.pss = memory.pss as f64;
+        Ok(sample)
+    }
+
+    /// CPU time and context switches while nothing is asked.
+    pub fn idle(&self, time: Duration) -> Result<(Duration, u64)> {
+        let before = self.processes.usage()?;
+        std::thread::sleep(time);
+        let after = self.processes.usage()?;
+        Ok((
+            after.cpu - before.cpu,
+            after.switches.saturating_sub(before.switches),
+        ))
+    }
+}
+
+/// The same system calls on the host, by one thread on CPU 0, without a daemon. Its CPU time is that thread's.
+pub fn measure_host(case: &Case, tree: &Tree, method: Method) -> Result<Option<Sample>> {
+    let Some(make) = case.host else {
+        return Ok(None);
+    };
+    Placement::Together.pin_front_end()?;
+    let mut operation: HostLoop = make(tree)?;
+    let mut run = |time| -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let cpu = thread_cpu()?;
+        let begin = Instant::now();
+        let mut last = begin;
+        while last - begin < time {
+            outcome.units += operation()?;
+            outcome.operations += 1;
+            let now = Instant::now();
+            let nanos = (now - last).as_nanos();
+            outcome.latencies.push(u32::try_from(nanos).unwrap_or(u32::MAX));
+            last = now;
+        }
+        outcome.wall = last - begin;
+        outcome.front_end = thread_cpu()? - cpu;
+        Ok(outcome)
+    };
+    if case.extent == Extent::Time {
+        run(method.time / 5)?;
+    }
+    let outcome = run(method.time)?;
+    let cpu = outcome.front_end.as_secs_f64() * 1e6;
+    let mut sample = sample(case, outcome)?;
+    sample.cpu *= cpu;
+    sample.switches = 0.0;
+    Ok(Some(sample))
+}
+
+/// Rates and latencies. CPU time and context switches are left as what to multiply the daemon's with.
+fn sample(case: &Case, mut outcome: Outcome) -> Result<Sample> {
+    anyhow::ensure!(outcome.operations > 0, "no operation ended in time");
+    let wall = outcome.wall.as_secs_f64();
+    outcome.latencies.sort_unstable();
+    let quantile = |q: f64| {
+        let last = outcome.latencies.len() - 1;
+        f64::from(outcome.latencies[(last as f64 * q).round() as usize]) / 1e3
+    };
+    let count = match case.unit {
+        Unit::Entry => outcome.units,
+        Unit::Operation | Unit::Byte => outcome.operations,
+    };
+    let each = 1.0 / count.max(1) as f64;
+    Ok(Sample {
+        rate: outcome.units as f64 / wall,
+        p50: quantile(0.5),
+        p99: quantile(0.99),
+        p999: quantile(0.999),
+        cpu: each,
+        switches: each,
+        front_end: outcome.front_end.as_secs_f64() / wall,
+        ..Sample::default()
+    })
+}

@@ -1,0 +1,185 @@
+//! Measures airlockfs and virtiofsd side by side: `cargo xtask bench` builds and starts this.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use airlockfs_tests::bench::cases::{self, Case};
+use airlockfs_tests::bench::placement::Placement;
+use airlockfs_tests::bench::plan::Plan;
+use airlockfs_tests::bench::report::{Report, json, markdown};
+use airlockfs_tests::bench::tree::Medium;
+use airlockfs_tests::bench::variant::{Program, Variant};
+use airlockfs_tests::bench::wait::Wait;
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+
+/// Measures airlockfs and virtiofsd in turn, over virtqueues of a front end of our own
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask bench")]
+struct Options {
+    /// Cases to run, separated by commas; `list` lists them [default: all]
+    #[arg(long, value_delimiter = ',')]
+    cases: Vec<String>,
+    /// Requests in flight
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 64])]
+    depths: Vec<usize>,
+    /// Request queues
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4])]
+    queues: Vec<usize>,
+    /// How often to measure everything
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of a measurement
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+    /// Where front end and daemon run
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Placement::Together, Placement::Apart])]
+    placements: Vec<Placement>,
+    /// File systems under the shared directory
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Medium::Tmpfs, Medium::Disk])]
+    media: Vec<Medium>,
+    /// How the front end waits when it does not share the daemon's CPU
+    #[arg(long, value_enum, default_value_t = Wait::Sleep)]
+    wait: Wait,
+    /// A daemon to measure, PROGRAM[:LABEL=OPTIONS], again for each; PROGRAM is airlockfs or virtiofsd
+    #[arg(long = "variant")]
+    variants: Vec<Variant>,
+    /// One minute: two depths, three rounds, one queue, on one CPU and tmpfs, short measurements
+    #[arg(long)]
+    quick: bool,
+    /// Where the report goes
+    #[arg(long, default_value = "target/bench")]
+    output: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    if options.cases.iter().any(|name| name == "list") {
+        for case in cases::all() {
+            println!("{:20} {}", case.name, case.about);
+        }
+        return Ok(());
+    }
+    let plan = plan(&options)?;
+    let about = about(&plan);
+    let results = plan.run()?;
+    let report = Report {
+        cases: &plan.cases,
+        results: &results,
+        about: &about,
+        idle_seconds: plan.idle.as_secs_f64(),
+    };
+    fs::create_dir_all(&options.output)?;
+    let table = markdown(&report);
+    fs::write(options.output.join("bench.md"), &table)?;
+    fs::write(options.output.join("bench.json"), json(&report))?;
+    println!("{table}");
+    println!("written to {}", options.output.display());
+    ensure!(
+        results.failures.is_empty(),
+        "{} measurements failed",
+        results.failures.len()
+    );
+    Ok(())
+}
+
+fn plan(options: &Options) -> Result<Plan> {
+    let quick = options.quick;
+    let mut variants = options.variants.clone();
+    if variants.is_empty() {
+        variants = Variant::defaults();
+    }
+    for variant in &variants {
+        variant.binary()?;
+    }
+    let mut plan = Plan {
+        cases: select(&options.cases)?,
+        depths: options.depths.clone(),
+        queues: options.queues.clone(),
+        rounds: options.rounds,
+        time: Duration::from_secs_f64(options.seconds),
+        idle: Duration::from_secs(if quick { 1 } else { 10 }),
+        placements: options.placements.clone(),
+        media: options.media.clone(),
+        disk: options.output.clone(),
+        variants,
+        wait: options.wait,
+        quick,
+    };
+    if quick {
+        plan.depths = vec![1, 16];
+        plan.queues = vec![1];
+        plan.rounds = 3;
+        plan.time = Duration::from_millis(100);
+        plan.placements = vec![Placement::Together];
+        plan.media = vec![Medium::Tmpfs];
+    }
+    Ok(plan)
+}
+
+fn select(names: &[String]) -> Result<Vec<Case>> {
+    let all = cases::all();
+    if let Some(name) = names
+        .iter()
+        .find(|name| all.iter().all(|case| case.name != **name))
+    {
+        bail!("no case '{name}'; `--cases list` lists them");
+    }
+    Ok(all
+        .into_iter()
+        .filter(|case| names.is_empty() || names.iter().any(|name| name == case.name))
+        .collect())
+}
+
+fn about(plan: &Plan) -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("");
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let names: Vec<String> = plan.variants.iter().map(Variant::name).collect();
+    let mut lines = vec![
+        format!(
+            "{cpus} CPUs,{}; Linux {}",
+            model.trim_start_matches([' ', '\t', ':']),
+            read("/proc/sys/kernel/osrelease").trim()
+        ),
+        format!(
+            "{} rounds of {} s, variants {}",
+            plan.rounds,
+            plan.time.as_secs_f64(),
+            names.join(", ")
+        ),
+    ];
+    let peer = plan
+        .variants
+        .iter()
+        .find(|variant| variant.program == Program::Virtiofsd);
+    if let Some(binary) = peer.and_then(|variant| variant.binary().ok()) {
+        let version = std::process::Command::new(binary)
+            .arg("--version")
+            .output()
+            .context("--version");
+        if let Ok(output) = version {
+            lines.push(
+                String::from_utf8_lossy(&output.stdout)
+                    .trim()
+                    .replace("backend ", ""),
+            );
+        }
+    }
+    lines
+}
