@@ -49,6 +49,8 @@ pub struct Launch {
     share: Option<PathBuf>,
     socket: Option<PathBuf>,
     by_fd: bool,
+    umask: Option<u32>,
+    user: Option<u32>,
     args: Vec<OsString>,
     inherit: Vec<OwnedFd>,
 }
@@ -70,6 +72,8 @@ impl Launch {
             share: None,
             socket: None,
             by_fd: false,
+            umask: None,
+            user: None,
             args: Vec::new(),
             inherit: Vec::new(),
         }
@@ -100,6 +104,20 @@ impl Launch {
     #[must_use]
     pub fn by_fd(mut self) -> Self {
         self.by_fd = true;
+        self
+    }
+
+    /// Starts it with this umask.
+    #[must_use]
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.umask = Some(umask);
+        self
+    }
+
+    /// Starts it as an ordinary user, with a group of the same number and no others.
+    #[must_use]
+    pub fn user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
         self
     }
 
@@ -153,10 +171,21 @@ impl Launch {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let numbers: Vec<i32> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
-        // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe; the
-        // descriptors are kept open by `inherit` until the child has them.
+        let umask = self.umask;
+        if let Some(uid) = self.user {
+            // setgroups is implied; the socket's directory must be the user's own.
+            command.uid(uid).gid(uid);
+            for path in [&*home, &*share] {
+                std::os::unix::fs::chown(path, Some(uid), Some(uid))?;
+            }
+        }
+        // SAFETY: between fork and exec only fcntl and umask are called, which are async-signal-safe;
+        // the descriptors are kept open by `inherit` until the child has them.
         unsafe {
             command.pre_exec(move || {
+                if let Some(umask) = umask {
+                    libc::umask(umask);
+                }
                 for fd in &numbers {
                     if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
                         return Err(std::io::Error::last_os_error());
@@ -223,6 +252,13 @@ impl Daemon {
     /// airlockfsd on a fresh directory with these options.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
         Launch::airlockfs().args(args).start()
+    }
+
+    /// The same with a client after INIT.
+    pub fn with_client<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> (Self, Client) {
+        let daemon = Self::start(args);
+        let client = daemon.client();
+        (daemon, client)
     }
 
     /// The socket it listens on.

@@ -13,5 +13,6 @@ pub mod bridge;
 pub mod daemon;
 pub mod fuse;
 pub mod procfs;
+pub mod stop;
 pub mod tempdir;
 pub mod vmm;

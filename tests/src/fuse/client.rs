@@ -8,7 +8,7 @@ use anyhow::Result;
 use nix::errno::Errno;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::abi::{InHeader, OUT_HEADER};
+use super::abi::{InHeader, OUT_HEADER, init_flags};
 use super::session::{Outcome, Session, SessionConfig, goes_to_hiprio};
 use crate::vmm::HIPRIO;
 
@@ -107,9 +107,14 @@ impl Client {
         &self.session
     }
 
-    /// The umask sent with creations.
-    pub(super) fn umask(&self) -> u32 {
-        self.umask
+    /// The mode and the umask sent with creations: the kernel applies the umask itself unless DONT_MASK was agreed on.
+    pub(super) fn creation(&self, mode: u32) -> (u32, u32) {
+        let applied = if self.negotiated() & init_flags::DONT_MASK == 0 {
+            self.umask
+        } else {
+            0
+        };
+        (mode & !applied, self.umask)
     }
 
     /// The flags agreed on by INIT.

@@ -7,7 +7,7 @@ mod ops;
 mod session;
 
 pub use client::{Caller, Client};
-pub use lane::{Done, Lane, SlotId};
+pub use lane::{Done, Lane, SlotId, Wait};
 pub use ops::attr::SetAttr;
 pub use ops::dir::{DirEntry, DirEntryPlus};
 pub use ops::file::Opened;

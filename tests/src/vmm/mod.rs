@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vhost::vhost_user::message::{
@@ -30,6 +31,8 @@ pub const VIRTIO_F_EVENT_IDX: u64 = 1 << 29;
 pub const HIPRIO: usize = 0;
 /// Most queues the front end sets up.
 const MAX_QUEUES: u64 = 64;
+/// How long the daemon may take to answer a vhost-user message.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Length of the tag in the config space.
 const TAG_LEN: usize = 36;
 
@@ -91,6 +94,8 @@ impl Vmm {
 
     /// The same on a connected socket.
     pub fn from_stream(stream: UnixStream, config: &VmmConfig) -> Result<Self> {
+        // A daemon that does not answer fails the test instead of holding it up.
+        stream.set_read_timeout(Some(PATIENCE)).context("SO_RCVTIMEO")?;
         let socket = stream.try_clone().context("clone the socket")?;
         let mut frontend = Frontend::from_stream(stream, MAX_QUEUES);
         frontend.set_owner().context("SET_OWNER")?;

@@ -67,10 +67,11 @@ impl Client {
         flags: i32,
         mode: u32,
     ) -> Result<(EntryOut, Opened), Errno> {
+        let (mode, umask) = self.creation(mode | libc::S_IFREG);
         let body = CreateIn {
             flags: flags as u32,
-            mode: mode | libc::S_IFREG,
-            umask: self.umask(),
+            mode,
+            umask,
             open_flags: 0,
         };
         let room = size_of::<EntryOut>() + size_of::<OpenOut>();

@@ -29,10 +29,8 @@ impl Client {
 
     /// MKDIR.
     pub fn mkdir(&self, parent: u64, name: impl AsRef<[u8]>, mode: u32) -> Result<EntryOut, Errno> {
-        let body = MkdirIn {
-            mode,
-            umask: self.umask(),
-        };
+        let (mode, umask) = self.creation(mode);
+        let body = MkdirIn { mode, umask };
         self.call_entry(MKDIR, parent, &[bytes(&body), &terminated(name)])
     }
 
@@ -44,10 +42,11 @@ impl Client {
         mode: u32,
         rdev: u32,
     ) -> Result<EntryOut, Errno> {
+        let (mode, umask) = self.creation(mode);
         let body = MknodIn {
             mode,
             rdev,
-            umask: self.umask(),
+            umask,
             padding: 0,
         };
         self.call_entry(MKNOD, parent, &[bytes(&body), &terminated(name)])

@@ -1,0 +1,173 @@
+//! Starting: by path or descriptor, as root or as an ordinary user; and what goes wrong is one line with its own code.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+
+use airlockfs_tests::daemon::{Daemon, Failure, Launch, READY, bin_dir};
+use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::tempdir::TempDir;
+
+fn failure(launch: Launch) -> Failure {
+    match launch.try_start().expect("a program") {
+        Ok(_) => panic!("the daemon started"),
+        Err(failure) => failure,
+    }
+}
+
+/// One line, which names what is wrong; the exit code.
+fn one_line(failure: &Failure, words: &[&str]) -> i32 {
+    let lines: Vec<_> = failure.log.iter().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    for word in words {
+        assert!(lines[0].contains(word), "{word:?} in {:?}", lines[0]);
+    }
+    let code = failure.status.code().expect("an exit code");
+    assert_ne!(code, 0);
+    code
+}
+
+#[test]
+fn what_is_wrong_is_one_line_with_a_code_of_its_kind() {
+    let home = TempDir::new().expect("a directory");
+    let missing = home.join("missing");
+    let file = home.join("file");
+    fs::write(&file, "").expect("write");
+    let used = home.join("used");
+    let _listener = UnixListener::bind(&used).expect("bind");
+
+    let no_dir = failure(Launch::airlockfs().share(&missing));
+    let no_dir = one_line(&no_dir, &["missing"]);
+    let not_a_dir = failure(Launch::airlockfs().share(&file));
+    one_line(&not_a_dir, &["file"]);
+    let in_use = failure(Launch::airlockfs().socket(&used));
+    let in_use = one_line(&in_use, &["used", "in use"]);
+    let option = failure(Launch::airlockfs().args(["--no-such-option"]));
+    let option = one_line(&option, &["--no-such-option"]);
+    let no_socket_dir = failure(Launch::airlockfs().socket(&home.join("no/such/dir/sock")));
+    one_line(&no_socket_dir, &["no/such/dir"]);
+    assert!(no_dir != option && in_use != option, "{no_dir} {in_use} {option}");
+    // Somebody's socket is still theirs.
+    assert!(std::os::unix::net::UnixStream::connect(&used).is_ok());
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    let long = "t".repeat(37);
+    for (option, value) in [
+        ("--tag", long.as_str()),
+        ("--tag", ""),
+        ("--num-request-queues", "0"),
+        ("--num-request-queues", "1000"),
+        ("--num-request-queues", "many"),
+        ("--cache", "sometimes"),
+        ("--sandbox", "maybe"),
+        ("--seccomp", "off"),
+        ("--rlimit-nofile", "-1"),
+    ] {
+        let failed = failure(Launch::airlockfs().args([format!("{option}={value}")]));
+        one_line(&failed, &[option]);
+    }
+}
+
+#[test]
+fn a_security_option_given_twice_is_refused() {
+    for twice in [
+        ["--sandbox=namespace", "--sandbox=none"],
+        ["--seccomp=kill", "--seccomp=none"],
+        ["--shared-dir=/", "--tag=x"],
+    ] {
+        one_line(&failure(Launch::airlockfs().args(twice)), &[]);
+    }
+}
+
+#[test]
+fn a_worker_that_is_not_there_is_told() {
+    let home = TempDir::new().expect("a directory");
+    let daemon = home.join("airlockfsd");
+    fs::copy(bin_dir().expect("binaries").join("airlockfsd"), &daemon).expect("copy");
+    one_line(&failure(Launch::program(&daemon)), &["airlockfs-worker"]);
+}
+
+#[test]
+fn a_socket_left_behind_is_replaced_and_anything_else_is_kept() {
+    let home = TempDir::new().expect("a directory");
+    let socket = home.join("socket");
+    drop(UnixListener::bind(&socket).expect("bind"));
+    let daemon = Launch::airlockfs().socket(&socket).start();
+    daemon.client().getattr(ROOT).expect("GETATTR");
+    drop(daemon);
+
+    let file = home.join("precious");
+    fs::write(&file, "data").expect("write");
+    one_line(&failure(Launch::airlockfs().socket(&file)), &["precious"]);
+    assert_eq!(fs::read_to_string(&file).expect("read"), "data");
+}
+
+#[test]
+fn a_second_daemon_does_not_take_the_socket() {
+    let first = Daemon::start(["--tag", "first"]);
+    one_line(&failure(Launch::airlockfs().socket(first.socket())), &["in use"]);
+    first.client().getattr(ROOT).expect("GETATTR");
+}
+
+#[test]
+fn a_listening_socket_is_handed_down() {
+    let daemon = Launch::airlockfs().by_fd().start();
+    daemon.client().getattr(ROOT).expect("GETATTR");
+}
+
+#[test]
+fn launchers_see_the_line_they_wait_for_at_any_log_level() {
+    for level in ["error", "off", "debug"] {
+        let daemon = Daemon::start(["--log-level", level]);
+        assert!(daemon.log().iter().any(|line| line.contains(READY)));
+    }
+}
+
+#[test]
+fn the_socket_is_the_users_alone() {
+    let daemon = Launch::airlockfs().umask(0).start();
+    let meta = fs::symlink_metadata(daemon.socket()).expect("stat");
+    assert!(meta.file_type().is_socket());
+    assert_eq!(meta.mode() & 0o007, 0, "mode {:o}", meta.mode());
+}
+
+#[test]
+fn the_tag_fills_its_field() {
+    let tag = "t".repeat(36);
+    let daemon = Daemon::start(["--tag", &tag]);
+    let fs = daemon.connect();
+    assert_eq!(fs.session().vmm().config().expect("config").tag, tag.as_bytes());
+}
+
+#[test]
+fn there_are_as_many_queues_as_cpus_up_to_eight() {
+    let cpus = std::thread::available_parallelism()
+        .expect("a number")
+        .get()
+        .min(8);
+    let daemon = Daemon::start(["--tag", "queues"]);
+    let fs = daemon.connect();
+    let space = fs.session().vmm().config().expect("config").clone();
+    assert_eq!(space.num_request_queues as usize, cpus);
+    assert_eq!(fs.session().vmm().request_queues(), cpus);
+}
+
+#[test]
+fn an_ordinary_user_starts_it() {
+    // The binaries, where that user can read them.
+    let home = TempDir::new().expect("a directory");
+    for name in ["airlockfsd", "airlockfs-worker"] {
+        fs::copy(bin_dir().expect("binaries").join(name), home.join(name)).expect("copy");
+    }
+    let daemon = Launch::program(&home.join("airlockfsd")).user(1000).start();
+    let client = daemon.client();
+    let (entry, file) = client.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    client.write(file, 0, b"text").expect("WRITE");
+    let meta = fs::metadata(daemon.host("file")).expect("stat");
+    // The guest's root is the user, outside.
+    assert_eq!((meta.uid(), meta.gid()), (1000, 1000));
+    assert_eq!((entry.attr.uid, entry.attr.gid), (0, 0));
+    client.unlink(ROOT, "file").expect("UNLINK");
+}

@@ -1,0 +1,183 @@
+//! The two processes live and die together, inherit nothing, and cost nothing while nobody asks anything.
+
+use std::fs::File;
+use std::time::Duration;
+
+use airlockfs_tests::daemon::{Daemon, Launch};
+use airlockfs_tests::fuse::abi::{GETATTR, GetattrIn, ROOT, WRITE, WriteIn};
+use airlockfs_tests::fuse::{Outcome, Wait};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use zerocopy::IntoBytes;
+
+#[test]
+fn an_idle_pair_uses_no_cpu() {
+    let (daemon, fs) = Daemon::with_client(["--tag", "idle"]);
+    fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    let worker = daemon.worker().expect("a worker");
+    let ticks = || {
+        let sum = |p: &airlockfs_tests::procfs::Process| p.cpu_ticks().expect("/proc/PID/stat");
+        (sum(daemon.supervisor()), sum(&worker))
+    };
+    // Whatever the last request left to do is done by then; then comes the window that is measured.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(ticks(), before);
+    fs.getattr(ROOT).expect("GETATTR");
+}
+
+#[test]
+fn inherited_descriptors_are_closed_in_both() {
+    let secret = airlockfs_tests::tempdir::TempDir::new().expect("a directory");
+    let path = secret.join("secret");
+    std::fs::write(&path, "secret").expect("write");
+    let mut launch = Launch::airlockfs();
+    for _ in 0..5 {
+        launch = launch.inherit(File::open(&path).expect("open").into());
+    }
+    launch = launch.inherit(File::open("/").expect("open").into());
+    let (read, write) = nix::unistd::pipe().expect("pipe");
+    let daemon = launch.inherit(read).inherit(write).start();
+    let fs = daemon.client();
+    fs.getattr(ROOT).expect("GETATTR");
+    for process in [daemon.supervisor(), &daemon.worker().expect("a worker")] {
+        for (fd, target) in process.descriptors().expect("descriptors") {
+            let target = target.to_string_lossy();
+            assert!(
+                !target.contains("secret"),
+                "process {} holds {fd}: {target}",
+                process.pid()
+            );
+            assert!(fd < 3 || !target.starts_with("pipe:"), "{fd}: {target}");
+        }
+    }
+    let supervisor = daemon.supervisor().descriptors().expect("descriptors");
+    for (fd, target) in supervisor {
+        // No directory, and no path but its log's and its sources of silence.
+        let path = target.to_string_lossy();
+        assert!(
+            !path.starts_with('/') || path.starts_with("/dev/") || path.starts_with("/memfd:"),
+            "{fd}: {path}"
+        );
+    }
+}
+
+#[test]
+fn the_workers_death_fails_requests_and_ends_the_supervisor() {
+    let (mut daemon, fs) = Daemon::with_client(["--tag", "death"]);
+    let (entry, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    daemon
+        .worker()
+        .expect("a worker")
+        .signal(Signal::SIGKILL)
+        .expect("SIGKILL");
+    // It may take a moment until the death is seen; until then, and after, there is no silence.
+    for _ in 0..1000 {
+        match fs.raw(GETATTR, entry.nodeid, GetattrIn::default().as_bytes(), 104) {
+            Outcome::Gone => break,
+            outcome => assert_eq!(outcome.errno(), Some(Errno::EIO), "{outcome:?}"),
+        }
+    }
+    let status = daemon.wait();
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    assert!(
+        daemon.log().iter().any(|line| line.contains("worker")),
+        "{:?}",
+        daemon.log()
+    );
+    let _ = file;
+}
+
+#[test]
+fn requests_in_flight_at_the_workers_death_are_answered() {
+    // Through the ring, so that the worker has them.
+    let (mut daemon, fs) = Daemon::with_client(["--no-donate"]);
+    let (entry, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    let worker = daemon.worker().expect("a worker");
+    worker.signal(Signal::SIGSTOP).expect("SIGSTOP");
+    let mut lane = fs.session().lane(1);
+    let mut slots = Vec::new();
+    while let Some(slot) = lane.acquire() {
+        let body = WriteIn {
+            fh: file.fh,
+            size: 4096,
+            ..WriteIn::default()
+        };
+        let header = fs.header(WRITE, entry.nodeid);
+        let len = lane.write(slot, header, &[body.as_bytes(), &[1; 4096]]);
+        lane.submit(slot, len, 24);
+        slots.push(slot);
+    }
+    lane.flush();
+    worker.signal(Signal::SIGKILL).expect("SIGKILL");
+    for slot in slots {
+        match lane.wait_for(slot, Duration::from_secs(30)) {
+            Wait::Done(done) => {
+                assert_eq!(done.len, 16);
+                assert_eq!(lane.reply_header(slot).error, -(Errno::EIO as i32));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(lane);
+    assert!(!daemon.wait().success());
+}
+
+#[test]
+fn the_supervisors_death_takes_the_worker_along() {
+    let (mut daemon, fs) = Daemon::with_client(["--tag", "death"]);
+    fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    let worker = daemon.worker().expect("a worker");
+    daemon.supervisor().signal(Signal::SIGKILL).expect("SIGKILL");
+    daemon.wait();
+    assert!(worker.ended_within(10_000));
+}
+
+#[test]
+fn sigterm_ends_both_and_keeps_what_was_written() {
+    let (mut daemon, fs) = Daemon::with_client(["--tag", "term"]);
+    let worker = daemon.worker().expect("a worker");
+    let (_, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    fs.write(file, 0, b"text").expect("WRITE");
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert!(worker.ended_within(10_000));
+    assert_eq!(std::fs::read(daemon.host("file")).expect("read"), b"text");
+}
+
+#[test]
+fn sigterm_finishes_what_is_in_flight() {
+    let (mut daemon, fs) = Daemon::with_client(["--tag", "term"]);
+    let (entry, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    let mut lane = fs.session().lane(1);
+    let mut slots = Vec::new();
+    let data = vec![7; 1 << 20];
+    while let Some(slot) = lane.acquire() {
+        let body = WriteIn {
+            fh: file.fh,
+            offset: (slots.len() << 20) as u64,
+            size: 1 << 20,
+            ..WriteIn::default()
+        };
+        let len = lane.write(slot, fs.header(WRITE, entry.nodeid), &[body.as_bytes(), &data]);
+        lane.submit(slot, len, 24);
+        slots.push(slot);
+    }
+    lane.flush();
+    daemon.supervisor().signal(Signal::SIGTERM).expect("SIGTERM");
+    let mut written = 0;
+    for slot in &slots {
+        // What was taken is finished; what was not is the guest's to send again.
+        if let Wait::Done(done) = lane.wait_for(*slot, Duration::from_secs(30))
+            && done.len == 24
+        {
+            written += 1;
+        }
+    }
+    assert_eq!(daemon.wait().code(), Some(0));
+    let size = std::fs::metadata(daemon.host("file")).expect("stat").len();
+    assert!(
+        size >= written << 20,
+        "{written} writes were acknowledged, {size} bytes are there"
+    );
+}

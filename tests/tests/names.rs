@@ -1,0 +1,453 @@
+//! Names: one component each, stable node ids, lookups counted, and what Linux says where something is in the way.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use airlockfs_tests::daemon::Daemon;
+use airlockfs_tests::fuse::Client;
+use airlockfs_tests::fuse::abi::ROOT;
+use nix::errno::Errno;
+
+fn started() -> (Daemon, Client) {
+    Daemon::with_client(["--tag", "names"])
+}
+
+type NameOp = (&'static str, fn(&Client, u64, &[u8]) -> Result<(), Errno>);
+
+/// Every operation with a name, and `old` as the name that exists where two are needed.
+const NAME_OPS: &[NameOp] = &[
+    ("LOOKUP", |fs, dir, name| fs.lookup(dir, name).map(drop)),
+    ("CREATE", |fs, dir, name| {
+        fs.create(dir, name, libc::O_RDWR, 0o644).map(drop)
+    }),
+    ("MKDIR", |fs, dir, name| fs.mkdir(dir, name, 0o755).map(drop)),
+    ("MKNOD", |fs, dir, name| {
+        fs.mknod(dir, name, libc::S_IFREG | 0o644, 0).map(drop)
+    }),
+    ("SYMLINK", |fs, dir, name| {
+        fs.symlink(dir, name, "target").map(drop)
+    }),
+    ("LINK", |fs, dir, name| {
+        let old = fs.lookup(ROOT, "old").expect("LOOKUP").nodeid;
+        fs.link(old, dir, name).map(drop)
+    }),
+    ("UNLINK", |fs, dir, name| fs.unlink(dir, name)),
+    ("RMDIR", |fs, dir, name| fs.rmdir(dir, name)),
+    ("RENAME from", |fs, dir, name| fs.rename(dir, name, ROOT, "new")),
+    ("RENAME to", |fs, dir, name| fs.rename(ROOT, "old", dir, name)),
+    ("RENAME2 from", |fs, dir, name| {
+        fs.rename2(dir, name, ROOT, "new", libc::RENAME_NOREPLACE)
+    }),
+    ("RENAME2 to", |fs, dir, name| {
+        fs.rename2(ROOT, "old", dir, name, libc::RENAME_NOREPLACE)
+    }),
+    ("RENAME2 swap", |fs, dir, name| {
+        fs.rename2(ROOT, "old", dir, name, libc::RENAME_EXCHANGE)
+    }),
+];
+
+#[test]
+fn a_name_is_one_component() {
+    let (daemon, fs) = started();
+    fs::write(daemon.host("old"), "old").expect("write");
+    fs::create_dir(daemon.host("dir")).expect("mkdir");
+    fs::write(daemon.host("dir/inner"), "inner").expect("write");
+    let long = [b'n'; 256];
+    let huge = [b'n'; 4000];
+    for (op, run) in NAME_OPS {
+        for name in [
+            "",
+            ".",
+            "..",
+            "/",
+            "a/b",
+            "dir/inner",
+            "dir/../old",
+            "/etc/passwd",
+            "old/",
+        ] {
+            assert_eq!(
+                run(&fs, ROOT, name.as_bytes()),
+                Err(Errno::EINVAL),
+                "{op} {name:?}"
+            );
+        }
+        for name in [&long[..], &huge[..]] {
+            assert_eq!(
+                run(&fs, ROOT, name),
+                Err(Errno::ENAMETOOLONG),
+                "{op} {}",
+                name.len()
+            );
+        }
+    }
+    let mut left: Vec<_> = fs::read_dir(daemon.share())
+        .expect("list")
+        .map(|e| e.expect("entry").file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["dir", "old"]);
+    assert_eq!(
+        fs::read_to_string(daemon.host("dir/inner")).expect("read"),
+        "inner"
+    );
+}
+
+#[test]
+fn any_byte_but_slash_and_nul_makes_a_name() {
+    let (daemon, fs) = started();
+    let all: Vec<u8> = (1..=255).filter(|b| *b != b'/').collect();
+    for name in [&[b'n'; 255][..], b"...", b" ", b"\n", b"\xff\xfe", b"-rf", &all] {
+        let (entry, file) = fs.create(ROOT, name, libc::O_RDWR, 0o644).expect("CREATE");
+        fs.write(file, 0, name).expect("WRITE");
+        assert_eq!(fs.lookup(ROOT, name).expect("LOOKUP").nodeid, entry.nodeid);
+        let path = std::ffi::OsStr::from_encoded_bytes(name);
+        assert_eq!(fs::read(daemon.host(path)).expect("on the host"), name);
+        fs.unlink(ROOT, name).expect("UNLINK");
+    }
+}
+
+/// `OsStr` of any bytes, safely on Unix.
+trait FromEncoded {
+    fn from_encoded_bytes(bytes: &[u8]) -> &std::ffi::OsStr;
+}
+
+impl FromEncoded for std::ffi::OsStr {
+    fn from_encoded_bytes(bytes: &[u8]) -> &std::ffi::OsStr {
+        std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+    }
+}
+
+#[test]
+fn an_unknown_parent_is_stale() {
+    let (daemon, fs) = started();
+    fs::write(daemon.host("old"), "old").expect("write");
+    for (op, run) in NAME_OPS {
+        for parent in [2_000_000_000, u64::MAX] {
+            assert_eq!(run(&fs, parent, b"name"), Err(Errno::ESTALE), "{op} in {parent}");
+        }
+    }
+}
+
+#[test]
+fn a_file_is_no_parent() {
+    let (daemon, fs) = started();
+    fs::write(daemon.host("old"), "old").expect("write");
+    fs::write(daemon.host("file"), "file").expect("write");
+    let file = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+    for (op, run) in NAME_OPS {
+        assert_eq!(run(&fs, file, b"name"), Err(Errno::ENOTDIR), "{op}");
+    }
+}
+
+#[test]
+fn what_is_in_the_way_is_told_as_linux_does() {
+    let (daemon, fs) = started();
+    fs.mkdir(ROOT, "dir", 0o755).expect("MKDIR");
+    let (file, _) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    fs.mkdir(ROOT, "full", 0o755).expect("MKDIR");
+    fs::write(daemon.host("full/x"), "x").expect("write");
+    let dir = fs.lookup(ROOT, "dir").expect("LOOKUP").nodeid;
+
+    assert_eq!(fs.lookup(ROOT, "none").map(drop), Err(Errno::ENOENT));
+    assert_eq!(fs.mkdir(ROOT, "file", 0o755).map(drop), Err(Errno::EEXIST));
+    assert_eq!(fs.mkdir(ROOT, "dir", 0o755).map(drop), Err(Errno::EEXIST));
+    assert_eq!(
+        fs.mknod(ROOT, "file", libc::S_IFREG, 0).map(drop),
+        Err(Errno::EEXIST)
+    );
+    assert_eq!(fs.symlink(ROOT, "file", "x").map(drop), Err(Errno::EEXIST));
+    assert_eq!(fs.link(file.nodeid, ROOT, "dir").map(drop), Err(Errno::EEXIST));
+    assert_eq!(fs.link(dir, ROOT, "dir2").map(drop), Err(Errno::EPERM));
+    assert_eq!(fs.unlink(ROOT, "none"), Err(Errno::ENOENT));
+    assert_eq!(fs.unlink(ROOT, "dir"), Err(Errno::EISDIR));
+    assert_eq!(fs.rmdir(ROOT, "none"), Err(Errno::ENOENT));
+    assert_eq!(fs.rmdir(ROOT, "file"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rmdir(ROOT, "full"), Err(Errno::ENOTEMPTY));
+    assert_eq!(fs.rename(ROOT, "none", ROOT, "new"), Err(Errno::ENOENT));
+    assert_eq!(fs.rename(ROOT, "file", ROOT, "dir"), Err(Errno::EISDIR));
+    assert_eq!(fs.rename(ROOT, "dir", ROOT, "file"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rename(ROOT, "dir", ROOT, "full"), Err(Errno::ENOTEMPTY));
+    assert_eq!(fs.rename(ROOT, "dir", dir, "inside"), Err(Errno::EINVAL));
+    assert!(fs.readlink(file.nodeid).is_err());
+    let excl = libc::O_RDWR | libc::O_EXCL;
+    assert_eq!(fs.create(ROOT, "file", excl, 0o644).map(drop), Err(Errno::EEXIST));
+    assert_eq!(
+        fs.create(ROOT, "dir", libc::O_RDWR, 0o644).map(drop),
+        Err(Errno::EISDIR)
+    );
+}
+
+#[test]
+fn each_sighting_but_a_listing_counts_one_lookup() {
+    let (daemon, fs) = started();
+    fs::write(daemon.host("seen"), "text").expect("write");
+    let forgotten = |node: u64| fs.getattr(node) == Err(Errno::ESTALE);
+
+    let seen = fs.lookup(ROOT, "seen").expect("LOOKUP").nodeid;
+    assert_eq!(fs.lookup(ROOT, "seen").expect("LOOKUP").nodeid, seen);
+    fs.forget(seen, 1);
+    assert!(!forgotten(seen), "one of two lookups is left");
+    fs.forget(seen, 1);
+    assert!(forgotten(seen));
+
+    let made = [
+        fs.create(ROOT, "created", libc::O_RDWR, 0o644)
+            .map(|(entry, file)| {
+                fs.release(file).expect("RELEASE");
+                entry
+            }),
+        fs.mkdir(ROOT, "dir", 0o755),
+        fs.mknod(ROOT, "node", libc::S_IFREG | 0o644, 0),
+        fs.symlink(ROOT, "link", "target"),
+    ];
+    for entry in made {
+        let node = entry.expect("creation").nodeid;
+        assert!(!forgotten(node));
+        fs.forget(node, 1);
+        assert!(forgotten(node));
+    }
+
+    let first = fs.lookup(ROOT, "seen").expect("LOOKUP").nodeid;
+    assert_eq!(fs.link(first, ROOT, "hard").expect("LINK").nodeid, first);
+    fs.forget(first, 1);
+    assert!(!forgotten(first), "LINK counts too");
+    fs.forget(first, 1);
+    assert!(forgotten(first));
+
+    let root = fs.opendir(ROOT).expect("OPENDIR");
+    let listed = fs.readdirplus_all(root, 4096).expect("READDIRPLUS");
+    assert!(listed.iter().any(|e| e.dirent.name == b"seen"));
+    for item in listed {
+        if matches!(&item.dirent.name[..], b"." | b"..") {
+            continue;
+        }
+        assert!(!forgotten(item.entry.nodeid), "{item:?}");
+        fs.forget(
+            item.entry.nodeid,
+            if item.entry.attr.nlink == 2 && item.entry.attr.kind() == libc::S_IFREG {
+                2
+            } else {
+                1
+            },
+        );
+        assert!(forgotten(item.entry.nodeid), "{item:?}");
+    }
+}
+
+#[test]
+fn forgetting_too_much_forgets_once() {
+    let (daemon, fs) = started();
+    fs::write(daemon.host("file"), "text").expect("write");
+    for count in [2, 1 << 40, u64::MAX] {
+        let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+        fs.forget(node, count);
+        assert_eq!(fs.getattr(node).map(drop), Err(Errno::ESTALE));
+        fs.forget(node, count);
+        let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+        fs.batch_forget(&[(node, count), (node, count), (u64::MAX, 1), (0, 5)]);
+        assert_eq!(fs.getattr(node).map(drop), Err(Errno::ESTALE));
+    }
+    let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+    fs.forget(node, 0);
+    assert_eq!(fs.getattr(node).expect("GETATTR").size, 4);
+}
+
+#[test]
+fn the_root_is_never_forgotten() {
+    let (_daemon, fs) = started();
+    fs.forget(ROOT, 1);
+    fs.forget(ROOT, u64::MAX);
+    fs.batch_forget(&[(ROOT, 1), (ROOT, u64::MAX)]);
+    fs.getattr(ROOT).expect("GETATTR");
+    fs.mkdir(ROOT, "dir", 0o755).expect("MKDIR");
+}
+
+#[test]
+fn an_inode_is_one_node_by_whatever_name() {
+    let (daemon, fs) = started();
+    fs::create_dir(daemon.host("dir")).expect("mkdir");
+    fs::write(daemon.host("file"), "text").expect("write");
+    fs::hard_link(daemon.host("file"), daemon.host("dir/hard")).expect("link");
+    let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+    assert_eq!(fs.walk("dir/hard").expect("LOOKUP").nodeid, node);
+    let (entry, _) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    assert_eq!(entry.nodeid, node);
+    let root = fs.opendir(ROOT).expect("OPENDIR");
+    let listed = fs.readdirplus_all(root, 4096).expect("READDIRPLUS");
+    let item = listed.iter().find(|e| e.dirent.name == b"file").expect("listed");
+    assert_eq!(item.entry.nodeid, node);
+    fs::rename(daemon.host("file"), daemon.host("renamed by the host")).expect("rename");
+    assert_eq!(
+        fs.lookup(ROOT, "renamed by the host").expect("LOOKUP").nodeid,
+        node
+    );
+}
+
+#[test]
+fn node_ids_are_not_used_again() {
+    let (daemon, fs) = started();
+    let mut seen = std::collections::HashSet::from([ROOT]);
+    for i in 0..50 {
+        let name = format!("file{i}");
+        fs::write(daemon.host(&name), "").expect("write");
+        let node = fs.lookup(ROOT, &name).expect("LOOKUP").nodeid;
+        assert!(seen.insert(node), "node id {node} was used before");
+        fs.forget(node, 1);
+        fs::remove_file(daemon.host(&name)).expect("remove");
+    }
+}
+
+#[test]
+fn create_without_excl_opens_what_is_there() {
+    let (daemon, fs) = started();
+    fs::write(daemon.host("file"), "already here").expect("write");
+    fs::set_permissions(daemon.host("file"), fs::Permissions::from_mode(0o640)).expect("chmod");
+    let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+    let (entry, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o777).expect("CREATE");
+    assert_eq!(entry.nodeid, node);
+    assert_eq!(entry.attr.perm(), 0o640);
+    assert_eq!(fs.read(file, 0, 100).expect("READ"), b"already here");
+    let flags = libc::O_RDWR | libc::O_TRUNC;
+    let (entry, file) = fs.create(ROOT, "file", flags, 0o777).expect("CREATE");
+    assert_eq!((entry.nodeid, entry.attr.size), (node, 0));
+    assert_eq!(fs.read(file, 0, 100).expect("READ"), b"");
+}
+
+#[test]
+fn create_follows_no_link_and_opens_no_fifo() {
+    let (daemon, fs) = started();
+    symlink("target", daemon.host("link")).expect("symlink");
+    symlink("/etc/passwd", daemon.host("outside")).expect("symlink");
+    nix::unistd::mkfifo(&daemon.host("fifo"), nix::sys::stat::Mode::S_IRUSR).expect("mkfifo");
+    for name in ["link", "outside", "fifo"] {
+        for flags in [libc::O_RDWR, libc::O_RDONLY, libc::O_RDWR | libc::O_TRUNC] {
+            assert!(fs.create(ROOT, name, flags, 0o644).is_err(), "{name} {flags:o}");
+        }
+    }
+    assert!(!daemon.host("target").exists());
+}
+
+#[test]
+fn rename_replaces_keeps_and_swaps() {
+    let (daemon, fs) = started();
+    let dir = fs.mkdir(ROOT, "dir", 0o755).expect("MKDIR").nodeid;
+    for name in ["a", "b", "c", "d"] {
+        fs::write(daemon.host(name), name).expect("write");
+    }
+    let read = |path: &str| fs::read_to_string(daemon.host(path)).expect("read");
+    fs.rename(ROOT, "a", dir, "a").expect("RENAME");
+    assert_eq!(read("dir/a"), "a");
+    fs.rename(ROOT, "b", dir, "a").expect("RENAME");
+    assert_eq!(read("dir/a"), "b");
+    assert_eq!(
+        fs.rename2(ROOT, "c", dir, "a", libc::RENAME_NOREPLACE),
+        Err(Errno::EEXIST)
+    );
+    fs.rename2(ROOT, "c", dir, "c", libc::RENAME_NOREPLACE)
+        .expect("RENAME2");
+    fs.rename2(ROOT, "d", dir, "a", libc::RENAME_EXCHANGE)
+        .expect("RENAME2");
+    assert_eq!((read("d"), read("dir/a")), ("b".into(), "d".into()));
+    assert_eq!(
+        fs.rename2(ROOT, "none", dir, "a", libc::RENAME_EXCHANGE),
+        Err(Errno::ENOENT)
+    );
+    for flags in [libc::RENAME_EXCHANGE | libc::RENAME_NOREPLACE, 1 << 3, u32::MAX] {
+        assert_eq!(
+            fs.rename2(ROOT, "d", dir, "a", flags),
+            Err(Errno::EINVAL),
+            "{flags:#x}"
+        );
+    }
+}
+
+#[test]
+fn symbolic_links_hold_any_text() {
+    let (daemon, fs) = started();
+    let long = [b't'; 4095];
+    for (name, target) in [("a", &b"../../etc/passwd"[..]), ("b", b"\xff\n "), ("c", &long)] {
+        let entry = fs.symlink(ROOT, name, target).expect("SYMLINK");
+        assert_eq!(entry.attr.kind(), libc::S_IFLNK);
+        assert_eq!(entry.attr.size, target.len() as u64);
+        assert_eq!(fs.readlink(entry.nodeid).expect("READLINK"), target);
+        let on_host = fs::read_link(daemon.host(name)).expect("readlink");
+        assert_eq!(on_host.as_os_str().as_encoded_bytes(), target);
+    }
+    assert_eq!(
+        fs.symlink(ROOT, "d", [b't'; 4096]).map(drop),
+        Err(Errno::ENAMETOOLONG)
+    );
+    assert_eq!(fs.symlink(ROOT, "e", "").map(drop), Err(Errno::ENOENT));
+}
+
+#[test]
+fn what_is_made_is_the_callers() {
+    let (daemon, fs) = started();
+    fs::set_permissions(daemon.share(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    let user = fs.as_user(1234, 5678);
+    user.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    user.mkdir(ROOT, "dir", 0o755).expect("MKDIR");
+    user.mknod(ROOT, "fifo", libc::S_IFIFO | 0o644, 0).expect("MKNOD");
+    user.mknod(ROOT, "sock", libc::S_IFSOCK | 0o644, 0)
+        .expect("MKNOD");
+    user.symlink(ROOT, "link", "target").expect("SYMLINK");
+    for name in ["file", "dir", "fifo", "sock", "link"] {
+        let meta = fs::symlink_metadata(daemon.host(name)).expect("stat");
+        assert_eq!((meta.uid(), meta.gid()), (1234, 5678), "{name}");
+    }
+    // Not for lack of the daemon's rights, but of the caller's.
+    fs::set_permissions(daemon.share(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    assert_eq!(user.mkdir(ROOT, "denied", 0o755).map(drop), Err(Errno::EACCES));
+    fs.mkdir(ROOT, "granted", 0o755).expect("MKDIR");
+}
+
+#[test]
+fn a_setgid_directory_hands_down_its_group() {
+    let (daemon, fs) = started();
+    let dir = fs.mkdir(ROOT, "dir", 0o777).expect("MKDIR").nodeid;
+    std::os::unix::fs::chown(daemon.host("dir"), None, Some(777)).expect("chown");
+    fs::set_permissions(daemon.host("dir"), fs::Permissions::from_mode(0o2777)).expect("chmod");
+    let user = fs.as_user(1234, 5678);
+    let (entry, _) = user.create(dir, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    assert_eq!((entry.attr.uid, entry.attr.gid), (1234, 777));
+    let entry = user.mkdir(dir, "sub", 0o755).expect("MKDIR");
+    assert_eq!((entry.attr.gid, entry.attr.perm()), (777, 0o2755));
+}
+
+#[test]
+fn only_the_guests_umask_applies() {
+    let daemon = airlockfs_tests::daemon::Launch::airlockfs().umask(0o077).start();
+    let fs = daemon.client();
+    let perm = |name: &str| {
+        fs::symlink_metadata(daemon.host(name))
+            .expect("stat")
+            .permissions()
+            .mode()
+            & 0o7777
+    };
+    for umask in [0, 0o022, 0o027] {
+        let fs = fs.with_umask(umask);
+        fs.create(ROOT, "file", libc::O_RDWR, 0o666).expect("CREATE");
+        fs.mkdir(ROOT, "dir", 0o777).expect("MKDIR");
+        fs.mknod(ROOT, "fifo", libc::S_IFIFO | 0o666, 0).expect("MKNOD");
+        assert_eq!(perm("file"), 0o666 & !umask);
+        assert_eq!(perm("dir"), 0o777 & !umask);
+        assert_eq!(perm("fifo"), 0o666 & !umask);
+        fs.unlink(ROOT, "file").expect("UNLINK");
+        fs.rmdir(ROOT, "dir").expect("RMDIR");
+        fs.unlink(ROOT, "fifo").expect("UNLINK");
+    }
+}
+
+#[test]
+fn device_nodes_are_not_made_by_default() {
+    let (daemon, fs) = started();
+    for kind in [libc::S_IFCHR, libc::S_IFBLK] {
+        assert_eq!(
+            fs.mknod(ROOT, "null", kind | 0o666, 0x103).map(drop),
+            Err(Errno::EPERM)
+        );
+    }
+    assert!(!daemon.host("null").exists());
+}
