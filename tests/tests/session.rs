@@ -2,7 +2,7 @@
 
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::abi::{
-    GETATTR, GetattrIn, INIT, InitIn, LINK, LOOKUP, MINOR, OPEN, OPENDIR, READ, ROOT, STATFS, WRITE,
+    GETATTR, GetattrIn, INIT, InitIn, LINK, LOOKUP, MINOR, OPEN, OPENDIR, READ, ROOT, STATFS, WRITE, WriteIn,
     init_flags,
 };
 use airlockfs_tests::fuse::{Client, Outcome};
@@ -70,12 +70,27 @@ fn init_offers_what_a_linux_guest_needs() {
         ("PARALLEL_DIROPS", init_flags::PARALLEL_DIROPS),
         ("MAX_PAGES", init_flags::MAX_PAGES),
         ("INIT_EXT", init_flags::INIT_EXT),
-        ("DIRECT_IO_ALLOW_MMAP", init_flags::DIRECT_IO_ALLOW_MMAP),
     ] {
         assert!(reply.all_flags() & flag != 0, "{name} was not agreed on");
     }
-    let killpriv = init_flags::HANDLE_KILLPRIV | init_flags::HANDLE_KILLPRIV_V2;
-    assert!(reply.all_flags() & killpriv != 0, "nobody clears setuid");
+}
+
+#[test]
+fn what_an_option_turns_on_is_agreed_on_with_it_only() {
+    for (option, flag) in [
+        ("--killpriv-v2", init_flags::HANDLE_KILLPRIV_V2),
+        ("--allow-mmap", init_flags::DIRECT_IO_ALLOW_MMAP),
+        ("--writeback", init_flags::WRITEBACK_CACHE),
+        ("--posix-acl=always", init_flags::POSIX_ACL),
+        ("--posix-lock", init_flags::POSIX_LOCKS),
+        ("--flock", init_flags::FLOCK_LOCKS),
+        ("--security-label=always", init_flags::SECURITY_CTX),
+    ] {
+        let with = Daemon::start([option]).client().negotiated();
+        assert!(with & flag != 0, "{option}");
+        let without = Daemon::start(["--tag", "session"]).client().negotiated();
+        assert!(without & flag == 0, "without {option}");
+    }
 }
 
 #[test]
@@ -182,7 +197,7 @@ fn a_guest_that_reboots_without_destroy_starts_clean() {
 
 #[test]
 fn a_vmm_that_reconnects_starts_clean() {
-    let daemon = Daemon::start(["--tag", "session"]);
+    let daemon = Daemon::start(["--on-disconnect=listen"]);
     for _ in 0..3 {
         assert_ends_clean(&daemon, daemon.client(), |fs| {
             drop(fs);
@@ -192,17 +207,26 @@ fn a_vmm_that_reconnects_starts_clean() {
 }
 
 #[test]
+fn the_end_of_the_vmm_is_the_daemons_by_default() {
+    let (mut daemon, fs) = Daemon::with_client(["--tag", "session"]);
+    let worker = daemon.worker().expect("a worker");
+    fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    drop(fs);
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(worker.ended_within(10_000));
+}
+
+#[test]
 fn a_vmm_that_ends_in_the_middle_of_requests_is_no_harm() {
-    let daemon = Daemon::start(["--tag", "session"]);
+    let daemon = Daemon::start(["--on-disconnect=listen"]);
     for _ in 0..5 {
         let fs = daemon.client();
         let (entry, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
         {
             let mut lane = fs.session().lane(1);
             while let Some(slot) = lane.acquire() {
-                let mut header = fs.header(WRITE, entry.nodeid);
-                header.nodeid = entry.nodeid;
-                let body = airlockfs_tests::fuse::abi::WriteIn {
+                let header = fs.header(WRITE, entry.nodeid);
+                let body = WriteIn {
                     fh: file.fh,
                     size: 1 << 20,
                     ..Default::default()
