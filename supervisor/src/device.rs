@@ -6,7 +6,10 @@ use std::{
     os::fd::AsRawFd,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::{Duration, Instant},
 };
@@ -47,6 +50,8 @@ pub(crate) struct Device {
     seats: Vec<Seat>,
     /// Given only with `--tag`: QEMU has its own and warns of a device that offers a config space.
     tag: Option<[u8; TAG_MAX]>,
+    /// The connection came as far as SET_FEATURES.
+    negotiated: AtomicBool,
 }
 
 /// A queue's place at its thread.
@@ -78,7 +83,18 @@ impl Device {
                 exit: ExitEvent::new()?,
             });
         }
-        Ok(Self { shared, seats, tag })
+        Ok(Self {
+            shared,
+            seats,
+            tag,
+            negotiated: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the connection that just ended was a VMM's. Who only looks if somebody listens (another daemon on the
+    /// same path, a launcher that waits for the socket) sets no features.
+    pub(crate) fn take_negotiated(&self) -> bool {
+        self.negotiated.swap(false, Relaxed)
     }
 
     /// Has each queue's thread woken by its lane and its data threads, too.
@@ -205,6 +221,10 @@ impl VhostUserBackend for Device {
         } else {
             features
         }
+    }
+
+    fn acked_features(&self, _features: u64) {
+        self.negotiated.store(true, Relaxed);
     }
 
     fn reset_device(&self) {

@@ -171,10 +171,11 @@ pub(crate) fn serve(_confined: Confined, ends: Ends, options: &ServeOptions) -> 
         if watch.ended.get().is_some() {
             return watch.outcome();
         }
-        log::info!("the VMM is gone");
+        let was_a_vmm = watch.device.take_negotiated();
+        log::info!("{} is gone", if was_a_vmm { "the VMM" } else { "a visitor" });
         match options.on_disconnect {
-            OnDisconnect::Exit => return result,
-            OnDisconnect::Listen => {
+            OnDisconnect::Exit if was_a_vmm => return result,
+            OnDisconnect::Exit | OnDisconnect::Listen => {
                 if let Err(error) = result {
                     log::warn!("{error}");
                 }

@@ -14,8 +14,9 @@ use std::{
 };
 
 use airlockfs_policy::{ExitKind, StartError};
-use nix::sys::socket::{
-    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt::AcceptConn,
+use nix::sys::{
+    socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt::AcceptConn},
+    stat::{Mode, umask},
 };
 
 use crate::cli::Device;
@@ -48,7 +49,11 @@ fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, StartError> {
         }
         Ok(found) => remove_stale(path, (found.dev(), found.ino()))?,
     }
-    let listener = UnixListener::bind(path).map_err(|error| {
+    // Whoever connects is the VMM: nobody but the user (and the group, below) may. There is one thread yet.
+    let before = umask(Mode::from_bits_truncate(0o077));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let listener = bound.map_err(|error| {
         let kind = if error.kind() == ErrorKind::PermissionDenied {
             ExitKind::Permission
         } else {

@@ -99,10 +99,16 @@ fn attach(
     flags: u32,
     kill: bool,
 ) -> Result<Reply<'static>, Errno> {
-    let entry = volume.entry(directory.located(), name.as_bytes(), found)?;
-    let handle = volume
-        .held(entry.node)
-        .and_then(|held| open::open_held(volume, &held, flags, kill));
+    let mut entry = volume.entry(directory.located(), name.as_bytes(), found)?;
+    let handle = volume.held(entry.node).and_then(|held| {
+        let handle = open::open_held(volume, &held, flags, kill)?;
+        if flags & libc::O_TRUNC as u32 != 0 {
+            // Size and times are others now.
+            let stat = stat(&held)?;
+            entry.attr = volume.attr(&stat, stat.mount() != directory.located().mount);
+        }
+        Ok(handle)
+    });
     created(volume, entry, handle)
 }
 

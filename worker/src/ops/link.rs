@@ -78,8 +78,10 @@ pub(crate) fn rename(
     flags: u32,
 ) -> Result<Reply<'static>, Errno> {
     let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-    let directory = volume.writable_directory(parent)?;
-    let new_directory = volume.writable_directory(new_parent)?;
+    let directory = volume.directory(parent)?;
+    let new_directory = volume.directory(new_parent)?;
+    volume.writable(directory.share)?;
+    volume.writable(new_directory.share)?;
     if directory.share != new_directory.share {
         return Err(Errno::EXDEV);
     }
