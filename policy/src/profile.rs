@@ -59,7 +59,7 @@ impl Features {
     }
 
     /// Whether rules of `feature` belong to the profile.
-    pub const fn has(&self, feature: Feature) -> bool {
+    pub fn has(&self, feature: Feature) -> bool {
         match feature {
             Feature::Base => true,
             Feature::Write => !self.readonly,
@@ -73,6 +73,7 @@ impl Features {
             Feature::DonateWrite => self.donate && !self.readonly,
             Feature::PosixLock => self.posix_lock,
             Feature::Flock => self.flock,
+            Feature::Trap => self.seccomp == SeccompMode::Trap,
         }
     }
 

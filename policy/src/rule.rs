@@ -29,6 +29,8 @@ pub enum Feature {
     PosixLock,
     /// flock(2) locks are taken on the host.
     Flock,
+    /// A forbidden call raises SIGSYS (`--seccomp trap`).
+    Trap,
 }
 
 impl Feature {
@@ -47,6 +49,7 @@ impl Feature {
             Self::DonateWrite => "donate-write",
             Self::PosixLock => "posix-lock",
             Self::Flock => "flock",
+            Self::Trap => "trap",
         }
     }
 }

@@ -13,18 +13,20 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     // Waiting and doorbells.
     rule!(Base, SYS_read, "eventfds: kicks and doorbells; signalfd"),
     rule!(Base, SYS_write, "eventfds: calls and doorbells; log lines on stderr"),
-    rule!(Base, SYS_ppoll, "waits for the VMM and the worker"),
     #[cfg(target_arch = "x86_64")]
-    rule!(Base, SYS_poll, "waits for the VMM and the worker"),
+    rule!(Base, SYS_poll, "waits for the VMM, the worker and signals"),
+    #[cfg(not(target_arch = "x86_64"))]
+    rule!(Base, SYS_ppoll, "waits for the VMM, the worker and signals"),
     #[cfg(target_arch = "x86_64")]
     rule!(Base, SYS_epoll_wait, "each queue's thread waits for kicks and doorbells"),
+    #[cfg(not(target_arch = "x86_64"))]
     rule!(Base, SYS_epoll_pwait, "each queue's thread waits for kicks and doorbells"),
     rule!(Base, SYS_epoll_ctl, "kick descriptors come and go with the VMM"),
     rule!(Base, SYS_epoll_create1, "each queue's thread makes its own set"),
     rule!(Base, SYS_eventfd2, "ending of queue threads"),
     rule!(Base, SYS_close, "what the VMM or the worker handed over is closed after use"),
-    rule!(Base, SYS_fcntl, "copies of descriptors; the access mode of those handed over; blocking or not",
-        [Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)], [Pin::int(1, libc::F_SETFL)],
+    rule!(Base, SYS_fcntl, "copies of descriptors; the access mode of those handed over",
+        [Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)],
     ),
     // The VMM: vhost-user.
     rule!(Base, SYS_accept4, "the VMM connects, and again after a reboot"),
@@ -34,8 +36,6 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_mmap, "guest memory, never executable", [NOT_EXECUTABLE, SHARED]),
     rule!(Base, SYS_lseek, "size of guest memory's files; LSEEK for data and holes of donated files"),
     rule!(Base, SYS_fstat, "a descriptor handed over must be a regular file"),
-    // The worker.
-    rule!(Base, SYS_waitid, "how the worker ended", [Pin::int(0, libc::P_PIDFD as i32)]),
     // File data.
     rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory"),
     rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits"),

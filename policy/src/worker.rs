@@ -15,15 +15,11 @@ const CHANGING: u32 =
 #[rustfmt::skip]
 pub(crate) const TABLE: &[SyscallRule] = &[
     // The supervisor.
-    rule!(Base, SYS_read, "the control channel's end of file: the supervisor is gone"),
+    rule!(Base, SYS_read, "its own state in /proc, read back once the filter is in force"),
     rule!(Base, SYS_write, "doorbells; log lines on stderr"),
-    rule!(Base, SYS_ppoll, "waits for the control channel"),
-    #[cfg(target_arch = "x86_64")]
-    rule!(Base, SYS_poll, "waits for the control channel"),
     rule!(Base, SYS_recvmsg, "the control channel's end of file: the supervisor is gone"),
     rule!(Base, SYS_sendmsg, "answers start-up; donates descriptors of regular files"),
     rule!(Base, SYS_close, "RELEASE, RELEASEDIR, FORGET and cold inodes"),
-    rule!(Base, SYS_fcntl, "copies of descriptors", [Pin::int(1, libc::F_DUPFD_CLOEXEC)]),
     // Names and attributes.
     rule!(Base, SYS_statx, "LOOKUP, GETATTR, and proof that an inode is still the same"),
     rule!(Write, SYS_openat, "LOOKUP, OPEN, CREATE, TMPFILE, OPENDIR"),

@@ -268,7 +268,17 @@ pub(crate) fn wait_for_end(pidfd: &OwnedFd) -> bool {
 impl Session {
     /// Gives an order.
     pub(crate) fn order(&self, order: Order) -> Result<Answer, Outcome> {
+        self.send(order);
+        self.answer()
+    }
+
+    /// Gives an order without waiting for its answer.
+    pub(crate) fn send(&self, order: Order) {
         self.channel.send(&order, &[]).unwrap();
+    }
+
+    /// The answer to the order that was sent.
+    pub(crate) fn answer(&self) -> Result<Answer, Outcome> {
         match self.channel.receive(0) {
             Ok(Some((answer, _))) => Ok(answer),
             _ => Err(match ended(&self.pidfd) {

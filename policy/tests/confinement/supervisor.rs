@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 
 use airlockfs_ipc::message::{Sandbox, SeccompMode};
 use libc::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::Test;
 use crate::order::{Argument, Order};
@@ -27,6 +29,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "the supervisor reads and writes what it was handed",
         uses_descriptors,
+    ),
+    (
+        "a process that was stopped and continued goes on",
+        stopped_and_continued,
     ),
     (
         "a directory among the supervisor's descriptors is refused",
@@ -157,6 +163,7 @@ fn forbidden_calls_kill() {
             SYS_waitid,
             vec![(P_ALL as i32).into(), 0.into(), 0.into(), 0.into()],
         ),
+        (SYS_rt_sigreturn, vec![]),
     ];
     for (number, arguments) in calls {
         let session = supervisor(&config(scratch.path()), 0, &[]);
@@ -272,6 +279,18 @@ fn uses_descriptors() {
     session.must(SYS_munmap, &[address.into(), 4096.into()]);
     assert_eq!(fs::metadata(&path).unwrap().len(), 100);
     assert!(fs::read(&path).unwrap().starts_with(b"ab2345"));
+}
+
+fn stopped_and_continued() {
+    let scratch = Scratch::new("supervisor-stopped");
+    let session = supervisor(&config(scratch.path()), 0, &[]);
+    let poll = vec![0.into(), 0.into(), 1_000.into()];
+    session.send(Order::Call(SYS_poll, poll));
+    while !session.proc("syscall").starts_with(&format!("{SYS_poll} ")) {}
+    for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+        kill(Pid::from_raw(session.pid), signal).unwrap();
+    }
+    assert_eq!(session.answer().unwrap().0, 0);
 }
 
 fn no_directory() {
