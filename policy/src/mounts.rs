@@ -195,25 +195,18 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), StartError> {
 
 /// An O_PATH descriptor of `/proc/self/fd`, and what is weaker than it should be.
 ///
-/// It is a detached copy of that one directory: nothing else of procfs, not even `..`, can be reached from it. Where
-/// the host's procfs cannot be copied from, a new one of this pid namespace serves; where that is refused too (no
-/// mount capability), the host's directory itself.
+/// It is a detached copy of that one directory: nothing else of procfs can be reached from it, not even by `..`. A
+/// process that may not copy mounts (`--sandbox none` without capabilities) works from the host's directory.
 pub(crate) fn proc_self_fd() -> Result<(OwnedFd, Option<String>), StartError> {
-    let path_only = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let copied = sys::clone_tree(AT_FDCWD, c"/proc/self/fd", false).and_then(own_descriptors);
     if let Ok(directory) = copied {
         return Ok((directory, None));
     }
-    let fresh = sys::new_mount(c"proc", &[(c"subset", c"pid")], HARDENED)
-        .and_then(|procfs| Ok(openat(procfs, "self/fd", path_only, Mode::empty())?))
-        .and_then(own_descriptors);
-    if let Ok(directory) = fresh {
-        return Ok((directory, None));
-    }
-    let host = open("/proc/self/fd", path_only, Mode::empty())
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = open("/proc/self/fd", flags, Mode::empty())
         .map_err(io::Error::from)
-        .and_then(own_descriptors);
-    let directory = host.map_err(|error| failed("cannot open /proc/self/fd (is /proc mounted?)", error))?;
+        .and_then(own_descriptors)
+        .map_err(|error| failed("cannot open /proc/self/fd (is /proc mounted?)", error))?;
     let weakness = "the host's procfs can be named by relative paths (no right to copy a mount)";
     Ok((directory, Some(weakness.to_owned())))
 }
@@ -244,7 +237,10 @@ fn failed(what: &str, error: io::Error) -> StartError {
         _ => ExitKind::OsError,
     };
     let hint = match kind {
-        ExitKind::Permission => "; inside a container that forbids mounts use --sandbox none",
+        ExitKind::Permission => {
+            "; where a container or AppArmor forbids mounts (kernel.apparmor_restrict_unprivileged_userns), allow them \
+             or use --sandbox none"
+        }
         _ => "",
     };
     StartError::new(kind, format!("{what}: {error}{hint}"))

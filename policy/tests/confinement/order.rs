@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Order {
     /// Make a system call.
     Call(i64, Vec<Argument>),
+    /// Make a system call without arguments by the 32-bit entry.
+    #[cfg(target_arch = "x86_64")]
+    Legacy(u32),
     /// Start a thread that allocates, hashes and ends.
     Thread,
     /// Make the system call on a thread of its own.
@@ -63,6 +66,8 @@ pub(crate) const TRAPPED: i64 = -4000;
 pub(crate) fn obey(order: Order) -> Answer {
     match order {
         Order::Call(number, arguments) => call(number, arguments),
+        #[cfg(target_arch = "x86_64")]
+        Order::Legacy(number) => (legacy(number), Vec::new()),
         Order::CallOnThread(number, arguments) => std::thread::spawn(move || call(number, arguments))
             .join()
             .unwrap(),
@@ -77,6 +82,20 @@ pub(crate) fn obey(order: Order) -> Answer {
             (thread.unwrap().join().unwrap() as i64, Vec::new())
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn legacy(number: u32) -> i64 {
+    let mut result = u64::from(number);
+    // SAFETY: the kernel changes rax and, on this entry, r8 to r11; the arguments are null.
+    unsafe {
+        std::arch::asm!(
+            "push rbx", "xor ebx, ebx", "int 0x80", "pop rbx",
+            inout("rax") result, in("rcx") 0, in("rdx") 0, in("rsi") 0, in("rdi") 0,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    result as i32 as i64
 }
 
 fn call(number: i64, mut arguments: Vec<Argument>) -> Answer {

@@ -1,6 +1,7 @@
 //! What a fallen supervisor can and cannot do.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 
 use airlockfs_ipc::message::{Sandbox, SeccompMode};
 use libc::*;
@@ -71,6 +72,11 @@ fn poor(session: &Session) {
                 .unwrap()
         );
     }
+    // Not dumpable: what it is belongs to root, and no process of its user may look.
+    assert_eq!(
+        fs::metadata(format!("/proc/{}/mem", session.pid)).unwrap().uid(),
+        0
+    );
     let held: Vec<_> = fs::read_dir(format!("/proc/{}/fd", session.pid))
         .unwrap()
         .collect();

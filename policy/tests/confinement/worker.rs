@@ -403,6 +403,16 @@ fn forbidden_calls_kill() {
         let session = worker(&config(scratch.path()));
         assert_eq!(session.call(*number, arguments), KILLED, "{number} {arguments:?}");
     }
+    // The 32-bit entry, where numbers mean other calls (5 is open), and which not every kernel has.
+    #[cfg(target_arch = "x86_64")]
+    {
+        let session = worker(&config(scratch.path()));
+        let outcome = session.order(Order::Legacy(5));
+        assert!(
+            [KILLED, Outcome::Killed(SIGSEGV)].map(Err).contains(&outcome),
+            "{outcome:?}"
+        );
+    }
     // The C library must fall back: this one is no crime.
     let session = worker(&config(scratch.path()));
     assert_eq!(
@@ -562,6 +572,16 @@ fn without_filter() {
         ),
         errno(EPERM)
     );
+    // Nothing of its identity can be changed back.
+    assert_eq!(
+        call(SYS_prctl, &[PR_GET_SECUREBITS.into()]),
+        Outcome::Returned(0b1110_1011)
+    );
+    assert_eq!(
+        call(SYS_prctl, &[PR_SET_SECUREBITS.into(), 0.into()]),
+        errno(EPERM)
+    );
+    assert_eq!(call(SYS_prctl, &[PR_GET_DUMPABLE.into()]), Outcome::Returned(0));
     // TCP is not for it even where a network is: here there is none either.
     let (socket, _) = session.must(SYS_socket, &[AF_INET.into(), SOCK_STREAM.into(), 0.into()]);
     let mut address = vec![2, 0, 0, 80, 127, 0, 0, 1];
