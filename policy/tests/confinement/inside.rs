@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "takes the descriptors it was started with by number")]
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use airlockfs_ipc::channel::{self, Channel};
@@ -20,6 +20,14 @@ fn channel_at(number: i32) -> Channel {
 
 /// What `airlockfs-worker` does at its start.
 pub(crate) fn worker(namespaces: &str) -> ExitCode {
+    let held = std::fs::read_dir("/proc/self/fd").unwrap();
+    let mut held: Vec<_> = held.map(|entry| entry.unwrap().file_name()).collect();
+    held.sort();
+    assert_eq!(
+        held,
+        ["0", "1", "2", "3", "4"],
+        "started with these, the last is this list's"
+    );
     let control = channel_at(3);
     let (start, handed): (Start, _) = control.receive(4).unwrap().unwrap();
     survive_traps();
@@ -49,7 +57,9 @@ pub(crate) fn supervisor() -> ExitCode {
     let control = channel_at(0);
     let (start, handed): (Start, _) = control.receive(4).unwrap().unwrap();
     survive_traps();
-    let answer = match confine(&control, &start, &handed) {
+    let mut named = vec![control.as_fd()];
+    named.extend(handed.iter().map(AsFd::as_fd));
+    let answer = match confine(&start, &named) {
         Ok(report) => Started::Ready(report),
         Err(error) => failed(&error),
     };
@@ -87,16 +97,12 @@ pub(crate) fn launcher() -> ExitCode {
     control
         .send(&(started, descriptors), &[spawned.pidfd.as_fd()])
         .unwrap();
-    let pidfd = spawned.pidfd.try_clone().unwrap();
-    let answer = match confine(
-        &control,
-        &start,
-        &[ours.as_fd().try_clone_to_owned().unwrap(), pidfd],
-    ) {
+    drop(executable);
+    let named = [control.as_fd(), ours.as_fd(), spawned.pidfd.as_fd()];
+    let answer = match confine(&start, &named) {
         Ok(report) => Started::Ready(report),
         Err(error) => failed(&error),
     };
-    std::mem::forget((ours, spawned, executable));
     control.send(&(answer, [0, 0]), &[]).unwrap();
     serve(&control)
 }
@@ -108,13 +114,12 @@ fn failed(error: &StartError) -> Started {
     }
 }
 
-fn confine(control: &Channel, start: &Start, expected: &[OwnedFd]) -> Result<ConfinementReport, StartError> {
+fn confine(start: &Start, expected: &[BorrowedFd<'_>]) -> Result<ConfinementReport, StartError> {
     let rootful = nix::unistd::geteuid().is_root();
-    let mut named = vec![(control.as_fd(), "control")];
-    named.extend(expected.iter().map(|fd| (fd.as_fd(), "handed over")));
+    let expected: Vec<_> = expected.iter().map(|fd| (*fd, "handed over")).collect();
     let plan = SupervisorPlan {
         features: &Features::of(&start.config, rootful),
-        expected: &named,
+        expected: &expected,
         uid: 65534,
         gid: 65534,
         nofile: 256,

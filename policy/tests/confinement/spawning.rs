@@ -72,6 +72,8 @@ fn dies_with_the_supervisor() {
             command.uid(uid).gid(uid);
         };
         let (worker, supervisor) = launcher(&config(scratch.path()), as_user).unwrap();
+        let uid_map = fs::read_to_string(format!("/proc/{}/uid_map", pid_of(&worker.pidfd)));
+        assert!(uid_map.is_ok_and(|map| !map.is_empty()), "it lives until then");
         kill(Pid::from_raw(supervisor.pid), Signal::SIGKILL).unwrap();
         assert!(
             wait_for_end(&worker.pidfd),

@@ -681,6 +681,7 @@ fn without_xattr() {
 fn several_shares() {
     let (first, second) = (Scratch::new("first"), Scratch::new("second"));
     fs::write(second.path().join("file"), "x").unwrap();
+    fs::create_dir(second.path().join("volume")).unwrap();
     let mut several = config(first.path());
     several.seccomp = SeccompMode::None;
     several.shares = vec![share(first.path()), share(second.path())];
@@ -697,6 +698,22 @@ fn several_shares() {
     );
     assert_eq!(open(&session, AT_FDCWD, "/new", O_CREAT | O_WRONLY), errno(EROFS));
     assert_eq!(session.proc("mountinfo").lines().count(), 3);
+    // A volume that arrives later beneath the read-only one is held by Landlock alone.
+    let volume = second.path().join("volume");
+    mount(
+        Some("tmpfs"),
+        &volume,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    assert_eq!(
+        open(&session, AT_FDCWD, "/two/volume/new", O_CREAT | O_WRONLY),
+        errno(EACCES)
+    );
+    drop(session);
+    umount(&volume).unwrap();
     several.shares[1].name = Some(b"../two".to_vec());
     let refused = try_worker(&several, UserNamespace::Auto, &[]).err().unwrap();
     assert!(refused.starts_with("64 "), "{refused}");
