@@ -36,6 +36,8 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_mmap, "guest memory, never executable", [NOT_EXECUTABLE, SHARED]),
     rule!(Base, SYS_lseek, "size of guest memory's files; LSEEK for data and holes of donated files"),
     rule!(Base, SYS_fstat, "a descriptor handed over must be a regular file"),
+    // The worker.
+    rule!(Base, SYS_waitid, "says how the worker ended", [Pin::int(0, libc::P_PIDFD as i32)]),
     // File data.
     rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory"),
     rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits"),

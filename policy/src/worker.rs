@@ -76,7 +76,7 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     ),
     // Locks.
     rule!(PosixLock, SYS_fcntl, "GETLK, SETLK: record locks that belong to the open file",
-        [Pin::int(1, libc::F_OFD_GETLK)], [Pin::int(1, libc::F_OFD_SETLK)], [Pin::int(1, libc::F_OFD_SETLKW)],
+        [Pin::int(1, libc::F_OFD_GETLK)], [Pin::int(1, libc::F_OFD_SETLK)],
     ),
     rule!(Flock, SYS_flock, "SETLK of whole files"),
 ];
