@@ -29,7 +29,7 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)],
     ),
     // The VMM: vhost-user.
-    rule!(Base, SYS_accept4, "the VMM connects, and again after a reboot"),
+    rule!(Base, SYS_accept4, "the VMM connects, and again after a reboot", [Pin::int(3, libc::SOCK_CLOEXEC)]),
     rule!(Base, SYS_recvmsg, "vhost-user messages with descriptors; donated descriptors"),
     rule!(Base, SYS_sendmsg, "vhost-user replies; messages to the worker"),
     rule!(Base, SYS_shutdown, "ends the VMM's connection"),
@@ -39,10 +39,12 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     // The worker.
     rule!(Base, SYS_waitid, "says how the worker ended", [Pin::int(0, libc::P_PIDFD as i32)]),
     // File data.
-    rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory"),
+    rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory",
+        [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)],
+    ),
     rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits"),
     rule!(Donate, SYS_fsync, "FSYNC of a donated file, which may be open for reading only"),
     rule!(Donate, SYS_fdatasync, "FSYNC of a donated file"),
-    rule!(DonateWrite, SYS_pwritev2, "WRITE from guest memory to a donated file"),
+    rule!(DonateWrite, SYS_pwritev2, "WRITE from guest memory to a donated file", [Pin::int(5, 0)]),
     rule!(DonateWrite, SYS_fallocate, "FALLOCATE on a donated file"),
 ];

@@ -3,6 +3,22 @@
 
 use crate::rule::{Pin, SyscallRule, rule};
 
+/// A path relative to the working directory: a descriptor's number.
+const BY_NUMBER: Pin = Pin::int(0, libc::AT_FDCWD);
+
+/// Of openat(2): it never follows a symbolic link.
+const NO_FOLLOW: Pin = Pin::int_bits(2, libc::O_NOFOLLOW as u32, libc::O_NOFOLLOW as u32);
+
+/// Of openat(2): a file without a name.
+const TEMPORARY: Pin = Pin::int_bits(2, libc::O_TMPFILE as u32, libc::O_TMPFILE as u32);
+
+/// Of openat(2): nothing is created.
+const NOT_CREATING: Pin = Pin::int_bits(2, libc::O_CREAT as u32, 0);
+
+/// Of openat(2): nothing is changed.
+const NOT_CHANGING: Pin = Pin::int_bits(2, CHANGING, 0);
+
+/// File type in the mode of mknodat(2).
 const fn kind(mode: u32) -> Pin {
     Pin::int_bits(2, libc::S_IFMT, mode)
 }
@@ -21,10 +37,14 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_sendmsg, "answers start-up; donates descriptors of regular files"),
     rule!(Base, SYS_close, "RELEASE, RELEASEDIR, FORGET and cold inodes"),
     // Names and attributes.
-    rule!(Base, SYS_statx, "LOOKUP, GETATTR, and proof that an inode is still the same"),
-    rule!(Write, SYS_openat, "LOOKUP, OPEN, CREATE, TMPFILE, OPENDIR"),
-    rule!(ReadOnly, SYS_openat, "LOOKUP, OPEN, OPENDIR: for reading, nothing created or cut",
-        [Pin::int_bits(2, CHANGING, 0)],
+    rule!(Base, SYS_statx, "LOOKUP, GETATTR, and proof that an inode is still the same; never through a link",
+        [Pin::int(2, libc::AT_EMPTY_PATH)], [Pin::int(2, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)],
+    ),
+    rule!(Write, SYS_openat, "LOOKUP, CREATE, TMPFILE without following links; OPEN, OPENDIR by a descriptor's number",
+        [NO_FOLLOW], [TEMPORARY], [BY_NUMBER, NOT_CREATING],
+    ),
+    rule!(ReadOnly, SYS_openat, "the same for reading, nothing created or cut",
+        [NO_FOLLOW, NOT_CHANGING], [BY_NUMBER, NOT_CHANGING],
     ),
     rule!(Base, SYS_getdents64, "READDIR, READDIRPLUS"),
     rule!(Base, SYS_readlinkat, "READLINK"),
@@ -36,16 +56,16 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_capget, "before capset"),
     rule!(Base, SYS_capset, "CAP_DAC_OVERRIDE comes back where the caller's fsuid alone may not"),
     // File data.
-    rule!(Base, SYS_preadv2, "READ to the ring"),
+    rule!(Base, SYS_preadv2, "READ to the ring", [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)]),
     rule!(Base, SYS_lseek, "LSEEK; READDIR at an offset"),
     rule!(Base, SYS_fsync, "FSYNC, FSYNCDIR"),
     rule!(Base, SYS_fdatasync, "FSYNC, FSYNCDIR"),
     rule!(Base, SYS_syncfs, "SYNCFS"),
-    rule!(Write, SYS_pwritev2, "WRITE from the ring"),
+    rule!(Write, SYS_pwritev2, "WRITE from the ring", [Pin::int(5, 0)]),
     rule!(Write, SYS_truncate, "SETATTR of the size, by the descriptor's link"),
     rule!(Write, SYS_ftruncate, "SETATTR of the size, by handle"),
     rule!(Write, SYS_fallocate, "FALLOCATE"),
-    rule!(Write, SYS_copy_file_range, "COPY_FILE_RANGE"),
+    rule!(Write, SYS_copy_file_range, "COPY_FILE_RANGE", [Pin::int(5, 0)]),
     // Changes of the tree.
     rule!(Write, SYS_mkdirat, "MKDIR"),
     rule!(Write, SYS_mknodat, "MKNOD of regular files, FIFOs and sockets",
@@ -56,12 +76,18 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     ),
     rule!(DeviceNodes, SYS_mknodat, "MKNOD of devices", [kind(libc::S_IFCHR)], [kind(libc::S_IFBLK)]),
     rule!(Write, SYS_symlinkat, "SYMLINK"),
-    rule!(Write, SYS_linkat, "LINK; a name for a file made by TMPFILE"),
-    rule!(Write, SYS_renameat2, "RENAME, RENAME2"),
-    rule!(Write, SYS_unlinkat, "UNLINK, RMDIR"),
-    rule!(Write, SYS_fchmodat, "SETATTR of the mode, by the descriptor's link"),
-    rule!(Write, SYS_fchownat, "SETATTR of owner and group"),
-    rule!(Write, SYS_utimensat, "SETATTR of times"),
+    rule!(Write, SYS_linkat, "LINK; a name for a file made by TMPFILE",
+        [BY_NUMBER, Pin::int(4, libc::AT_SYMLINK_FOLLOW)],
+    ),
+    rule!(Write, SYS_renameat2, "RENAME, RENAME2",
+        [Pin::int_bits(4, !(libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE | libc::RENAME_WHITEOUT), 0)],
+    ),
+    rule!(Write, SYS_unlinkat, "UNLINK, RMDIR", [Pin::int(2, 0)], [Pin::int(2, libc::AT_REMOVEDIR)]),
+    rule!(Write, SYS_fchmodat, "SETATTR of the mode, by the descriptor's link", [BY_NUMBER]),
+    rule!(Write, SYS_fchownat, "SETATTR of owner and group, of a descriptor itself",
+        [Pin::int(4, libc::AT_EMPTY_PATH)],
+    ),
+    rule!(Write, SYS_utimensat, "SETATTR of times, by the descriptor's link", [BY_NUMBER, Pin::int(3, 0)]),
     // Extended attributes.
     rule!(Xattr, SYS_getxattr, "GETXATTR"),
     rule!(Xattr, SYS_listxattr, "LISTXATTR"),
@@ -78,7 +104,10 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(PosixLock, SYS_fcntl, "GETLK, SETLK: record locks that belong to the open file",
         [Pin::int(1, libc::F_OFD_GETLK)], [Pin::int(1, libc::F_OFD_SETLK)],
     ),
-    rule!(Flock, SYS_flock, "SETLK of whole files"),
+    rule!(Flock, SYS_flock, "SETLK of whole files, never waiting",
+        [Pin::int(1, libc::LOCK_SH | libc::LOCK_NB)], [Pin::int(1, libc::LOCK_EX | libc::LOCK_NB)],
+        [Pin::int(1, libc::LOCK_UN | libc::LOCK_NB)],
+    ),
 ];
 
 /// FS_IOC_GETFLAGS: `_IOR('f', 1, long)` (linux/fs.h).
