@@ -1,14 +1,12 @@
 //! The supervisor's end, for tests: starts a worker on a fresh directory and calls it, one request at a time.
 
 use std::{
-    fs,
-    io::Read,
+    fs::{self, File},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{fs::MetadataExt, process::CommandExt},
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -22,7 +20,17 @@ use airlockfs_ipc::{
     },
     ring::{MessageBuffer, SlotId, SupervisorLane, SupervisorRing},
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use airlockfs_policy::UserNamespace;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use crate::spawn::{Process, spawn};
 
 /// Root in the guest.
 pub(crate) const ROOT: Caller = Caller {
@@ -55,6 +63,20 @@ impl Scratch {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
+
+    /// A file that is not in the directory.
+    fn log(&self) -> File {
+        let path = self.0.with_extension("log");
+        let mut options = File::options();
+        let log = options
+            .read(true)
+            .append(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        fs::remove_file(path).unwrap();
+        log
+    }
 }
 
 impl Drop for Scratch {
@@ -65,7 +87,8 @@ impl Drop for Scratch {
 
 /// A worker, and the directory it serves.
 pub(crate) struct Worker {
-    child: Child,
+    process: Process,
+    log: File,
     control: Option<Channel>,
     pub(crate) lane: SupervisorLane,
     pub(crate) report: ConfinementReport,
@@ -113,31 +136,6 @@ pub(crate) fn share(path: &Path, name: Option<&str>, readonly: bool) -> Share {
     }
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the child's descriptor 3 is made between fork and exec"
-)]
-fn spawn(control: OwnedFd) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_airlockfs-worker"));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let number = control.as_raw_fd();
-    // SAFETY: fcntl and dup2 are async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            if number == 3 {
-                libc::fcntl(3, libc::F_SETFD, 0);
-            } else {
-                libc::dup2(number, 3);
-            }
-            Ok(())
-        });
-    }
-    command.spawn().unwrap()
-}
-
 impl Worker {
     /// On a fresh directory, with `options` changed.
     pub(crate) fn start(options: impl FnOnce(&mut WorkerConfig)) -> Self {
@@ -153,31 +151,40 @@ impl Worker {
 
     /// On shares of one's own.
     pub(crate) fn with(scratch: Scratch, config: WorkerConfig) -> Result<Self, String> {
+        Self::spawn(scratch, config, UserNamespace::Auto)
+    }
+
+    /// In a user namespace of one's own.
+    pub(crate) fn spawn(
+        scratch: Scratch,
+        config: WorkerConfig,
+        users: UserNamespace,
+    ) -> Result<Self, String> {
         let ring = SupervisorRing::create(1, Duration::ZERO).unwrap();
         let (control, theirs) = pair().unwrap();
-        let mut child = spawn(theirs.as_fd().try_clone_to_owned().unwrap());
+        let log = scratch.log();
+        let theirs_fd: OwnedFd = theirs.as_fd().try_clone_to_owned().unwrap();
         drop(theirs);
+        let process = spawn(theirs_fd, &log, config.sandbox, users);
         let start = Start { lanes: 1, config };
         control.send(&start, &ring.worker.descriptors()).unwrap();
-        let started = control.receive::<Started>(0).unwrap();
-        let report = match started {
-            Some((Started::Ready(report), _)) => report,
-            Some((Started::Failed { message, .. }, _)) => {
-                child.wait().unwrap();
-                return Err(message);
-            }
-            None => panic!("the worker ended: {}", log_of(&mut child)),
-        };
-        let lane = ring.lanes.into_iter().next().unwrap();
-        Ok(Self {
-            child,
+        let mut worker = Self {
+            process,
+            log,
             control: Some(control),
-            lane,
-            report,
+            lane: ring.lanes.into_iter().next().unwrap(),
+            report: ConfinementReport::default(),
             scratch,
             data: Vec::new(),
             target: Vec::new(),
-        })
+        };
+        let control = worker.control.as_ref().unwrap();
+        match control.receive::<Started>(0).unwrap() {
+            Some((Started::Ready(report), _)) => worker.report = report,
+            Some((Started::Failed { message, .. }, _)) => return Err(message),
+            None => panic!("the worker ended: {}", worker.said()),
+        }
+        Ok(worker)
     }
 
     /// A path on the host, beneath the directory.
@@ -185,8 +192,22 @@ impl Worker {
         self.scratch.path(name)
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.process.worker);
+        fs::read_dir(path).unwrap().count()
+    }
+
+    /// Its root directory as the host sees it.
+    pub(crate) fn root(&self) -> PathBuf {
+        fs::read_link(format!("/proc/{}/root", self.process.worker)).unwrap()
+    }
+
+    /// What it logged.
+    fn said(&self) -> String {
+        let mut said = vec![0; 4096];
+        let length = self.log.read_at(&mut said, 0).unwrap();
+        String::from_utf8_lossy(&said[..length]).into_owned()
     }
 
     /// Sends a request without waiting for its answer.
@@ -215,7 +236,7 @@ impl Worker {
                 let mut doorbell = [PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
                 let ready = poll(&mut doorbell, PollTimeout::from(20_000u16)).unwrap();
                 if ready == 0 {
-                    panic!("no answer; the worker says: {}", log_of(&mut self.child));
+                    panic!("no answer; the worker says: {}", self.said());
                 }
                 let _ = nix::unistd::read(self.lane.doorbell(), &mut [0; 8]);
             }
@@ -257,16 +278,19 @@ impl Worker {
         reply
     }
 
-    /// Ends it as the end of the supervisor would. How it exited, and its log.
-    pub(crate) fn end(&mut self) -> (ExitStatus, String) {
+    /// Ends it as the end of the supervisor would. Its exit code and its log.
+    pub(crate) fn end(&mut self) -> (i32, String) {
         self.control = None;
         self.wait()
     }
 
-    /// Waits for it to end. How it exited, and its log.
-    pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
-        let log = log_of(&mut self.child);
-        (self.child.wait().unwrap(), log)
+    /// Waits for it to end. Its exit code and its log.
+    pub(crate) fn wait(&mut self) -> (i32, String) {
+        let child = Pid::from_raw(self.process.child.take().unwrap());
+        match waitpid(child, None).unwrap() {
+            WaitStatus::Exited(_, code) => (code, self.said()),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn lookup(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {
@@ -458,8 +482,11 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.control = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = self.process.child {
+            let child = Pid::from_raw(child);
+            let _ = kill(child, Signal::SIGKILL);
+            let _ = waitpid(child, None);
+        }
     }
 }
 
@@ -471,14 +498,6 @@ pub(crate) struct Listed {
     pub(crate) next: u64,
     pub(crate) kind: u8,
     pub(crate) entry: Option<Entry>,
-}
-
-fn log_of(child: &mut Child) -> String {
-    let mut log = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        let _ = stderr.read_to_string(&mut log);
-    }
-    log
 }
 
 fn owned(reply: Reply<'_>) -> Reply<'static> {

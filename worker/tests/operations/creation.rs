@@ -212,12 +212,7 @@ fn a_label_is_set_with_the_inode_or_there_is_none() {
         worker.call_with(&get, b"").unwrap();
         assert_eq!(worker.data, b"label");
     }
-    let open = |worker: &Worker| {
-        fs::read_dir(format!("/proc/{}/fd", worker.pid()))
-            .unwrap()
-            .count()
-    };
-    let before = open(&worker);
+    let before = worker.descriptors();
     for n in 0..10 {
         let name = format!("bad{n}");
         assert_eq!(
@@ -230,7 +225,7 @@ fn a_label_is_set_with_the_inode_or_there_is_none() {
         );
         assert!(!worker.path(&name).exists());
     }
-    assert_eq!(open(&worker), before, "no descriptor leaks");
+    assert_eq!(worker.descriptors(), before, "no descriptor leaks");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The operations of the real worker, confined, over the real ring: this is the supervisor's side of it.
 //!
-//! `--sandbox none` is the one in which a test with threads can start it; system calls, Landlock and capabilities are
-//! confined as in production, and the suites in `tests/` run it in its namespaces.
+//! Most run with `--sandbox none`, which starts fastest: system calls, Landlock and capabilities are confined as always.
+//! Those in `namespaces` run it as in production. They all run as root.
 
 mod attributes;
 mod client;
@@ -11,5 +11,7 @@ mod directories;
 mod hostile;
 mod locks;
 mod names;
+mod namespaces;
 mod options;
+mod spawn;
 mod xattrs;
