@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 
 use crate::fuse::{Client, SessionConfig};
@@ -51,6 +52,7 @@ pub struct Launch {
     by_fd: bool,
     umask: Option<u32>,
     user: Option<u32>,
+    nofile: Option<u64>,
     args: Vec<OsString>,
     inherit: Vec<OwnedFd>,
 }
@@ -74,6 +76,7 @@ impl Launch {
             by_fd: false,
             umask: None,
             user: None,
+            nofile: None,
             args: Vec::new(),
             inherit: Vec::new(),
         }
@@ -118,6 +121,13 @@ impl Launch {
     #[must_use]
     pub fn user(mut self, uid: u32) -> Self {
         self.user = Some(uid);
+        self
+    }
+
+    /// Starts it with this limit of descriptors.
+    #[must_use]
+    pub fn nofile(mut self, limit: u64) -> Self {
+        self.nofile = Some(limit);
         self
     }
 
@@ -172,6 +182,7 @@ impl Launch {
             .stderr(Stdio::piped());
         let numbers: Vec<i32> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
         let umask = self.umask;
+        let nofile = self.nofile;
         if let Some(uid) = self.user {
             // setgroups is implied; the socket's directory must be the user's own.
             command.uid(uid).gid(uid);
@@ -179,12 +190,15 @@ impl Launch {
                 std::os::unix::fs::chown(path, Some(uid), Some(uid))?;
             }
         }
-        // SAFETY: between fork and exec only fcntl and umask are called, which are async-signal-safe;
+        // SAFETY: between fork and exec only fcntl, umask and setrlimit are called, which are async-signal-safe;
         // the descriptors are kept open by `inherit` until the child has them.
         unsafe {
             command.pre_exec(move || {
                 if let Some(umask) = umask {
                     libc::umask(umask);
+                }
+                if let Some(limit) = nofile {
+                    setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
                 }
                 for fd in &numbers {
                     if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {

@@ -78,3 +78,38 @@ fn auto_is_the_default() {
     let (_daemon, fs) = Daemon::with_client(["--tag", "cache"]);
     assert_eq!(fs.mkdir(ROOT, "dir", 0o755).expect("MKDIR").entry_valid, 1);
 }
+
+#[test]
+fn timeouts_may_be_given_one_by_one() {
+    let (_daemon, fs) =
+        Daemon::with_client(["--entry-timeout=7", "--attr-timeout=8.5", "--negative-timeout=9"]);
+    let entry = fs.mkdir(ROOT, "dir", 0o755).expect("MKDIR");
+    assert_eq!((entry.entry_valid, entry.entry_valid_nsec), (7, 0));
+    assert_eq!((entry.attr_valid, entry.attr_valid_nsec), (8, 500_000_000));
+    let out = fs.getattr_out(entry.nodeid, None).expect("GETATTR");
+    assert_eq!((out.attr_valid, out.attr_valid_nsec), (8, 500_000_000));
+    // A name that is not there is a node of 0, for as long as it may be remembered.
+    let absent = fs.lookup(ROOT, "absent").expect("LOOKUP");
+    assert_eq!((absent.nodeid, absent.entry_valid), (0, 9));
+}
+
+#[test]
+fn absence_is_not_remembered_by_default() {
+    let (_daemon, fs) = Daemon::with_client(["--cache=always"]);
+    assert_eq!(
+        fs.lookup(ROOT, "absent").map(drop),
+        Err(nix::errno::Errno::ENOENT)
+    );
+}
+
+#[test]
+fn with_writeback_the_guest_reads_what_it_only_writes_and_knows_the_end_itself() {
+    let (daemon, fs) = Daemon::with_client(["--writeback"]);
+    fs::write(daemon.host("file"), "0123456789").expect("write");
+    let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+    let file = fs.open(node, libc::O_WRONLY).expect("OPEN");
+    assert_eq!(fs.read(file, 0, 4).expect("READ"), b"0123");
+    let append = fs.open(node, libc::O_WRONLY | libc::O_APPEND).expect("OPEN");
+    assert_eq!(fs.write(append, 2, b"xx"), Ok(2));
+    assert_eq!(fs::read(daemon.host("file")).expect("read"), b"01xx456789");
+}

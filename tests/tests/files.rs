@@ -8,17 +8,48 @@ use airlockfs_tests::fuse::abi::ROOT;
 use airlockfs_tests::fuse::{Client, Opened};
 use nix::errno::Errno;
 
-fn started() -> (Daemon, Client) {
-    Daemon::with_client(["--tag", "files"])
+fn started(options: &[&str]) -> (Daemon, Client) {
+    Daemon::with_client(options)
+}
+
+/// Each case for data that passes by the worker and for data that passes through it.
+macro_rules! cases {
+    ($($case:ident,)*) => {
+        mod donated {
+            $(#[test] fn $case() { super::$case(&["--tag=files"]); })*
+        }
+
+        mod through_the_ring {
+            $(#[test] fn $case() { super::$case(&["--no-donate"]); })*
+        }
+    };
+}
+
+cases! {
+    data_arrives_whole_at_every_size_and_offset,
+    the_hosts_changes_are_read_at_once,
+    a_handle_does_what_it_was_opened_for,
+    truncating_and_appending_opens,
+    only_regular_files_are_opened_as_files_and_directories_as_directories,
+    a_file_without_a_name_lives_while_it_is_open_or_known,
+    handles_survive_renames_and_replacement,
+    unknown_and_released_handles_are_bad,
+    a_handle_is_of_one_kind,
+    offsets_go_to_the_end_of_the_number,
+    data_and_holes_are_found,
+    space_is_allocated_punched_zeroed_collapsed_and_inserted,
+    ranges_are_copied_on_the_host,
+    syncing_and_flushing_succeed,
+    a_file_made_without_a_name_may_get_one,
+    ioctls_are_the_file_attribute_calls_only,
 }
 
 fn created(fs: &Client, name: &str) -> Opened {
     fs.create(ROOT, name, libc::O_RDWR, 0o644).expect("CREATE").1
 }
 
-#[test]
-fn data_arrives_whole_at_every_size_and_offset() {
-    let (daemon, fs) = started();
+fn data_arrives_whole_at_every_size_and_offset(options: &[&str]) {
+    let (daemon, fs) = started(options);
     let file = created(&fs, "file");
     let mut expected = Vec::new();
     let mut seed = 1u32;
@@ -56,9 +87,8 @@ fn data_arrives_whole_at_every_size_and_offset() {
     assert_eq!(fs.read(file, end + (1 << 30), 100), Ok(vec![]));
 }
 
-#[test]
-fn the_hosts_changes_are_read_at_once() {
-    let (daemon, fs) = started();
+fn the_hosts_changes_are_read_at_once(options: &[&str]) {
+    let (daemon, fs) = started(options);
     fs::write(daemon.host("file"), "before").expect("write");
     let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
     let file = fs.open(node, libc::O_RDONLY).expect("OPEN");
@@ -67,9 +97,8 @@ fn the_hosts_changes_are_read_at_once() {
     assert_eq!(fs.read(file, 0, 100).expect("READ"), b"behind");
 }
 
-#[test]
-fn a_handle_does_what_it_was_opened_for() {
-    let (daemon, fs) = started();
+fn a_handle_does_what_it_was_opened_for(options: &[&str]) {
+    let (daemon, fs) = started(options);
     fs::write(daemon.host("file"), "text").expect("write");
     let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
     let read_only = fs.open(node, libc::O_RDONLY).expect("OPEN");
@@ -81,9 +110,8 @@ fn a_handle_does_what_it_was_opened_for() {
     assert!(fs.fallocate(read_only, 0, 0, 10).is_err());
 }
 
-#[test]
-fn truncating_and_appending_opens() {
-    let (daemon, fs) = started();
+fn truncating_and_appending_opens(options: &[&str]) {
+    let (daemon, fs) = started(options);
     fs::write(daemon.host("file"), "text").expect("write");
     let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
     let append = fs.open(node, libc::O_RDWR | libc::O_APPEND).expect("OPEN");
@@ -96,9 +124,8 @@ fn truncating_and_appending_opens() {
     assert_eq!(fs::metadata(daemon.host("file")).expect("stat").size(), 0);
 }
 
-#[test]
-fn only_regular_files_are_opened_as_files_and_directories_as_directories() {
-    let (daemon, fs) = started();
+fn only_regular_files_are_opened_as_files_and_directories_as_directories(options: &[&str]) {
+    let (daemon, fs) = started(options);
     fs::create_dir(daemon.host("dir")).expect("mkdir");
     fs::write(daemon.host("file"), "text").expect("write");
     std::os::unix::fs::symlink("file", daemon.host("link")).expect("symlink");
@@ -110,9 +137,8 @@ fn only_regular_files_are_opened_as_files_and_directories_as_directories() {
     assert!(fs.open(node("link"), libc::O_RDONLY).is_err());
 }
 
-#[test]
-fn a_file_without_a_name_lives_while_it_is_open_or_known() {
-    let (daemon, fs) = started();
+fn a_file_without_a_name_lives_while_it_is_open_or_known(options: &[&str]) {
+    let (daemon, fs) = started(options);
     let file = created(&fs, "file");
     fs.write(file, 0, b"text").expect("WRITE");
     fs.unlink(ROOT, "file").expect("UNLINK");
@@ -131,9 +157,8 @@ fn a_file_without_a_name_lives_while_it_is_open_or_known() {
     fs.release(second).expect("RELEASE");
 }
 
-#[test]
-fn handles_survive_renames_and_replacement() {
-    let (daemon, fs) = started();
+fn handles_survive_renames_and_replacement(options: &[&str]) {
+    let (daemon, fs) = started(options);
     let dir = fs.mkdir(ROOT, "dir", 0o755).expect("MKDIR").nodeid;
     let (file, other) = (created(&fs, "file"), created(&fs, "other"));
     fs.write(file, 0, b"file").expect("WRITE");
@@ -148,9 +173,8 @@ fn handles_survive_renames_and_replacement() {
     assert_eq!(fs.getattr(other.node).expect("GETATTR").nlink, 1);
 }
 
-#[test]
-fn unknown_and_released_handles_are_bad() {
-    let (_daemon, fs) = started();
+fn unknown_and_released_handles_are_bad(options: &[&str]) {
+    let (_daemon, fs) = started(options);
     let file = created(&fs, "file");
     let dir = fs.opendir(ROOT).expect("OPENDIR");
     fs.release(file).expect("RELEASE");
@@ -174,9 +198,8 @@ fn unknown_and_released_handles_are_bad() {
     }
 }
 
-#[test]
-fn a_handle_is_of_one_kind() {
-    let (_daemon, fs) = started();
+fn a_handle_is_of_one_kind(options: &[&str]) {
+    let (_daemon, fs) = started(options);
     let file = created(&fs, "file");
     let dir = fs.opendir(ROOT).expect("OPENDIR");
     let crossed_file = Opened { fh: dir.fh, ..file };
@@ -199,9 +222,8 @@ fn a_handle_is_of_one_kind() {
     assert!(!fs.readdir(dir, 0, 4096).expect("READDIR").is_empty());
 }
 
-#[test]
-fn offsets_go_to_the_end_of_the_number() {
-    let (daemon, fs) = started();
+fn offsets_go_to_the_end_of_the_number(options: &[&str]) {
+    let (daemon, fs) = started(options);
     let file = created(&fs, "file");
     let max = i64::MAX as u64;
     for offset in [1 << 63, u64::MAX, u64::MAX - 4] {
@@ -230,9 +252,8 @@ fn offsets_go_to_the_end_of_the_number() {
     assert_eq!(fs.read(file, far - 1, 10).expect("READ"), b"\0far");
 }
 
-#[test]
-fn data_and_holes_are_found() {
-    let (_daemon, fs) = started();
+fn data_and_holes_are_found(options: &[&str]) {
+    let (_daemon, fs) = started(options);
     let file = created(&fs, "file");
     fs.write(file, 1 << 20, b"data").expect("WRITE");
     fs.fallocate(
@@ -249,9 +270,8 @@ fn data_and_holes_are_found() {
     assert_eq!(fs.lseek(file, 0, 99), Err(Errno::EINVAL));
 }
 
-#[test]
-fn space_is_allocated_punched_zeroed_collapsed_and_inserted() {
-    let (daemon, fs) = started();
+fn space_is_allocated_punched_zeroed_collapsed_and_inserted(options: &[&str]) {
+    let (daemon, fs) = started(options);
     let file = created(&fs, "file");
     let size = || fs::metadata(daemon.host("file")).expect("stat").size();
     let block = 4096u64;
@@ -287,9 +307,8 @@ fn space_is_allocated_punched_zeroed_collapsed_and_inserted() {
     assert_eq!(fs.fallocate(file, 0, 0, 0), Err(Errno::EINVAL));
 }
 
-#[test]
-fn ranges_are_copied_on_the_host() {
-    let (daemon, fs) = started();
+fn ranges_are_copied_on_the_host(options: &[&str]) {
+    let (daemon, fs) = started(options);
     let (from, to) = (created(&fs, "from"), created(&fs, "to"));
     let data: Vec<u8> = (0..300_000u32).map(|i| (i % 249) as u8).collect();
     fs.write(from, 0, &data).expect("WRITE");
@@ -301,9 +320,8 @@ fn ranges_are_copied_on_the_host() {
     assert_eq!(fs.copy_file_range((from, 0), (from, 1), 10), Err(Errno::EINVAL));
 }
 
-#[test]
-fn syncing_and_flushing_succeed() {
-    let (_daemon, fs) = started();
+fn syncing_and_flushing_succeed(options: &[&str]) {
+    let (_daemon, fs) = started(options);
     let file = created(&fs, "file");
     fs.write(file, 0, b"text").expect("WRITE");
     fs.fsync(file, true).expect("FSYNC of data");
@@ -315,9 +333,8 @@ fn syncing_and_flushing_succeed() {
     fs.fsyncdir(dir).expect("FSYNCDIR");
 }
 
-#[test]
-fn a_file_made_without_a_name_may_get_one() {
-    let (daemon, fs) = started();
+fn a_file_made_without_a_name_may_get_one(options: &[&str]) {
+    let (daemon, fs) = started(options);
     let (entry, file) = fs.tmpfile(ROOT, libc::O_RDWR, 0o640).expect("TMPFILE");
     assert_eq!((entry.attr.nlink, entry.attr.perm()), (0, 0o640));
     fs.write(file, 0, b"text").expect("WRITE");
@@ -329,14 +346,13 @@ fn a_file_made_without_a_name_may_get_one() {
     assert_eq!(fs::read(daemon.host("named")).expect("read"), b"text");
 }
 
-#[test]
-fn ioctls_are_the_file_attribute_calls_only() {
+fn ioctls_are_the_file_attribute_calls_only(options: &[&str]) {
     /// FS_IOC_GETFLAGS, FS_IOC_SETFLAGS (uapi `linux/fs.h`).
     const GETFLAGS: u32 = 0x8008_6601;
     const SETFLAGS: u32 = 0x4008_6602;
     /// FS_NODUMP_FL.
     const NODUMP: u32 = 0x40;
-    let (_daemon, fs) = started();
+    let (_daemon, fs) = started(options);
     let file = created(&fs, "file");
     let flags = |fs: &Client| {
         let (result, out) = fs.ioctl(file, GETFLAGS, &[], 4).expect("FS_IOC_GETFLAGS");

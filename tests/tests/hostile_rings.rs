@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 const SIZE: u16 = 64;
 
 fn started(indirect: bool) -> (Daemon, Client) {
-    let daemon = Daemon::start(["--tag", "rings"]);
+    let daemon = Daemon::start(["--tag=rings", "--num-request-queues=2"]);
     let fs = daemon.connect_with(&SessionConfig {
         vmm: VmmConfig {
             queue_size: SIZE,

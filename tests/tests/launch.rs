@@ -64,10 +64,16 @@ fn values_that_make_no_sense_are_refused() {
         ("--sandbox", "maybe"),
         ("--seccomp", "off"),
         ("--rlimit-nofile", "-1"),
+        ("--rlimit-nofile", "10"),
     ] {
         let failed = failure(Launch::airlockfs().args([format!("{option}={value}")]));
         one_line(&failed, &[option]);
     }
+}
+
+#[test]
+fn a_limit_of_descriptors_that_is_too_low_is_told() {
+    one_line(&failure(Launch::airlockfs().nofile(40)), &["ulimit"]);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::time::{Duration, Instant};
 
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::Client;
@@ -179,23 +178,6 @@ fn what_is_in_the_way_is_told_as_linux_does() {
     );
 }
 
-/// FORGET is never answered: what it did shows a little later, on another queue.
-fn is_forgotten(fs: &Client, node: u64) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < deadline {
-        match fs.getattr(node) {
-            Err(Errno::ESTALE) => return true,
-            other => other.map(drop).expect("GETATTR"),
-        }
-    }
-    false
-}
-
-/// A forgotten lookup too many would show soon.
-fn stays_known(fs: &Client, node: u64) -> bool {
-    (0..100).all(|_| fs.getattr(node).is_ok())
-}
-
 #[test]
 fn each_sighting_but_a_listing_counts_one_lookup() {
     let (daemon, fs) = started();
@@ -204,9 +186,9 @@ fn each_sighting_but_a_listing_counts_one_lookup() {
     let seen = fs.lookup(ROOT, "seen").expect("LOOKUP").nodeid;
     assert_eq!(fs.lookup(ROOT, "seen").expect("LOOKUP").nodeid, seen);
     fs.forget(seen, 1);
-    assert!(stays_known(&fs, seen), "one of two lookups is left");
+    assert!(fs.stays_known(seen), "one of two lookups is left");
     fs.forget(seen, 1);
-    assert!(is_forgotten(&fs, seen));
+    assert!(fs.is_forgotten(seen));
 
     let made = [
         fs.create(ROOT, "created", libc::O_RDWR, 0o644)
@@ -220,17 +202,17 @@ fn each_sighting_but_a_listing_counts_one_lookup() {
     ];
     for entry in made {
         let node = entry.expect("creation").nodeid;
-        assert!(stays_known(&fs, node));
+        assert!(fs.stays_known(node));
         fs.forget(node, 1);
-        assert!(is_forgotten(&fs, node));
+        assert!(fs.is_forgotten(node));
     }
 
     let first = fs.lookup(ROOT, "seen").expect("LOOKUP").nodeid;
     assert_eq!(fs.link(first, ROOT, "hard").expect("LINK").nodeid, first);
     fs.forget(first, 1);
-    assert!(stays_known(&fs, first), "LINK counts too");
+    assert!(fs.stays_known(first), "LINK counts too");
     fs.forget(first, 1);
-    assert!(is_forgotten(&fs, first));
+    assert!(fs.is_forgotten(first));
     fs::remove_file(daemon.host("hard")).expect("remove");
 
     let root = fs.opendir(ROOT).expect("OPENDIR");
@@ -238,9 +220,9 @@ fn each_sighting_but_a_listing_counts_one_lookup() {
     assert_eq!(listed.len(), 7);
     for item in listed {
         if item.dirent.name != b"." && item.dirent.name != b".." {
-            assert!(stays_known(&fs, item.entry.nodeid), "{item:?}");
+            assert!(fs.stays_known(item.entry.nodeid), "{item:?}");
             fs.forget(item.entry.nodeid, 1);
-            assert!(is_forgotten(&fs, item.entry.nodeid), "{item:?}");
+            assert!(fs.is_forgotten(item.entry.nodeid), "{item:?}");
         }
     }
 }
@@ -252,15 +234,15 @@ fn forgetting_too_much_forgets_once() {
     for count in [2, 1 << 40, u64::MAX] {
         let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
         fs.forget(node, count);
-        assert!(is_forgotten(&fs, node));
+        assert!(fs.is_forgotten(node));
         fs.forget(node, count);
         let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
         fs.batch_forget(&[(node, count), (node, count), (u64::MAX, 1), (0, 5)]);
-        assert!(is_forgotten(&fs, node));
+        assert!(fs.is_forgotten(node));
     }
     let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
     fs.forget(node, 0);
-    assert!(stays_known(&fs, node));
+    assert!(fs.stays_known(node));
 }
 
 #[test]

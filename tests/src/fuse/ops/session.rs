@@ -1,6 +1,7 @@
 //! INIT, DESTROY, and taking lookups back.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -10,6 +11,9 @@ use crate::fuse::abi::{
 };
 use crate::fuse::client::{Client, bytes};
 use zerocopy::IntoBytes;
+
+/// How long a FORGET may take to show.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Client {
     /// INIT as the virtio-fs driver of Linux 6.18 does it.
@@ -60,5 +64,23 @@ impl Client {
             dummy: 0,
         };
         self.post(BATCH_FORGET, 0, &[bytes(&head), items.as_bytes()]);
+    }
+
+    /// Whether a node is forgotten, soon: FORGET is never answered, and what it did shows later on another queue.
+    pub fn is_forgotten(&self, node: u64) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.getattr(node) {
+                Err(Errno::ESTALE) => return true,
+                Err(errno) => panic!("GETATTR: {errno}"),
+                Ok(_) => {}
+            }
+        }
+        false
+    }
+
+    /// Whether a node is known, and stays so for a while.
+    pub fn stays_known(&self, node: u64) -> bool {
+        (0..100).all(|_| self.getattr(node).is_ok())
     }
 }
