@@ -2,6 +2,7 @@
 //! what he gets. Runs as root: it starts processes as root and as an ordinary user.
 
 mod inside;
+mod options;
 mod order;
 mod outside;
 mod spawning;
@@ -29,7 +30,14 @@ fn main() -> ExitCode {
 
 fn run(filter: &str) -> ExitCode {
     outside::leave_the_host();
-    let tests = [spawning::TESTS, worker::TESTS, supervisor::TESTS, sweep::TESTS].concat();
+    let tests = [
+        spawning::TESTS,
+        worker::TESTS,
+        options::TESTS,
+        supervisor::TESTS,
+        sweep::TESTS,
+    ]
+    .concat();
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in tests.iter().filter(|(name, _)| name.contains(filter)) {
         let holds = catch_unwind(test).is_ok();
