@@ -42,6 +42,10 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         Shown(&worker.report)
     );
 
+    for note in &worker.process.notes {
+        log::info!("{note}");
+    }
+
     let mut expected = vec![
         (listener.as_fd(), "the listening vhost-user socket"),
         (worker.control.as_fd(), "the worker's control channel"),
