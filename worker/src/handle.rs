@@ -2,7 +2,10 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use airlockfs_ipc::{Errno, Handle, NodeId};
@@ -16,6 +19,8 @@ pub(crate) struct Open {
     pub(crate) node: Located,
     /// Flags of open(2) it was opened with on the host.
     pub(crate) flags: i32,
+    /// It is on a file system in memory, where reading waits for nothing.
+    in_memory: AtomicBool,
     /// For a directory: what was read and not yet handed out.
     pub(crate) entries: Option<Mutex<Entries>>,
 }
@@ -33,6 +38,7 @@ impl Open {
             file,
             node,
             flags,
+            in_memory: AtomicBool::new(false),
             entries: None,
         }
     }
@@ -43,8 +49,19 @@ impl Open {
             file,
             node,
             flags: libc::O_RDONLY,
+            in_memory: AtomicBool::new(false),
             entries: Some(Mutex::default()),
         }
+    }
+
+    /// Whether reading is known to wait for nothing.
+    pub(crate) fn never_waits(&self) -> bool {
+        self.in_memory.load(Relaxed)
+    }
+
+    /// Remembers that reading waits for nothing.
+    pub(crate) fn note_that_it_never_waits(&self) {
+        self.in_memory.store(true, Relaxed);
     }
 
     /// Whether it may be written to.

@@ -139,7 +139,9 @@ impl Server {
             Request::ReleaseDir { handle } => open::release(volume, handle, None),
             Request::Flush { handle, lock_owner } => lock::flush(volume, handle, lock_owner),
             Request::Fsync { handle, datasync } | Request::FsyncDir { handle, datasync } => {
-                return self.slow_on(ticket, handle, move |_, open| io::sync(open, datasync));
+                return self.slow_on(ticket, handle, move |volume, open| {
+                    io::sync(volume, open, datasync)
+                });
             }
             Request::Lseek {
                 handle,

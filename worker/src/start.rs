@@ -142,7 +142,8 @@ fn volume(
     budget: usize,
 ) -> Result<Volume, StartError> {
     let cannot = |error| failed(format!("cannot look at the shared directory: {error}"));
-    let inodes = Inodes::new(budget);
+    let for_locks = budget / 8;
+    let inodes = Inodes::new(budget - for_locks);
     if config.shares.iter().any(|share| share.name.is_some()) {
         inodes.add_synthetic_root(&SYNTHETIC).map_err(cannot)?;
     }
@@ -158,9 +159,9 @@ fn volume(
     }
     Ok(Volume {
         inodes,
-        // The rest is for locks, and for directories on the way.
+        // What is left over is for directories on the way.
         handles: Handles::new(budget / 4 * 3),
-        locks: Locks::new(budget / 8),
+        locks: Locks::new(for_locks),
         config,
         identities,
         xattr_map,

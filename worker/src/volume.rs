@@ -14,7 +14,7 @@ use nix::{
 use crate::{
     creds::Identities,
     handle::{Handles, Open},
-    inode::{Held, Identity, Inodes, Key, Located},
+    inode::{Held, Identity, Inodes, Key, Located, Seen},
     locks::Locks,
     sys::{CName, ProcPath, Stat, stat, stat_at},
     xattr_map::XattrMap,
@@ -93,9 +93,20 @@ impl Volume {
         Ok(())
     }
 
-    /// Attributes for the guest.
-    pub(crate) fn attr(&self, stat: &Stat, submount: bool) -> Attr {
+    /// An inode's number for the guest. Several shares that are not announced as mounts of their own are one file system
+    /// to it, in which numbers must differ.
+    pub(crate) fn ino(&self, ino: u64, share: u16) -> u64 {
+        if self.config.announce_submounts || self.roots.len() < 2 {
+            ino
+        } else {
+            ino ^ ((u64::from(share) + 1) << 48)
+        }
+    }
+
+    /// Attributes for the guest of an inode in a share.
+    pub(crate) fn attr(&self, stat: &Stat, share: u16, submount: bool) -> Attr {
         let mut attr = stat.attr(submount && self.config.announce_submounts);
+        attr.ino = self.ino(attr.ino, share);
         attr.uid = self.identities.uids.to_guest(attr.uid);
         attr.gid = self.identities.gids.to_guest(attr.gid);
         attr
@@ -105,7 +116,7 @@ impl Volume {
     pub(crate) fn entry(&self, parent: Located, name: &[u8], stat: &Stat) -> Result<Entry, Errno> {
         Ok(Entry {
             node: self.inodes.remember(parent, name, stat)?,
-            attr: self.attr(stat, stat.mount() != parent.mount),
+            attr: self.attr(stat, parent.share, stat.mount() != parent.mount),
         })
     }
 
@@ -116,14 +127,22 @@ impl Volume {
     }
 
     /// Attributes of a node, by a handle if there is one.
-    pub(crate) fn stat(&self, id: NodeId, handle: Option<Handle>) -> Result<(Stat, bool), Errno> {
+    pub(crate) fn node_attr(&self, id: NodeId, handle: Option<Handle>) -> Result<Attr, Errno> {
         if let Some(handle) = handle {
             let open = self.handles.get(handle)?;
-            return Ok((stat(&*open)?, false));
+            return Ok(self.attr(&stat(&*open)?, open.node.share, false));
         }
         match self.inodes.stat(id) {
-            Err(Errno::ESTALE) => Ok((stat(self.held(id)?)?, false)),
-            result => result,
+            Ok(Seen {
+                stat,
+                share,
+                submount,
+            }) => Ok(self.attr(&stat, share, submount)),
+            Err(Errno::ESTALE) => {
+                let held = self.held(id)?;
+                Ok(self.attr(&stat(&held)?, held.share, false))
+            }
+            Err(error) => Err(error),
         }
     }
 

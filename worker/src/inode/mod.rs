@@ -31,6 +31,7 @@ pub(crate) use self::{
     known::Place,
     node::{Identity, Key},
 };
+use crate::sys::Stat;
 
 /// Fewest descriptors kept for inodes, however many files are open.
 const HOT_MIN: usize = 32;
@@ -66,6 +67,16 @@ pub(crate) struct Located {
     pub(crate) share: u16,
     /// The mount it is on.
     pub(crate) mount: u64,
+}
+
+/// What was seen of an inode just now.
+pub(crate) struct Seen {
+    /// What statx(2) says.
+    pub(crate) stat: Stat,
+    /// Index of the share it is in.
+    pub(crate) share: u16,
+    /// Another mount begins with it.
+    pub(crate) submount: bool,
 }
 
 impl AsFd for Held {

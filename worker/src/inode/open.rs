@@ -12,11 +12,11 @@ use nix::{
 };
 
 use super::{
-    Held, Identity, Inodes,
+    Held, Identity, Inodes, Seen,
     node::{NONE, Node},
     table::{Dropped, Table},
 };
-use crate::sys::{CName, Stat, stat, stat_at};
+use crate::sys::{CName, stat, stat_at};
 
 /// A cold inode on the way to the one that is wanted.
 struct Step {
@@ -79,9 +79,9 @@ impl Inodes {
         descriptor
     }
 
-    /// What statx(2) says of an inode now, and whether another mount begins with it: one call, by descriptor if it is
-    /// hot, else by name. ESTALE as for [`Self::held`].
-    pub(crate) fn stat(&self, id: NodeId) -> Result<(Stat, bool), Errno> {
+    /// What is to be seen of an inode now: one call, by descriptor if it is hot, else by name. ESTALE as for
+    /// [`Self::held`].
+    pub(crate) fn stat(&self, id: NodeId) -> Result<Seen, Errno> {
         let (parent, step) = {
             let table = self.read();
             let index = table.index(id).ok_or(Errno::ESTALE)?;
@@ -91,7 +91,11 @@ impl Inodes {
                     let parent = table.node(node.parent);
                     let submount = parent.is_some_and(|parent| parent.mount != node.mount);
                     drop(table);
-                    return Ok((stat(&held)?, submount));
+                    return Ok(Seen {
+                        stat: stat(&held)?,
+                        share: held.share,
+                        submount,
+                    });
                 }
                 None => (table.id(node.parent), step(&table, index, node)?),
             }
@@ -101,8 +105,11 @@ impl Inodes {
         if Identity::of(&found, directory.share) != step.identity {
             return Err(Errno::ESTALE);
         }
-        let submount = found.mount() != directory.mount;
-        Ok((found, submount))
+        Ok(Seen {
+            submount: found.mount() != directory.mount,
+            stat: found,
+            share: directory.share,
+        })
     }
 
     /// What is known of a node without asking the file system, for a descriptor of its own.

@@ -155,6 +155,9 @@ impl Table {
 
     /// Says where a node is: under no other name, and nothing else there.
     pub(super) fn locate(&mut self, index: u32, location: Location<'_>, dropped: &mut Dropped) {
+        if self.node(index).is_none_or(Node::is_pinned) {
+            return;
+        }
         let replaced = self.at(location);
         if replaced == Some(index) {
             return;

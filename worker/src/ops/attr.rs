@@ -30,8 +30,7 @@ fn attributes(volume: &Volume, node: NodeId, handle: Option<Handle>) -> Result<A
     if volume.is_synthetic(node) {
         return Ok(dir::synthetic_attr(volume));
     }
-    let (stat, submount) = volume.stat(node, handle)?;
-    Ok(volume.attr(&stat, submount))
+    volume.node_attr(node, handle)
 }
 
 /// Changes attributes, in the order in which no change undoes another: the owner's clears setuid, the size's sets the
@@ -86,7 +85,7 @@ pub(crate) fn set(
         utimensat(AT_FDCWD, path, &atime, &mtime, UtimensatFlags::FollowSymlink)?;
     }
     let stat = stat(&held)?;
-    Ok(Reply::Attr(volume.attr(&stat, false)))
+    Ok(Reply::Attr(volume.attr(&stat, held.share, false)))
 }
 
 fn time(change: Option<SetTime>) -> Result<TimeSpec, Errno> {

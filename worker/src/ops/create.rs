@@ -42,16 +42,19 @@ pub(crate) fn create(
     let host = open::host_flags(volume, flags)? - OFlag::O_TRUNC;
     let new = host | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mode = mode(volume, &directory, creation);
-    let made = volume.identities.as_caller(creation.caller, || {
-        Ok(openat(&directory, c_name.as_c_str(), new, mode)?)
-    });
-    let file = match made {
-        Ok(file) => file,
-        Err(Errno::EEXIST) if !exclusive => {
-            let stat = stat_at(&directory, c_name.as_c_str())?;
-            return attach(volume, &directory, name, &stat, flags, kill);
+    let make = || Ok(openat(&directory, c_name.as_c_str(), new, mode)?);
+    let mut patience = 8;
+    let file = loop {
+        match volume.identities.as_caller(creation.caller, make) {
+            Ok(file) => break file,
+            Err(Errno::EEXIST) if !exclusive => match stat_at(&directory, c_name.as_c_str()) {
+                Ok(stat) => return attach(volume, &directory, name, &stat, flags, kill),
+                // It went as it came.
+                Err(Errno::ENOENT) if patience > 0 => patience -= 1,
+                Err(error) => return Err(error),
+            },
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     };
     if let Err(error) = label(volume, &file, creation) {
         let _ = unlinkat(&directory, c_name.as_c_str(), UnlinkatFlags::NoRemoveDir);
@@ -105,7 +108,7 @@ fn attach(
         if flags & libc::O_TRUNC as u32 != 0 {
             // Size and times are others now.
             let stat = stat(&held)?;
-            entry.attr = volume.attr(&stat, stat.mount() != directory.located().mount);
+            entry.attr = volume.attr(&stat, directory.share, stat.mount() != directory.mount);
         }
         Ok(handle)
     });
@@ -131,7 +134,7 @@ pub(crate) fn temporary(
     let stat = stat(&file)?;
     let entry = Entry {
         node: volume.inodes.remember_nameless(directory.share, &stat)?,
-        attr: volume.attr(&stat, false),
+        attr: volume.attr(&stat, directory.share, false),
     };
     hand_out(volume, &directory, entry, file, host)
 }

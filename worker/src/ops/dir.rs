@@ -12,7 +12,7 @@ use nix::unistd::{Whence, lseek};
 use super::lookup;
 use crate::{
     handle::Open,
-    sys::{CName, Stat, parse, read_entries, stat, stat_at},
+    sys::{CName, parse, read_entries, stat, stat_at},
     volume::Volume,
 };
 
@@ -120,6 +120,7 @@ impl Entries {
                 b".." if volume.is_root(open.node.id) => stat(open)?.ino(),
                 _ => record.ino,
             };
+            let ino = volume.ino(ino, open.node.share);
             let entry = if page.plus {
                 look_up(volume, open, record.name)?
             } else {
@@ -174,15 +175,19 @@ fn read_shares(volume: &Volume, offset: u64, page: &mut Page<'_>) {
         if !page.fits(name) {
             return;
         }
-        let found = root.and_then(|&root| stat(volume.held(root).ok()?).ok());
+        let found = root.and_then(|&root| {
+            let held = volume.held(root).ok()?;
+            let stat = stat(&held).ok()?;
+            Some((volume.ino(stat.ino(), held.share), held.kind))
+        });
         let entry = match (root, Name::new(name)) {
             (Some(_), Ok(name)) if page.plus => lookup::share(volume, name).ok(),
             _ => None,
         };
         page.push(&DirEntry {
-            ino: found.as_ref().map_or(NodeId::ROOT.0, Stat::ino),
+            ino: found.map_or(NodeId::ROOT.0, |(ino, _)| ino),
             next: position as u64 + 1,
-            kind: found.map_or(libc::DT_DIR, |found| (found.kind() >> 12) as u8),
+            kind: found.map_or(libc::DT_DIR, |(_, kind)| (kind >> 12) as u8),
             name: Bytes(name),
             entry,
         });

@@ -50,11 +50,18 @@ pub(crate) fn read_at_hand(
         offset: file_offset(offset)?,
     };
     data_file(open)?;
+    let mut flags = if open.never_waits() { 0 } else { libc::RWF_NOWAIT };
     while place.done < size {
-        match sys::read(open, &place, libc::RWF_NOWAIT) {
+        match sys::read(open, &place, flags) {
             Ok(0) => break,
             Ok(read) => place.done += read,
-            Err(Errno::EAGAIN | Errno::ENOTSUP) => return Ok(Read::Waits(place.done)),
+            Err(Errno::EAGAIN) => return Ok(Read::Waits(place.done)),
+            // The file system does not say beforehand. One in memory never waits.
+            Err(Errno::ENOTSUP) if sys::is_in_memory(open)? => {
+                open.note_that_it_never_waits();
+                flags = 0;
+            }
+            Err(Errno::ENOTSUP) => return Ok(Read::Waits(place.done)),
             Err(error) if place.done == 0 => return Err(error),
             Err(_) => break,
         }
@@ -135,7 +142,10 @@ pub(crate) const fn write_is_slow(open: &Open, size: usize) -> bool {
 }
 
 /// fsync(2) or fdatasync(2). Slow.
-pub(crate) fn sync(open: &Open, data_only: bool) -> Result<Reply<'static>, Errno> {
+pub(crate) fn sync(volume: &Volume, open: &Open, data_only: bool) -> Result<Reply<'static>, Errno> {
+    if volume.is_synthetic(open.node.id) {
+        return Ok(Reply::Done);
+    }
     if data_only {
         fdatasync(open)?;
     } else {

@@ -26,7 +26,8 @@ pub(crate) fn share(volume: &Volume, name: Name<'_>) -> Result<Entry, Errno> {
     let named = |share: &&airlockfs_ipc::message::Share| share.name.as_deref() == Some(name.as_bytes());
     let mut shares = volume.config.shares.iter().zip(&volume.roots);
     let (_, &root) = shares.find(|(share, _)| named(share)).ok_or(Errno::ENOENT)?;
-    let attr = volume.attr(&stat(volume.held(root)?)?, true);
+    let held = volume.held(root)?;
+    let attr = volume.attr(&stat(&held)?, held.share, true);
     volume.inodes.remember_root(root);
     Ok(Entry { node: root, attr })
 }

@@ -111,13 +111,16 @@ fn time(raw: &libc::statx_timestamp) -> Timestamp {
     }
 }
 
+/// Whether `descriptor` lies on a file system that keeps its data in memory.
+pub(crate) fn is_in_memory(descriptor: impl AsFd) -> Result<bool, Errno> {
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    let raw = statfs(descriptor)?;
+    Ok(raw.f_type == libc::TMPFS_MAGIC || raw.f_type == RAMFS_MAGIC)
+}
+
 /// The file system that `descriptor` lies on, O_PATH included.
 pub(crate) fn file_system(descriptor: impl AsFd) -> Result<StatFs, Errno> {
-    let mut buffer = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: `buffer` has room for the structure.
-    check(unsafe { libc::fstatfs(descriptor.as_fd().as_raw_fd(), buffer.as_mut_ptr()) })?;
-    // SAFETY: plain numbers, zeroed before the kernel filled them.
-    let raw = unsafe { buffer.assume_init() };
+    let raw = statfs(descriptor)?;
     Ok(StatFs {
         blocks: raw.f_blocks,
         bfree: raw.f_bfree,
@@ -128,6 +131,14 @@ pub(crate) fn file_system(descriptor: impl AsFd) -> Result<StatFs, Errno> {
         namelen: u32::try_from(raw.f_namelen).unwrap_or(u32::MAX),
         frsize: u32::try_from(raw.f_frsize).unwrap_or(u32::MAX),
     })
+}
+
+fn statfs(descriptor: impl AsFd) -> Result<libc::statfs, Errno> {
+    let mut buffer = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `buffer` has room for the structure.
+    check(unsafe { libc::fstatfs(descriptor.as_fd().as_raw_fd(), buffer.as_mut_ptr()) })?;
+    // SAFETY: plain numbers, zeroed before the kernel filled them.
+    Ok(unsafe { buffer.assume_init() })
 }
 
 /// The target of the symbolic link behind an O_PATH descriptor; how long it is.

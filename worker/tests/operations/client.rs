@@ -87,7 +87,7 @@ impl Drop for Scratch {
 
 /// A worker, and the directory it serves.
 pub(crate) struct Worker {
-    process: Process,
+    pub(crate) process: Process,
     log: File,
     control: Option<Channel>,
     pub(crate) lane: SupervisorLane,
