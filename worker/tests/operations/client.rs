@@ -20,7 +20,6 @@ use airlockfs_ipc::{
     },
     ring::{MessageBuffer, SlotId, SupervisorLane, SupervisorRing},
 };
-use airlockfs_policy::UserNamespace;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -30,7 +29,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::spawn::{Process, spawn};
+use crate::spawn::{Process, Who, spawn};
 
 /// Root in the guest.
 pub(crate) const ROOT: Caller = Caller {
@@ -151,21 +150,17 @@ impl Worker {
 
     /// On shares of one's own.
     pub(crate) fn with(scratch: Scratch, config: WorkerConfig) -> Result<Self, String> {
-        Self::spawn(scratch, config, UserNamespace::Auto)
+        Self::spawn(scratch, config, Who::default())
     }
 
-    /// In a user namespace of one's own.
-    pub(crate) fn spawn(
-        scratch: Scratch,
-        config: WorkerConfig,
-        users: UserNamespace,
-    ) -> Result<Self, String> {
+    /// As somebody else.
+    pub(crate) fn spawn(scratch: Scratch, config: WorkerConfig, who: Who) -> Result<Self, String> {
         let ring = SupervisorRing::create(1, Duration::ZERO).unwrap();
         let (control, theirs) = pair().unwrap();
         let log = scratch.log();
         let theirs_fd: OwnedFd = theirs.as_fd().try_clone_to_owned().unwrap();
         drop(theirs);
-        let process = spawn(theirs_fd, &log, config.sandbox, users);
+        let process = spawn(theirs_fd, &log, config.sandbox, who);
         let start = Start { lanes: 1, config };
         control.send(&start, &ring.worker.descriptors()).unwrap();
         let mut worker = Self {

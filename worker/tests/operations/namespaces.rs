@@ -13,7 +13,10 @@ use airlockfs_ipc::{
 use airlockfs_policy::{IdMapRange, UserNamespace};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::client::{ROOT, Scratch, USER, Worker, config, name_of, share};
+use crate::{
+    client::{ROOT, Scratch, USER, Worker, config, name_of, share},
+    spawn::Who,
+};
 
 fn namespaced(scratch: &Scratch) -> WorkerConfig {
     let mut config = config(vec![share(&scratch.path(""), None, false)]);
@@ -173,7 +176,8 @@ fn in_a_user_namespace_ids_that_do_not_exist_are_refused() {
         uids: vec![range(0, 100_000, 1), range(1000, 101_000, 1)],
         gids: vec![range(0, 100_000, 1), range(1001, 101_001, 1)],
     };
-    let mut worker = Worker::spawn(scratch, config, users).unwrap();
+    let who = Who { users, uid: None };
+    let mut worker = Worker::spawn(scratch, config, who).unwrap();
     let flags = libc::O_RDWR;
     let (file, _) = worker
         .create_as(USER, NodeId::ROOT, "f", flags, 0o600, 0)
@@ -187,4 +191,34 @@ fn in_a_user_namespace_ids_that_do_not_exist_are_refused() {
     let refused = worker.create_as(nobody, NodeId::ROOT, "h", flags, 0o600, 0);
     assert_eq!(refused, Err(Errno::EOVERFLOW));
     assert!(!worker.path("h").exists());
+}
+
+#[test]
+fn without_any_privilege_the_guests_root_is_whoever_started_it() {
+    const NOBODY: u32 = 65_534;
+    let scratch = Scratch::new();
+    chown(scratch.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
+    let config = config(vec![share(&scratch.path(""), None, false)]);
+    let who = Who {
+        uid: Some(NOBODY),
+        ..Who::default()
+    };
+    let mut worker = Worker::spawn(scratch, config, who).unwrap();
+    let (file, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
+    assert_eq!((file.attr.uid, file.attr.gid), (NOBODY, NOBODY));
+    worker.write(handle, 0, b"x").unwrap();
+    let itself = airlockfs_ipc::message::Caller {
+        uid: NOBODY,
+        gid: NOBODY,
+        group: None,
+    };
+    let made = worker.create_as(itself, NodeId::ROOT, "g", libc::O_RDWR, 0o600, 0);
+    assert!(made.is_ok());
+    let refused = worker.create_as(USER, NodeId::ROOT, "h", libc::O_RDWR, 0o600, 0);
+    assert_eq!(refused.err(), Some(Errno::EOVERFLOW));
+    let change = airlockfs_ipc::message::AttrChange {
+        uid: Some(0),
+        ..Default::default()
+    };
+    assert_eq!(worker.setattr(file.node, change), Err(Errno::EPERM));
 }

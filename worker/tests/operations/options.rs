@@ -165,6 +165,33 @@ fn nothing_crosses_from_one_directory_to_another() {
 }
 
 #[test]
+fn inode_numbers_differ_where_the_guest_sees_one_file_system() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("a")).unwrap();
+    fs::write(scratch.path("a/f"), "").unwrap();
+    let mut config = config(vec![
+        share(&scratch.path("a"), Some("one"), false),
+        share(&scratch.path("a"), Some("two"), false),
+    ]);
+    config.announce_submounts = false;
+    let mut worker = Worker::with(scratch, config).unwrap();
+    let (one, two) = (worker.node("one/f"), worker.node("two/f"));
+    let (one, two) = (worker.getattr(one).unwrap(), worker.getattr(two).unwrap());
+    assert!(one.ino != two.ino && !one.submount);
+    for (name, attr) in [("one", one), ("two", two)] {
+        let share = worker.lookup(NodeId::ROOT, name).unwrap();
+        assert!(!share.attr.submount);
+        let handle = worker.opendir(share.node).unwrap();
+        let listed = worker.list(handle, false);
+        assert!(
+            listed
+                .iter()
+                .any(|listed| listed.name == "f" && listed.ino == attr.ino)
+        );
+    }
+}
+
+#[test]
 fn a_single_file_is_shared() {
     let scratch = Scratch::new();
     fs::write(scratch.path("f"), "alone").unwrap();

@@ -31,11 +31,20 @@ pub(crate) struct Process {
     pub(crate) worker: i32,
 }
 
+/// As whom a worker is started.
+#[derive(Default)]
+pub(crate) struct Who {
+    /// The user namespace it gets.
+    pub(crate) users: UserNamespace,
+    /// An ordinary user, where it gets no namespaces.
+    pub(crate) uid: Option<u32>,
+}
+
 /// Starts a worker with its end of the control channel.
-pub(crate) fn spawn(control: OwnedFd, log: &File, sandbox: Sandbox, users: UserNamespace) -> Process {
+pub(crate) fn spawn(control: OwnedFd, log: &File, sandbox: Sandbox, who: Who) -> Process {
     match sandbox {
-        Sandbox::Namespace => launch(&control, log, users),
-        Sandbox::Chroot | Sandbox::None => plain(&control, log),
+        Sandbox::Namespace => launch(&control, log, who.users),
+        Sandbox::Chroot | Sandbox::None => plain(&control, log, who.uid),
     }
 }
 
@@ -43,8 +52,11 @@ pub(crate) fn spawn(control: OwnedFd, log: &File, sandbox: Sandbox, users: UserN
     unsafe_code,
     reason = "the child's descriptor 3 is made between fork and exec"
 )]
-fn plain(control: &OwnedFd, log: &File) -> Process {
+fn plain(control: &OwnedFd, log: &File, uid: Option<u32>) -> Process {
     let mut command = Command::new(WORKER);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(log.try_clone().unwrap());
     let number = control.as_raw_fd();
