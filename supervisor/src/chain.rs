@@ -122,8 +122,11 @@ mod tests {
     const WRITE: u32 = VRING_DESC_F_WRITE;
     const INDIRECT: u32 = VRING_DESC_F_INDIRECT;
 
-    /// Writes descriptors (address, length, flags, next) to a table at `at`, walks from `head` of a queue of 4.
-    fn walk(head: u16, tables: &[(u64, &[(u64, u32, u32, u16)])]) -> Result<(usize, usize), ChainError> {
+    /// A table's address and its descriptors: address, length, flags, next.
+    type Table<'t> = (u64, &'t [(u64, u32, u32, u16)]);
+
+    /// Writes tables of descriptors, walks from `head` of a queue of 4.
+    fn walk(head: u16, tables: &[Table<'_>]) -> Result<(usize, usize), ChainError> {
         let memory = memory();
         for (at, descriptors) in tables {
             for (index, &(address, length, flags, next)) in descriptors.iter().enumerate() {

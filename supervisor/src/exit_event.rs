@@ -39,13 +39,68 @@ impl ExitEvent {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use std::sync::Arc;
+
+    use vhost::vhost_user::message::VhostUserProtocolFeatures;
+    use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringRwLock};
+    use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+    use vmm_sys_util::epoll::EventSet;
+
     use super::*;
 
-    impl ExitEvent {
-        /// Whether our descriptor is still the event it was.
-        pub(crate) fn is_intact(&self) -> bool {
-            self.0.write(1).is_ok() && self.0.read().is_ok()
+    type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+    /// One queue that does nothing.
+    struct Idle(ExitEvent);
+
+    impl VhostUserBackend for Idle {
+        type Bitmap = ();
+        type Vring = VringRwLock;
+
+        fn num_queues(&self) -> usize {
+            1
+        }
+
+        fn max_queue_size(&self) -> usize {
+            1
+        }
+
+        fn features(&self) -> u64 {
+            0
+        }
+
+        fn protocol_features(&self) -> VhostUserProtocolFeatures {
+            VhostUserProtocolFeatures::empty()
+        }
+
+        fn set_event_idx(&self, _enabled: bool) {}
+
+        fn update_memory(&self, _memory: Memory) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+            self.0.ends().ok()
+        }
+
+        fn handle_event(&self, _: u16, _: EventSet, _: &[VringRwLock], _: usize) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_event_ends_a_connection_and_is_still_ours_for_the_next() {
+        let back_end = Arc::new(Idle(ExitEvent::new().unwrap()));
+        for _connection in 0..3 {
+            let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+            // Its end waits for the queue's thread, which the event ends.
+            drop(VhostUserDaemon::new("idle".to_owned(), back_end.clone(), memory).unwrap());
+            let ExitEvent(event) = &back_end.0;
+            assert!(
+                event.write(1).is_ok() && event.read().is_ok(),
+                "closed by its user"
+            );
         }
     }
 }
