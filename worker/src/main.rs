@@ -8,7 +8,7 @@
 //! panic over what a request or the file system says.
 //!
 //! Threads: one for each lane of the ring, a pool for what may take long, one that tries file locks again that requests
-//! wait for, and the main thread, which waits for the supervisor's end and then ends the process.
+//! wait for, one that lets go of mounts which nobody uses, and the main thread, which waits for the supervisor's end and then ends the process.
 //!
 //! Lock order: a directory handle's entries, then the table of inodes, of handles or of file locks, never two of these.
 //! The locks of the first two tables are not held across system calls.

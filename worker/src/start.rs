@@ -175,6 +175,7 @@ fn run(confined: Confined, lanes: Vec<WorkerLane>, volume: Volume) -> Result<(),
     let confined = Arc::new(confined);
     let pool = Pool::start(volume.config.slow_threads).map_err(cannot)?;
     let volume = Arc::new(volume);
+    Inodes::start_sweeper(volume.clone()).map_err(cannot)?;
     if volume.config.posix_lock || volume.config.flock {
         Locks::start(volume.clone()).map_err(cannot)?;
     }

@@ -38,6 +38,12 @@ pub(crate) struct Volume {
     pub(crate) roots: Vec<NodeId>,
 }
 
+impl AsRef<Inodes> for Volume {
+    fn as_ref(&self) -> &Inodes {
+        &self.inodes
+    }
+}
+
 impl AsRef<Locks> for Volume {
     fn as_ref(&self) -> &Locks {
         &self.locks

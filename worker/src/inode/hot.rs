@@ -22,6 +22,11 @@ impl Hot {
         self.indexes.len()
     }
 
+    /// The node at a place.
+    pub(super) fn at(&self, place: usize) -> Option<u32> {
+        self.indexes.get(place).copied()
+    }
+
     /// Adds a node; its place.
     pub(super) fn push(&mut self, index: u32) -> u32 {
         self.indexes.push(index);

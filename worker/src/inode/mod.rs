@@ -11,6 +11,7 @@ mod hot;
 mod known;
 mod node;
 mod open;
+mod sweep;
 mod table;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::{
 
 use airlockfs_ipc::{Errno, NodeId};
 
+use self::sweep::Away;
 use self::table::{Dropped, Table};
 pub(crate) use self::{
     known::Place,
@@ -43,6 +45,8 @@ pub(crate) struct Inodes {
     budget: usize,
     /// Descriptors that open handles hold.
     open: AtomicUsize,
+    /// Wakes the sweeper.
+    away: Away,
 }
 
 /// An inode with its descriptor in hand, opened with O_PATH.
@@ -112,6 +116,7 @@ impl Inodes {
             table: RwLock::new(Table::new()),
             budget,
             open: AtomicUsize::new(0),
+            away: Away::default(),
         }
     }
 

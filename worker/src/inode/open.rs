@@ -75,7 +75,11 @@ impl Inodes {
         {
             self.cool_down(&mut table, &mut dropped);
         }
+        let away = table.away() > 0;
         drop(table);
+        if away {
+            self.away.noticed();
+        }
         descriptor
     }
 

@@ -36,6 +36,10 @@ pub(super) struct Table {
     /// At most one node stands for a name in a directory.
     by_location: HashTable<u32>,
     pub(super) hot: Hot,
+    /// The mount that each share begins on.
+    homes: Vec<u64>,
+    /// Hot nodes on other mounts.
+    away: usize,
     hasher: RandomState,
 }
 
@@ -54,6 +58,8 @@ impl Table {
             by_key: HashTable::new(),
             by_location: HashTable::new(),
             hot: Hot::new(),
+            homes: Vec::new(),
+            away: 0,
             hasher: RandomState::new(),
         }
     }
@@ -280,18 +286,32 @@ impl Table {
         }
     }
 
-    /// Gives a node its descriptor for good: a share's root.
+    /// Gives a node its descriptor for good: the root of the next share.
     pub(super) fn pin(&mut self, index: u32, descriptor: Arc<OwnedFd>) {
-        if let Some(node) = self.node_mut(index) {
+        let Self { nodes, homes, .. } = self;
+        if let Some(node) = nodes.get_mut(index as usize) {
             node.descriptor = Some(descriptor);
+            homes.push(node.mount);
         }
+    }
+
+    /// How many hot nodes are on other mounts than their share's.
+    pub(super) const fn away(&self) -> usize {
+        self.away
     }
 
     /// Gives a node its descriptor until the clock takes it away. False if it has one.
     pub(super) fn heat(&mut self, index: u32, descriptor: Arc<OwnedFd>) -> bool {
-        let Self { nodes, hot, .. } = self;
+        let Self {
+            nodes,
+            hot,
+            homes,
+            away,
+            ..
+        } = self;
         match nodes.get_mut(index as usize) {
             Some(node) if node.descriptor.is_none() && node.kind != 0 => {
+                *away += usize::from(is_away(homes, node));
                 node.descriptor = Some(descriptor);
                 node.referenced.store(true, Relaxed);
                 node.hot = hot.push(index);
@@ -303,11 +323,18 @@ impl Table {
 
     /// Takes a hot node's descriptor.
     pub(super) fn cool(&mut self, index: u32) -> Option<Arc<OwnedFd>> {
-        let Self { nodes, hot, .. } = self;
+        let Self {
+            nodes,
+            hot,
+            homes,
+            away,
+            ..
+        } = self;
         let node = nodes.get_mut(index as usize)?;
         if node.hot == NONE {
             return None;
         }
+        *away = away.saturating_sub(usize::from(is_away(homes, node)));
         let place = std::mem::replace(&mut node.hot, NONE);
         let descriptor = node.descriptor.take();
         if let Some(moved) = hot.remove(place)
@@ -330,6 +357,29 @@ impl Table {
         self.cool(victim)
     }
 
+    /// Cools hot nodes on other mounts that were not used since the last time, of at most `count` that are looked at
+    /// from the place `before` downwards. Where to go on; how many may be cooled the next time.
+    pub(super) fn cool_away(&mut self, before: usize, count: usize, dropped: &mut Dropped) -> (usize, usize) {
+        let mut place = before.min(self.hot.len());
+        let end = place.saturating_sub(count);
+        let mut used = 0;
+        while place > end {
+            place -= 1;
+            let Some(index) = self.hot.at(place) else { continue };
+            let Some(node) = self.node(index) else { continue };
+            // Without its name it would not be found again.
+            if !is_away(&self.homes, node) || node.parent == NONE {
+                continue;
+            }
+            if node.referenced.swap(false, Relaxed) {
+                used += 1;
+            } else {
+                dropped.extend(self.cool(index));
+            }
+        }
+        (place, used)
+    }
+
     /// Counts a lookup.
     pub(super) fn look_up(&self, index: u32) {
         if let Some(node) = self.node(index) {
@@ -349,4 +399,8 @@ impl Table {
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
     }
+}
+
+fn is_away(homes: &[u64], node: &Node) -> bool {
+    homes.get(usize::from(node.share)) != Some(&node.mount)
 }

@@ -137,6 +137,34 @@ fn mounts_that_come_and_go_are_seen_and_told_apart() {
 }
 
 #[test]
+fn a_mount_that_nobody_uses_can_be_unmounted() {
+    let scratch = Scratch::new();
+    let top = scratch.path("");
+    let _top = Mounted::shared(&top);
+    let volume = scratch.path("volume");
+    fs::create_dir(&volume).unwrap();
+    let mounted = Mounted::tmpfs(&volume);
+    let config = namespaced(&scratch);
+    let mut worker = Worker::with(scratch, config).unwrap();
+    let root = worker.node("volume");
+    let directory = worker.mkdir(root, "d").unwrap().node;
+    let (file, handle) = worker
+        .create_as(ROOT, directory, "f", libc::O_RDWR, 0o600, 0)
+        .unwrap();
+    let unmount = || umount2(mounted.0, MntFlags::empty());
+    assert_eq!(unmount(), Err(nix::errno::Errno::EBUSY), "a file is open");
+    worker.release(handle).unwrap();
+    // The guest's kernel still knows all of it; only the worker lets go, after a while.
+    while let Err(error) = unmount() {
+        assert_eq!(error, nix::errno::Errno::EBUSY);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(worker.getattr(file.node), Err(Errno::ESTALE));
+    assert_eq!(worker.lookup(root, "d"), Err(Errno::ESTALE));
+    assert!(worker.lookup(NodeId::ROOT, "volume").is_ok());
+}
+
+#[test]
 fn several_shares_are_apart() {
     let scratch = Scratch::new();
     fs::create_dir_all(scratch.path("a/nested")).unwrap();
