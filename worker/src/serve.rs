@@ -114,7 +114,15 @@ impl Server {
                 node,
                 flags,
                 kill_suidgid,
-            } => open::open(volume, node, flags, kill_suidgid),
+            } => match open::open(volume, node, flags, kill_suidgid, false) {
+                Err(Errno::EAGAIN) => {
+                    self.slow(ticket, move |volume| {
+                        open::open(volume, node, flags, kill_suidgid, true)
+                    });
+                    return Ok(());
+                }
+                answer => answer,
+            },
             Request::Create {
                 parent,
                 name,

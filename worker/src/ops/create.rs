@@ -104,7 +104,7 @@ fn attach(
 ) -> Result<Reply<'static>, Errno> {
     let mut entry = volume.entry(directory.located(), name.as_bytes(), found)?;
     let handle = volume.held(entry.node).and_then(|held| {
-        let handle = open::open_held(volume, &held, flags, kill)?;
+        let handle = open::open_held(volume, &held, flags, kill, false)?;
         if flags & libc::O_TRUNC as u32 != 0 {
             // Size and times are others now.
             let stat = stat(&held)?;

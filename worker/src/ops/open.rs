@@ -16,27 +16,36 @@ use crate::{
     volume::{Volume, reopen},
 };
 
-/// Opens a regular file.
+/// Opens a regular file. EAGAIN if a program of the host has a lease on it (F_SETLEASE, fcntl(2)), unless `wait`: then
+/// slow.
 pub(crate) fn open(
     volume: &Volume,
     node: NodeId,
     flags: u32,
     kill_suidgid: bool,
+    wait: bool,
 ) -> Result<Reply<'static>, Errno> {
     let held = volume.held(node)?;
-    let handle = open_held(volume, &held, flags, kill_suidgid)?;
+    let handle = open_held(volume, &held, flags, kill_suidgid, wait)?;
     Ok(Reply::Opened { handle })
 }
 
 /// Opens a regular file in hand. Never anything else: what a FIFO or a device does when it is opened is the guest's.
-pub(crate) fn open_held(volume: &Volume, held: &Held, flags: u32, kill: bool) -> Result<Handle, Errno> {
+pub(crate) fn open_held(
+    volume: &Volume,
+    held: &Held,
+    flags: u32,
+    kill: bool,
+    wait: bool,
+) -> Result<Handle, Errno> {
     match held.kind {
         libc::S_IFREG => {}
         libc::S_IFDIR => return Err(Errno::EISDIR),
         libc::S_IFLNK => return Err(Errno::ELOOP),
         _ => return Err(Errno::ENXIO),
     }
-    let flags = host_flags(volume, flags)?;
+    let mut flags = host_flags(volume, flags)?;
+    flags.set(OFlag::O_NONBLOCK, !wait);
     if flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR | OFlag::O_TRUNC) {
         volume.writable(held.share)?;
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
 };
 
 use airlockfs_ipc::{
@@ -219,6 +219,37 @@ fn slow_operations_are_all_answered() {
         let place = sent.iter().position(|&waiting| waiting == slot).unwrap();
         sent.swap_remove(place);
     }
+}
+
+#[test]
+#[expect(unsafe_code, reason = "a signal is ignored")]
+fn an_open_waits_for_a_lease_of_the_host_and_nothing_else_does() {
+    // The kernel tells the holder of a lease by this signal, which ends a process by default.
+    // SAFETY: ignoring a signal runs nothing.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    let mut worker = Worker::start(|_| ());
+    fs::write(worker.path("f"), "leased").unwrap();
+    let node = worker.node("f");
+    let host = File::options().write(true).open(worker.path("f")).unwrap();
+    let lease = |kind: i32| {
+        // SAFETY: takes a descriptor and a number.
+        assert_eq!(
+            unsafe { libc::fcntl(host.as_raw_fd(), libc::F_SETLEASE, kind) },
+            0
+        );
+    };
+    lease(libc::F_WRLCK);
+    let open = Request::Open {
+        node,
+        flags: 0,
+        kill_suidgid: false,
+    };
+    let waiting = worker.send(&open);
+    assert!(worker.getattr(node).is_ok());
+    assert!(!worker.has_answer(50));
+    lease(libc::F_UNLCK);
+    let (slot, reply) = worker.answer();
+    assert!(slot == waiting && matches!(reply, Ok(Reply::Opened { .. })));
 }
 
 #[test]
