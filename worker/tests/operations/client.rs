@@ -21,6 +21,7 @@ use airlockfs_ipc::{
     ring::{MessageBuffer, SlotId, SupervisorLane, SupervisorRing},
 };
 use nix::{
+    mount::{MntFlags, umount2},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
@@ -80,6 +81,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // Where a test made it a mount, with others beneath.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir_all(&self.0);
     }
 }

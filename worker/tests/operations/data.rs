@@ -233,10 +233,8 @@ fn an_open_waits_for_a_lease_of_the_host_and_nothing_else_does() {
     let host = File::options().write(true).open(worker.path("f")).unwrap();
     let lease = |kind: i32| {
         // SAFETY: takes a descriptor and a number.
-        assert_eq!(
-            unsafe { libc::fcntl(host.as_raw_fd(), libc::F_SETLEASE, kind) },
-            0
-        );
+        let result = unsafe { libc::fcntl(host.as_raw_fd(), libc::F_SETLEASE, kind) };
+        assert_eq!(result, 0);
     };
     lease(libc::F_WRLCK);
     let open = Request::Open {
