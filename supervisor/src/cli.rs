@@ -93,7 +93,7 @@ pub(crate) struct Share {
     /// Do not offer READDIRPLUS
     #[arg(long)]
     pub(crate) no_readdirplus: bool,
-    /// Make mounts beneath the share visible as such [default]
+    /// Make mounts beneath the share visible as such [default: on]
     #[arg(long, overrides_with = "no_announce_submounts")]
     pub(crate) announce_submounts: bool,
     /// Do not tell the guest which directories are mount points

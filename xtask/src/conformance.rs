@@ -1,7 +1,7 @@
 //! `cargo xtask conformance`: programs that know what a file system has to do run on a plain directory of the host and
 //! on shares of one. What passes on the directory has to pass on airlockfs's share.
 //!
-//! [`suites`] says what there is to run, [`place`] where and how, [`results`] reads what it printed, [`compare`] tells
+//! `suites` says what there is to run, `place` where and how, `results` reads what it printed, `compare` tells
 //! the differences and knows the excused ones.
 
 mod compare;
