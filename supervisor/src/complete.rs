@@ -36,6 +36,18 @@ impl Queue {
                     _ => Err(ProtocolError("another answer to FORGET than done")),
                 };
             }
+            Awaits::Lock => match reply {
+                Reply::Done => {
+                    self.answer_lock(caller, None, memory);
+                    Ok(())
+                }
+                Reply::Error(errno) => {
+                    self.answer_lock(caller, Some(*errno), memory);
+                    Ok(())
+                }
+                _ => Err(ProtocolError("another answer than a lock")),
+            },
+            Awaits::StaleLock => return Ok(()),
             Awaits::Begin(negotiated) => {
                 let reset = is_done(reply);
                 if reset.is_ok() {
@@ -261,8 +273,10 @@ impl Queue {
 
     /// The worker will not answer this request any more.
     pub(crate) fn fail(&mut self, pending: &Pending, memory: &Memory) {
-        if !matches!(pending.awaits, Awaits::Nothing) {
-            self.answer_error(pending.caller, Errno::EIO, memory);
+        match pending.awaits {
+            Awaits::Nothing | Awaits::StaleLock => {}
+            Awaits::Lock => self.answer_lock(pending.caller, Some(Errno::EIO), memory),
+            _ => self.answer_error(pending.caller, Errno::EIO, memory),
         }
     }
 

@@ -136,7 +136,7 @@ impl Device {
                 let memory = self.shared.memory.memory();
                 queue.collect(&memory, scratch);
                 queue.discard();
-                if queue.in_flight() == 0 || self.shared.failure.is_set() {
+                if queue.must_finish() == 0 || self.shared.failure.is_set() {
                     break;
                 }
                 queue.sleep();
@@ -153,7 +153,7 @@ impl Seat {
     fn wait_idle(&self, deadline: Option<Instant>) -> bool {
         self.waiting.fetch_add(1, SeqCst);
         let mut place = self.lock();
-        while place.0.in_flight() > 0 {
+        while place.0.must_finish() > 0 {
             place = match deadline {
                 None => self.idle.wait(place).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
@@ -169,7 +169,7 @@ impl Seat {
             };
         }
         self.waiting.fetch_sub(1, SeqCst);
-        place.0.in_flight() == 0
+        place.0.must_finish() == 0
     }
 }
 
@@ -279,10 +279,37 @@ impl VhostUserBackend for Device {
             let mut place = seat.lock();
             let (queue, scratch) = &mut *place;
             queue.run(vring, scratch);
-            if seat.waiting.load(SeqCst) > 0 && queue.in_flight() == 0 {
+            if seat.waiting.load(SeqCst) > 0 && queue.must_finish() == 0 {
                 seat.idle.notify_all();
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use airlockfs_ipc::ring::SupervisorRing;
+
+    use super::*;
+    use crate::shared::tests::OPTIONS;
+
+    fn device(lanes: u16, tag: Option<[u8; TAG_MAX]>) -> Arc<Device> {
+        let memory = SharedMemory::new(Memory::new());
+        let shared = Arc::new(Shared::for_test(memory, true, OPTIONS));
+        let ring = SupervisorRing::create(lanes, Duration::ZERO).unwrap();
+        Arc::new(Device::new(shared, ring.lanes, tag).unwrap())
+    }
+
+    #[test]
+    fn the_config_space_is_the_tag_and_the_number_of_request_queues() {
+        let device = device(5, Some([b'x'; TAG_MAX]));
+        let mut expected = vec![b'x'; TAG_MAX];
+        expected.extend(4u32.to_le_bytes());
+        assert_eq!(device.get_config(0, 40), expected);
+        assert_eq!(device.get_config(36, 4), [4, 0, 0, 0]);
+        for (offset, size) in [(0, 41), (40, 1), (u32::MAX, 1), (1, u32::MAX)] {
+            assert!(device.get_config(offset, size).is_empty(), "{offset} {size}");
+        }
     }
 }

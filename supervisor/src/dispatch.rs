@@ -166,7 +166,11 @@ impl Queue {
             }
             _ => Then::Nothing,
         };
-        self.submit(request, caller, bulk, Awaits::Answer { shape, then }, memory);
+        let awaits = match request {
+            Request::SetLock { wait: true, .. } => Awaits::Lock,
+            _ => Awaits::Answer { shape, then },
+        };
+        self.submit(request, caller, bulk, awaits, memory);
         Ok(())
     }
 

@@ -33,6 +33,10 @@ pub(crate) struct Caller {
 pub(crate) enum Awaits {
     /// Nobody: a FORGET.
     Nothing,
+    /// A lock, which may be as long in coming as another holds it.
+    Lock,
+    /// A lock nobody wants any more: the driver began anew with its ring.
+    StaleLock,
     /// INIT, whose session begins once the worker forgot the one before.
     Begin(Negotiated),
     /// DESTROY.
@@ -80,6 +84,7 @@ pub(crate) enum Then {
 pub(crate) struct PendingTable {
     slots: Vec<(Option<Pending>, Chain)>,
     count: usize,
+    locks: usize,
 }
 
 impl PendingTable {
@@ -88,6 +93,7 @@ impl PendingTable {
         Self {
             slots: std::iter::repeat_with(Default::default).take(SLOTS).collect(),
             count: 0,
+            locks: 0,
         }
     }
 
@@ -96,10 +102,26 @@ impl PendingTable {
         self.count
     }
 
+    /// How many of them wait for a lock.
+    pub(crate) const fn locks(&self) -> usize {
+        self.locks
+    }
+
+    /// The chains of those that wait for a lock are gone.
+    pub(crate) fn forget_locks(&mut self) {
+        for pending in self.slots.iter_mut().filter_map(|(place, _)| place.as_mut()) {
+            if matches!(pending.awaits, Awaits::Lock) {
+                pending.awaits = Awaits::StaleLock;
+            }
+        }
+    }
+
     /// Enters a request that was just submitted to `slot`, exchanging `chain` for an unused one.
     pub(crate) fn put(&mut self, slot: SlotId, pending: Pending, chain: &mut Chain) {
         if let Some((place, room)) = self.slots.get_mut(slot.index()) {
-            self.count += usize::from(place.replace(pending).is_none());
+            self.count += 1;
+            self.locks += usize::from(pending.is_lock());
+            *place = Some(pending);
             std::mem::swap(room, chain);
         }
     }
@@ -107,16 +129,26 @@ impl PendingTable {
     /// Takes the request in `slot` out, and its buffers into `chain`.
     pub(crate) fn take(&mut self, slot: SlotId, chain: &mut Chain) -> Option<Pending> {
         let (place, room) = self.slots.get_mut(slot.index())?;
+        let pending = place.take()?;
         std::mem::swap(room, chain);
-        self.count -= usize::from(place.is_some());
-        place.take()
+        self.count -= 1;
+        self.locks -= usize::from(pending.is_lock());
+        Some(pending)
     }
 
     /// Takes any request out, as [`Self::take`] does: the worker will not answer any more.
     pub(crate) fn take_any(&mut self, chain: &mut Chain) -> Option<Pending> {
         let (place, room) = self.slots.iter_mut().find(|(place, _)| place.is_some())?;
+        let pending = place.take()?;
         std::mem::swap(room, chain);
-        self.count -= usize::from(place.is_some());
-        place.take()
+        self.count -= 1;
+        self.locks -= usize::from(pending.is_lock());
+        Some(pending)
+    }
+}
+
+impl Pending {
+    const fn is_lock(&self) -> bool {
+        matches!(self.awaits, Awaits::Lock | Awaits::StaleLock)
     }
 }

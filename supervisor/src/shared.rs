@@ -116,3 +116,42 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::fuse::{CacheMode, CachePolicy, Options};
+
+    pub(crate) const OPTIONS: Options = Options {
+        cache: CachePolicy::new(CacheMode::Auto),
+        readdirplus: true,
+        writeback: false,
+        announce_submounts: true,
+        xattr: false,
+        posix_acl: false,
+        security_label: false,
+        posix_lock: false,
+        flock: false,
+        killpriv_v2: false,
+        allow_mmap: false,
+        zero_open: false,
+        forward_flush: false,
+        forward_access: false,
+        idmapped_mounts: false,
+    };
+
+    impl Shared {
+        pub(crate) fn for_test(memory: SharedMemory, donate: bool, options: Options) -> Self {
+            Self {
+                memory: memory.clone(),
+                session: Session::default(),
+                handles: donate.then(HandleTable::new),
+                pool: Pool::new(memory, 2).unwrap(),
+                options,
+                failure: Failure::new(EventFd::new().unwrap()),
+                draining: AtomicBool::new(false),
+                malformed: AtomicU64::new(0),
+            }
+        }
+    }
+}

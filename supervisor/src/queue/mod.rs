@@ -2,15 +2,16 @@
 //! them dispatched, collects completions from the worker and from the data threads, and publishes the used ring and
 //! interrupts the guest once for a batch.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+mod vring;
+
+use std::sync::Arc;
 
 use airlockfs_ipc::{
-    Bytes,
+    Bytes, Errno,
     message::Request,
     ring::{Bulk, MessageBuffer, SupervisorLane},
 };
-use vhost_user_backend::{VringMutex, VringT};
-use virtio_queue::QueueT;
+use vhost_user_backend::VringMutex;
 use vm_memory::GuestAddressSpace;
 
 use crate::{
@@ -18,9 +19,8 @@ use crate::{
     data::{Job, Port},
     fuse::MAX_HEAD,
     guest_memory::{Memory, SharedMemory},
-    logging::Rate,
     pending::{Awaits, Caller, Pending, PendingTable},
-    rings::{Place, Rings},
+    rings::Rings,
     session::View,
     shared::{FailureReason, Shared},
 };
@@ -58,6 +58,12 @@ pub(crate) struct Queue {
     heads: Vec<u16>,
     /// Used elements to be published: head and length.
     used: Vec<(u16, u32)>,
+    /// The ring may be used, as it was at the last look.
+    enabled: bool,
+    /// Where the ring was left: next available, next used.
+    position: (u16, u16),
+    /// Locks that were had while the ring was stopped: 0 or an errno for each.
+    held: Vec<(Caller, Option<Errno>, Chain)>,
 }
 
 /// Private buffers of a queue's thread.
@@ -101,9 +107,6 @@ impl Scratch {
 /// A lane that cannot take a request now.
 pub(crate) struct NoRoom;
 
-/// Lines about rings that cannot be used.
-static BROKEN: Rate = Rate::new();
-
 impl Queue {
     /// The queue whose requests travel in `lane`.
     pub(crate) fn new(number: usize, shared: Arc<Shared>, lane: SupervisorLane, port: Arc<Port>) -> Self {
@@ -121,12 +124,20 @@ impl Queue {
             moved: 0,
             heads: Vec::with_capacity(BATCH.into()),
             used: Vec::with_capacity(DESCRIPTORS_MAX),
+            enabled: false,
+            position: (0, 0),
+            held: Vec::new(),
         }
     }
 
     /// Requests taken and not answered.
     pub(crate) fn in_flight(&self) -> usize {
-        self.pending.len() + self.in_pool + self.heads.len()
+        self.pending.len() + self.in_pool + self.heads.len() + self.held.len()
+    }
+
+    /// Those of them that end by themselves: a lock may never be had, and nobody who stops the ring waits for that.
+    pub(crate) fn must_finish(&self) -> usize {
+        self.pending.len() - self.pending.locks() + self.in_pool + self.heads.len()
     }
 
     /// Serves until there is nothing to do. When it returns, every source of work will wake the thread again: the
@@ -138,8 +149,9 @@ impl Queue {
         loop {
             // The memory map of this round: a change waits for no longer than the round takes.
             let memory = self.shared.memory.memory();
-            let mut progress = self.collect(&memory, scratch);
             let taken = self.take_heads(vring, &memory);
+            let mut progress = self.release_held(&memory);
+            progress |= self.collect(&memory, scratch);
             if let Some((rings, _)) = &taken {
                 if !std::mem::replace(&mut kicks_refused, true) {
                     rings.refuse_kicks();
@@ -165,7 +177,8 @@ impl Queue {
             if !self.port.before_sleep() {
                 continue;
             }
-            if self.lane.before_sleep() {
+            // A lane that failed is not looked at any more.
+            if self.shared.failure.is_set() || self.lane.before_sleep() {
                 return;
             }
             self.port.after_sleep();
@@ -175,10 +188,15 @@ impl Queue {
     /// Looks at all sources of work for as long as that pays.
     fn look(&mut self, avail: Option<(&Rings<'_>, u16)>) -> bool {
         let port = &self.port;
-        self.lane.look(|| {
+        let other = || {
             port.any_finished()
                 || avail.is_some_and(|(rings, next)| rings.avail_index().is_some_and(|index| index != next))
-        })
+        };
+        if self.shared.failure.is_set() {
+            other()
+        } else {
+            self.lane.look(other)
+        }
     }
 
     /// Completions: from the worker, then from the data threads.
@@ -208,55 +226,6 @@ impl Queue {
             self.job_done(job, memory, &mut scratch.room);
         }
         progress
-    }
-
-    /// Takes heads from the available ring, if the lane has room for their requests. Gives the rings and, if more heads
-    /// would be welcome, where the next one will be.
-    fn take_heads<'m>(&mut self, vring: &Vring, memory: &'m Memory) -> Option<(Rings<'m>, Option<u16>)> {
-        let mut state = vring.get_mut();
-        let enabled = state.is_enabled() && !self.shared.draining.load(Relaxed);
-        let queue = state.get_queue_mut();
-        let enabled = enabled && queue.ready();
-        if !enabled && self.heads.is_empty() {
-            return None;
-        }
-        let rings = Rings::map(memory, &Place::from(&*queue));
-        let Some(rings) = rings else {
-            self.broken("it is not in guest memory");
-            self.heads.clear();
-            return None;
-        };
-        let in_flight = self.in_flight();
-        // A guest that follows the rules never has more in flight than its ring has entries.
-        if !enabled
-            || !self.heads.is_empty()
-            || in_flight >= rings.size().into()
-            || self.lane.free_slots() == 0
-        {
-            return Some((rings, None));
-        }
-        let next = queue.next_avail();
-        let Some(waiting) = rings.avail_index().map(|index| index.wrapping_sub(next)) else {
-            self.broken("it is not aligned");
-            return None;
-        };
-        if waiting > rings.size() {
-            self.broken("its available index is out of range");
-            return None;
-        }
-        let count = waiting.min(BATCH);
-        for position in (0..count).rev() {
-            self.heads.extend(rings.head(next.wrapping_add(position)));
-        }
-        let next = next.wrapping_add(count);
-        queue.set_next_avail(next);
-        Some((rings, Some(next)))
-    }
-
-    fn broken(&self, why: &str) {
-        if let Some(more) = BROKEN.admit() {
-            log::warn!("queue {} cannot be used: {why}{more}", self.number);
-        }
     }
 
     /// Dispatches the heads taken, as far as there is room for their requests.
@@ -324,44 +293,6 @@ impl Queue {
         if let Some(bulk) = bulk {
             self.lane.give_bulk(bulk);
         }
-    }
-
-    /// The chain goes back to the guest, which finds `length` bytes written.
-    pub(crate) fn put_used(&mut self, head: u16, length: usize) {
-        // A chain's length is below 2³².
-        self.used.push((head, length as u32));
-    }
-
-    /// Publishes what was put, and interrupts the guest if it wants that.
-    pub(crate) fn publish(&mut self, vring: &Vring, memory: &Memory) -> bool {
-        self.moved = 0;
-        if self.used.is_empty() {
-            return false;
-        }
-        let mut state = vring.get_mut();
-        let queue = state.get_queue_mut();
-        let Some(rings) = Rings::map(memory, &Place::from(&*queue)) else {
-            self.used.clear();
-            return true;
-        };
-        let old = queue.next_used();
-        let mut new = old;
-        for (head, length) in self.used.drain(..) {
-            rings.put_used(new, head, length);
-            new = new.wrapping_add(1);
-        }
-        let interrupt = rings.publish(old, new);
-        queue.set_next_used(new);
-        if interrupt && let Err(error) = state.signal_used_queue() {
-            log::debug!("queue {}: no interrupt: {error}", self.number);
-        }
-        true
-    }
-
-    /// Forgets what was to be published: the rings are gone.
-    pub(crate) fn discard(&mut self) {
-        self.used.clear();
-        self.heads.clear();
     }
 }
 
