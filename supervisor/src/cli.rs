@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use airlockfs_ipc::message::{Barrier, Sandbox, SeccompMode};
 use airlockfs_policy::IdMapRange;
-use clap::{ArgAction, ArgGroup, Args, Parser, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Shares a host directory with a virtual machine over virtio-fs, for guests that nobody trusts.
 ///
@@ -15,9 +15,69 @@ use clap::{ArgAction, ArgGroup, Args, Parser, ValueEnum};
 ///   airlockfsd --socket-path /run/vm.sock --shared-dir /srv/share
 ///
 ///   mount -t virtiofs TAG /mnt          (in the guest)
+///
+/// airlockfsd policy says what a command line would be allowed.
 #[derive(Debug, Parser)]
 #[command(name = "airlockfsd", version, max_term_width = 100, verbatim_doc_comment)]
-#[command(group = ArgGroup::new("listen").required(true).args(["socket_path", "fd", "print_capabilities"]))]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: Cli,
+}
+
+/// What is done instead of serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What each process may do, and why
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+/// `airlockfsd policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Show what both processes may do, served with these options
+    Show(ShowPolicy),
+    /// Say who may make a system call or has a capability or a Landlock right, why and with which option
+    Explain {
+        /// Such as openat, CAP_MKNOD or make_reg
+        name: String,
+    },
+    /// Compare two policies; exits with 1 when they differ
+    Diff {
+        /// A file of `show --format json`, or quoted options as for serving ('' for none)
+        #[arg(allow_hyphen_values = true)]
+        old: String,
+        /// The same
+        #[arg(allow_hyphen_values = true)]
+        new: String,
+    },
+}
+
+/// `airlockfsd policy show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowPolicy {
+    /// text for people, json for `policy diff`, oci for container tooling (one filter of what either process may call)
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) serve: Cli,
+}
+
+/// How a policy is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+    Oci,
+}
+
+/// The options for serving. What must be there is checked by [`crate::settings::check`], so that a policy can be shown
+/// for less.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("listen").args(["socket_path", "fd", "print_capabilities"]))]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) device: Device,
@@ -59,7 +119,7 @@ pub(crate) struct Device {
 #[command(next_help_heading = "Share")]
 pub(crate) struct Share {
     /// The directory to share
-    #[arg(long, value_name = "DIR", required_unless_present = "print_capabilities")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) shared_dir: Option<PathBuf>,
     /// Let nothing be changed; the kernel enforces it too
     #[arg(long)]
@@ -283,4 +343,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|number| Duration::try_from_secs_f64(number).ok())
         .filter(|time| *time <= Duration::from_secs(u64::from(u32::MAX)))
         .ok_or_else(|| "seconds, such as 0, 1.5 or 86400".to_owned())
+}
+
+/// What the parser found wrong, in one line.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
 }

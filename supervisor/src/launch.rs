@@ -10,6 +10,7 @@ use airlockfs_policy::{
 
 use crate::{
     cli::Cli,
+    policy_command::Policy,
     serve::{self, Ends, ServeError},
     settings, socket, worker_process,
 };
@@ -31,6 +32,12 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     let queues = settings::request_queues(cli);
     let config = settings::worker_config(cli, share, descriptors.for_guest);
     let features = Features::of(&config, nix::unistd::geteuid().is_root());
+    let policy = Policy::of(cli);
+    log::info!(
+        "policy digests: supervisor {}, worker {}",
+        policy.supervisor.digest,
+        policy.worker.digest
+    );
     let signals = serve::signals()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;
 

@@ -25,6 +25,7 @@ mod ids;
 mod launch;
 mod logging;
 mod pending;
+mod policy_command;
 mod queue;
 mod rings;
 mod serve;
@@ -41,30 +42,29 @@ use std::process::ExitCode;
 use airlockfs_policy::ExitKind;
 use clap::{Parser, error::ErrorKind};
 
+use crate::cli::Command;
+
 /// What launchers ask before they start a back end (QEMU's docs/interop/vhost-user.json).
 const CAPABILITIES: &str = r#"{"type": "fs", "features": ["separate-options"]}"#;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse_from(compat::modernise(std::env::args_os())) {
-        Ok(cli) => cli,
+    let line = match cli::CommandLine::try_parse_from(compat::modernise(std::env::args_os())) {
+        Ok(line) => line,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Nobody to tell if stdout is closed.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let text = error.to_string();
-            let what: Vec<&str> = text
-                .lines()
-                .take_while(|line| !line.is_empty())
-                .map(str::trim)
-                .collect();
-            let what = what.join(" ");
-            let what = what.trim_start_matches("error: ");
+            let what = cli::one_line(&error);
             eprintln!("airlockfsd: {what}; see airlockfsd --help");
             return ExitCode::from(ExitKind::Usage.code());
         }
     };
+    if let Some(Command::Policy(command)) = &line.command {
+        return policy_command::run(command);
+    }
+    let cli = line.serve;
     if cli.service.print_capabilities {
         println!("{CAPABILITIES}");
         return ExitCode::SUCCESS;

@@ -1,7 +1,9 @@
 //! What the command line means: for the worker, for FUSE, for confinement.
 
 use airlockfs_ipc::message::{Barrier, SeccompMode, Share, WorkerConfig};
-use airlockfs_policy::{ExitKind, StartError, UserNamespace};
+use airlockfs_policy::{
+    ExitKind, Features, Profile, StartError, UserNamespace, supervisor_profile, worker_profile,
+};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{
@@ -22,6 +24,12 @@ const DEFAULT_SLOW_THREADS: u16 = 4;
 /// Refuses combinations that cannot mean anything.
 pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
     let usage = |message: &str| Err(StartError::new(ExitKind::Usage, message));
+    if cli.device.socket_path.is_none() && cli.device.fd.is_none() {
+        return usage("--socket-path PATH or --fd N is required; see airlockfsd --help");
+    }
+    if cli.share.shared_dir.is_none() {
+        return usage("--shared-dir DIR is required; see airlockfsd --help");
+    }
     if cli.confinement.inode_file_handles == FileHandles::Mandatory {
         return usage(
             "--inode-file-handles=mandatory is not supported: file handles reach outside the share; leave it out, \
@@ -132,6 +140,22 @@ pub(crate) fn worker_config(cli: &Cli, share: Share, max_descriptors: u64) -> Wo
         max_descriptors,
         poll_us: u32::try_from(cli.device.poll_us.as_micros()).unwrap_or(u32::MAX),
     }
+}
+
+/// What the supervisor and the worker may do, started as root or not.
+pub(crate) fn profiles(cli: &Cli, as_root: bool) -> (Profile, Profile) {
+    let unnamed = Share {
+        path: Vec::new(),
+        identity: (0, 0),
+        name: None,
+        readonly: cli.share.readonly,
+    };
+    let config = worker_config(cli, unnamed, 0);
+    let own_user_namespace = user_namespace(cli) != UserNamespace::Auto;
+    (
+        supervisor_profile(&Features::of(&config, as_root)),
+        worker_profile(&Features::of(&config, as_root && !own_user_namespace)),
+    )
 }
 
 /// The worker's user namespace.

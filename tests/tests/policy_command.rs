@@ -1,0 +1,248 @@
+//! `airlockfsd policy`: what it prints is what the processes run under.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+
+use airlockfs_tests::daemon::{Daemon, bin_dir};
+use airlockfs_tests::tempdir::TempDir;
+use serde_json::Value;
+
+/// Calls that change a file system, whatever their arguments.
+const CHANGING: &[&str] = &[
+    "copy_file_range",
+    "fallocate",
+    "fchmodat",
+    "fchownat",
+    "ftruncate",
+    "linkat",
+    "mkdirat",
+    "mknodat",
+    "pwritev2",
+    "removexattr",
+    "renameat2",
+    "setxattr",
+    "symlinkat",
+    "truncate",
+    "unlinkat",
+    "utimensat",
+];
+
+fn policy(args: &[&str]) -> Output {
+    let program = bin_dir().expect("a place for binaries").join("airlockfsd");
+    let output = Command::new(program).arg("policy").args(args).output();
+    output.expect("airlockfsd")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn shown(options: &[&str]) -> Value {
+    let mut args = vec!["show", "--format", "json"];
+    args.extend(options);
+    let output = policy(&args);
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Names of the system calls that are carried out.
+fn calls(process: &Value) -> BTreeSet<String> {
+    let calls = process["syscalls"].as_array().expect("a list").iter();
+    let calls = calls.filter(|call| call["errno"].is_null());
+    calls.map(|call| string(&call["name"])).collect()
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let list = list.as_array().expect("a list");
+    list.iter().map(|entry| string(&entry["name"])).collect()
+}
+
+fn capability_mask(list: &Value) -> u64 {
+    let number = |name: &str| match name {
+        "CAP_CHOWN" => 0,
+        "CAP_DAC_OVERRIDE" => 1,
+        "CAP_FOWNER" => 3,
+        "CAP_FSETID" => 4,
+        "CAP_SETGID" => 6,
+        "CAP_SETUID" => 7,
+        "CAP_MKNOD" => 27,
+        "CAP_SETFCAP" => 31,
+        other => panic!("{other}"),
+    };
+    names(list)
+        .iter()
+        .fold(0, |mask, name| mask | 1_u64 << number(name))
+}
+
+#[test]
+fn what_is_shown_is_what_the_processes_report() {
+    for options in [
+        &[][..],
+        &["--readonly"],
+        &["--xattr", "--allow-device-nodes", "--no-donate"],
+    ] {
+        let shown = shown(options);
+        let daemon = Daemon::start(options);
+        let log = daemon.log();
+        for process in ["worker", "supervisor"] {
+            let expected = &shown[process];
+            let report = log
+                .iter()
+                .find(|line| line.contains(process) && line.contains("is confined"))
+                .unwrap_or_else(|| panic!("{log:#?}"));
+            let namespaces = names(&expected["namespaces"]).join(" ");
+            let parts = [
+                format!("seccomp lets {} system calls", calls(expected).len()),
+                format!("capabilities {:#x},", capability_mask(&expected["capabilities"])),
+                format!("own namespaces: {namespaces},"),
+            ];
+            for part in parts {
+                assert!(report.contains(&part), "{options:?}: {part:?} in {report:?}");
+            }
+            let digest = string(&expected["digest"]);
+            assert!(
+                log.iter()
+                    .any(|line| line.contains(&format!("{process} {digest}"))),
+                "{digest} in {log:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn readonly_has_no_call_that_changes_a_file() {
+    let writing = shown(&[]);
+    let readonly = shown(&["--readonly", "--xattr", "--allow-device-nodes"]);
+    for process in ["supervisor", "worker"] {
+        let allowed = calls(&readonly[process]);
+        for call in CHANGING {
+            assert!(!allowed.contains(*call), "{process}: {call}");
+        }
+    }
+    assert_eq!(names(&readonly["worker"]["landlock"]), ["read_file", "read_dir"]);
+    assert!(calls(&writing["worker"]).contains("unlinkat"));
+    assert_ne!(writing["worker"]["digest"], readonly["worker"]["digest"]);
+}
+
+#[test]
+fn every_line_has_a_reason() {
+    let shown = shown(&["--xattr", "--posix-lock", "--flock"]);
+    for process in ["supervisor", "worker"] {
+        for list in ["syscalls", "landlock", "capabilities", "namespaces", "limits"] {
+            for entry in shown[process][list].as_array().expect("a list") {
+                assert!(string(&entry["reason"]).len() > 3, "{entry}");
+            }
+        }
+    }
+    let text = text(&policy(&["show", "--xattr"]));
+    assert!(text.contains("getxattr") && text.contains("GETXATTR"), "{text}");
+}
+
+#[test]
+fn the_oci_profile_kills_by_default_and_has_one_condition_for_an_argument() {
+    for options in [&["--readonly"][..], &[]] {
+        let output = policy(&[&["show", "--format=oci"], options].concat());
+        let filter: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(filter["defaultAction"], "SCMP_ACT_KILL_PROCESS");
+        let rules = filter["syscalls"].as_array().expect("a list");
+        let mut found = BTreeSet::new();
+        for rule in rules {
+            found.extend(names_of(rule));
+            let args = rule["args"].as_array().cloned().unwrap_or_default();
+            let indexes: BTreeSet<u64> = args.iter().filter_map(|arg| arg["index"].as_u64()).collect();
+            // Of several conditions on one argument container runtimes demand one only.
+            assert_eq!(indexes.len(), args.len(), "{rule}");
+        }
+        let shown = shown(options);
+        let mut expected = calls(&shown["supervisor"]);
+        expected.extend(calls(&shown["worker"]));
+        expected.insert("clone3".to_owned());
+        assert_eq!(found, expected);
+        let clone3 = rules.iter().find(|rule| rule["names"][0] == "clone3");
+        assert_eq!(clone3.expect("clone3")["errnoRet"], 38);
+    }
+}
+
+fn names_of(rule: &Value) -> Vec<String> {
+    let names = rule["names"].as_array().expect("a list");
+    names.iter().map(string).collect()
+}
+
+#[test]
+fn explain_says_who_why_and_by_which_option() {
+    let explained = |name| {
+        let output = policy(&["explain", name]);
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = explained("mknodat");
+    assert_eq!(code, Some(0));
+    assert!(
+        said.contains("--allow-device-nodes") && said.contains("MKNOD of devices"),
+        "{said}"
+    );
+    assert!(
+        said.contains("worker: ") && !said.contains("supervisor: "),
+        "{said}"
+    );
+    assert!(said.contains("arg2 & 0xf000 == 0x2000"), "{said}");
+    let (_, said) = explained("CAP_MKNOD");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("with --allow-device-nodes"), "{said}");
+    let (_, said) = explained("cap_setuid");
+    assert!(said.contains("worker: capability CAP_SETUID, always"), "{said}");
+    for name in ["execve", "socket", "CAP_SYS_ADMIN"] {
+        let (code, said) = explained(name);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("neither process may"), "{said}");
+    }
+}
+
+#[test]
+fn diff_names_what_an_option_takes_away() {
+    let output = policy(&["diff", "", "--readonly"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    for call in CHANGING {
+        // Attributes are off in both.
+        if !call.ends_with("xattr") {
+            let line = format!("- worker: syscall {call}");
+            assert!(said.lines().any(|l| l.starts_with(&line)), "{line}: {said}");
+        }
+    }
+    assert!(said.contains("- worker: capability CAP_CHOWN\n"), "{said}");
+    assert!(said.contains("- worker: landlock make_reg\n"), "{said}");
+    assert!(said.contains("- supervisor: syscall pwritev2"), "{said}");
+    assert!(
+        said.lines()
+            .all(|line| line.starts_with("- ") || line.contains("syscall openat")),
+        "{said}"
+    );
+
+    let same = policy(&["diff", "--cache=always", "--shared-dir /srv --socket-path /run/s"]);
+    assert_eq!((same.status.code(), text(&same)), (Some(0), String::new()));
+}
+
+#[test]
+fn diff_reads_what_show_wrote_and_finds_a_changed_file_out() {
+    let home = TempDir::new().expect("a directory");
+    let path = home.join("policy.json");
+    let saved = text(&policy(&["show", "--format=json", "--xattr"]));
+    std::fs::write(&path, &saved).expect("write");
+    let file = path.to_str().expect("text");
+    assert_eq!(policy(&["diff", file, "--xattr"]).status.code(), Some(0));
+    let less = policy(&["diff", file, ""]);
+    assert_eq!(less.status.code(), Some(1));
+    assert!(text(&less).contains("- worker: syscall getxattr"), "{less:?}");
+
+    std::fs::write(&path, saved.replacen("\"getxattr\"", "\"getxattrat\"", 1)).expect("write");
+    let forged = policy(&["diff", file, "--xattr"]);
+    assert_eq!(forged.status.code(), Some(64));
+    assert!(
+        String::from_utf8_lossy(&forged.stderr).contains("digest"),
+        "{forged:?}"
+    );
+}
