@@ -200,6 +200,36 @@ fn a_lock_that_waits_ends_with_its_connection() {
 }
 
 #[test]
+fn a_pause_does_not_wait_for_a_lock_and_loses_none() {
+    let [(_a, one, file), (_b, two, other)] = two_guests();
+    one.setlk(file, 1, write_lock()).expect("SETLK");
+    let session = two.session().clone();
+    let (slot, _) = wait_for_lock(&two, &mut session.lane(1), other, 5);
+    two.on_queue(1).getattr(ROOT).expect("GETATTR");
+    let base = session.vmm().stop_queue(1).expect("GET_VRING_BASE");
+    one.setlk(file, 1, unlock()).expect("unlock");
+    session.vmm().start_queue(1, base).expect("start");
+    assert_eq!(errno_of(&mut session.lane(1), slot), 0);
+    assert_eq!(one.setlk(file, 1, write_lock()), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn a_reboot_does_not_wait_for_a_lock_and_forgets_it() {
+    let [(_a, one, file), (_b, two, other)] = two_guests();
+    one.setlk(file, 1, write_lock()).expect("SETLK");
+    wait_for_lock(&two, &mut two.session().lane(1), other, 5);
+    two.on_queue(1).getattr(ROOT).expect("GETATTR");
+    two.session().vmm().reset().expect("reset");
+    two.init().expect("INIT");
+    one.setlk(file, 1, unlock()).expect("unlock");
+    for _ in 0..100 {
+        two.on_queue(1).getattr(ROOT).expect("GETATTR");
+    }
+    one.setlk(file, 1, write_lock())
+        .expect("nobody got it in the meantime");
+}
+
+#[test]
 fn an_interrupt_loses_no_request() {
     let [(_a, one, file), (_b, two, other)] = two_guests();
     one.setlk(file, 1, write_lock()).expect("SETLK");
