@@ -2,10 +2,7 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use airlockfs_ipc::{Errno, Handle, NodeId};
@@ -19,8 +16,6 @@ pub(crate) struct Open {
     pub(crate) node: Located,
     /// Flags of open(2) it was opened with on the host.
     pub(crate) flags: i32,
-    /// It is on a file system in memory, where reading waits for nothing.
-    in_memory: AtomicBool,
     /// For a directory: what was read and not yet handed out.
     pub(crate) entries: Option<Mutex<Entries>>,
 }
@@ -38,7 +33,6 @@ impl Open {
             file,
             node,
             flags,
-            in_memory: AtomicBool::new(false),
             entries: None,
         }
     }
@@ -49,19 +43,8 @@ impl Open {
             file,
             node,
             flags: libc::O_RDONLY,
-            in_memory: AtomicBool::new(false),
             entries: Some(Mutex::default()),
         }
-    }
-
-    /// Whether reading is known to wait for nothing.
-    pub(crate) fn never_waits(&self) -> bool {
-        self.in_memory.load(Relaxed)
-    }
-
-    /// Remembers that reading waits for nothing.
-    pub(crate) fn note_that_it_never_waits(&self) {
-        self.in_memory.store(true, Relaxed);
     }
 
     /// Whether it may be written to.

@@ -314,7 +314,7 @@ impl Server {
     fn read(&mut self, ticket: Ticket, handle: Handle, offset: u64, size: u32) -> Result<(), ProtocolError> {
         let (buffer, size) = self.bulk(&ticket, size)?;
         let result = self.volume.handles.get(handle).and_then(|open| {
-            let read = io::read_at_hand(&open, offset, size, &buffer)?;
+            let read = io::read_at_hand(&self.volume, &open, offset, size, &buffer)?;
             Ok((open, read))
         });
         match result {

@@ -1,6 +1,12 @@
 //! From the first instruction to the first request: receive what to serve, give up everything else, say so.
 
-use std::{fs, os::fd::AsFd, sync::Arc, thread, time::Duration};
+use std::{
+    fs,
+    os::fd::AsFd,
+    sync::{Arc, atomic::AtomicU64},
+    thread,
+    time::Duration,
+};
 
 use airlockfs_ipc::{
     channel::Channel,
@@ -166,6 +172,7 @@ fn volume(
         identities,
         xattr_map,
         roots: nodes,
+        in_memory: AtomicU64::new(0),
     })
 }
 

@@ -1,6 +1,9 @@
 //! What all lanes share: the tables, the options, and the steps that most operations begin with.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use airlockfs_ipc::{
     Errno, Handle, Name, NodeId,
@@ -36,6 +39,8 @@ pub(crate) struct Volume {
     pub(crate) xattr_map: Option<XattrMap>,
     /// The shares' roots, as in the configuration.
     pub(crate) roots: Vec<NodeId>,
+    /// The mount that was last found to lie in memory and not to know RWF_NOWAIT; 0: none yet.
+    pub(crate) in_memory: AtomicU64,
 }
 
 impl AsRef<Inodes> for Volume {
@@ -54,6 +59,16 @@ impl Volume {
     /// Whether the root that the guest mounts is a directory of ours over the shares.
     pub(crate) fn is_synthetic(&self, id: NodeId) -> bool {
         id == NodeId::ROOT && self.config.shares.iter().any(|share| share.name.is_some())
+    }
+
+    /// Whether reads of files on a mount never wait for a disk, as far as is known.
+    pub(crate) fn never_waits(&self, mount: u64) -> bool {
+        mount != 0 && self.in_memory.load(Relaxed) == mount
+    }
+
+    /// Reads of files on that mount never wait.
+    pub(crate) fn note_never_waits(&self, mount: u64) {
+        self.in_memory.store(mount, Relaxed);
     }
 
     /// Whether what is above a node is outside.

@@ -18,6 +18,8 @@ use super::wait::Wait;
 
 /// The name under which the host's own system calls stand beside the daemons.
 pub const HOST: &str = "host";
+/// Requests in flight, unless the command line says otherwise.
+pub const USUAL_DEPTHS: [usize; 4] = [1, 4, 16, 64];
 
 /// What to run.
 pub struct Plan {
@@ -163,13 +165,13 @@ impl Plan {
         method: Method,
         results: &mut Results,
     ) -> Result<Vec<(usize, Sample)>> {
+        // A depth that is a case's own runs always, the usual ones when asked for.
         let depths: Vec<usize> = match case.depths {
             [] => self.depths.clone(),
-            own => own
-                .iter()
-                .copied()
-                .filter(|depth| self.depths.contains(depth) || own.len() == 2)
-                .collect(),
+            own => {
+                let wanted = |depth: &usize| self.depths.contains(depth) || !USUAL_DEPTHS.contains(depth);
+                own.iter().copied().filter(wanted).collect()
+            }
         };
         let most = depths.iter().copied().max().unwrap_or(1);
         let session = Session::start(variant, case.options, tree, queues, (most, case.room), method)?;

@@ -33,6 +33,9 @@ pub struct Method {
 pub struct Sample {
     /// Units of the case per second.
     pub rate: f64,
+    /// Units of the case per second of CPU time, of the daemon and the front end together: the rate that one CPU gives
+    /// when nothing else runs on it and nothing waits. Other programs disturb it less than they do the rate.
+    pub per_cpu: f64,
     /// Median latency of an operation in microseconds.
     pub p50: f64,
     /// 99 of 100 operations took no longer, in microseconds.
@@ -142,8 +145,8 @@ impl<'a> Session<'a> {
         let outcome = self.engine.run(actors, self.queues, time)?;
         let after = self.processes.usage()?;
         let memory = self.processes.memory()?;
-        let mut sample = sample(case, outcome)?;
-        sample.cpu *= (after.cpu - before.cpu).as_secs_f64() * 1e6;
+        let cpu = after.cpu - before.cpu;
+        let mut sample = sample(case, outcome, cpu)?;
         sample.switches *= after.switches.saturating_sub(before.switches) as f64;
         sample.private = memory.private as f64;
         sample.pss = memory.pss as f64;
@@ -189,16 +192,17 @@ pub fn measure_host(case: &Case, tree: &Tree, method: Method) -> Result<Option<S
     if case.extent == Extent::Time {
         run(method.time / 5)?;
     }
-    let outcome = run(method.time)?;
-    let cpu = outcome.front_end.as_secs_f64() * 1e6;
-    let mut sample = sample(case, outcome)?;
-    sample.cpu *= cpu;
-    sample.switches = 0.0;
-    Ok(Some(sample))
+    let mut outcome = run(method.time)?;
+    let cpu = std::mem::take(&mut outcome.front_end);
+    let sample = sample(case, outcome, cpu)?;
+    Ok(Some(Sample {
+        switches: 0.0,
+        ..sample
+    }))
 }
 
-/// Rates and latencies. CPU time and context switches are left as what to multiply the daemon's with.
-fn sample(case: &Case, mut outcome: Outcome) -> Result<Sample> {
+/// Rates, latencies, and what the CPU time of the daemon came to. The number of switches is left as what to multiply with.
+fn sample(case: &Case, mut outcome: Outcome, cpu: Duration) -> Result<Sample> {
     anyhow::ensure!(outcome.operations > 0, "no operation ended in time");
     let wall = outcome.wall.as_secs_f64();
     outcome.latencies.sort_unstable();
@@ -213,10 +217,11 @@ fn sample(case: &Case, mut outcome: Outcome) -> Result<Sample> {
     let each = 1.0 / count.max(1) as f64;
     Ok(Sample {
         rate: outcome.units as f64 / wall,
+        per_cpu: outcome.units as f64 / (cpu + outcome.front_end).as_secs_f64(),
         p50: quantile(0.5),
         p99: quantile(0.99),
         p999: quantile(0.999),
-        cpu: each,
+        cpu: cpu.as_secs_f64() * 1e6 * each,
         switches: each,
         front_end: outcome.front_end.as_secs_f64() / wall,
         ..Sample::default()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use airlockfs_tests::bench::cases::{self, Case};
 use airlockfs_tests::bench::placement::Placement;
-use airlockfs_tests::bench::plan::Plan;
+use airlockfs_tests::bench::plan::{Plan, USUAL_DEPTHS};
 use airlockfs_tests::bench::report::{Report, json, markdown};
 use airlockfs_tests::bench::tree::Medium;
 use airlockfs_tests::bench::variant::{Program, Variant};
@@ -23,7 +23,7 @@ struct Options {
     #[arg(long, value_delimiter = ',')]
     cases: Vec<String>,
     /// Requests in flight
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 64])]
+    #[arg(long, value_delimiter = ',', default_values_t = USUAL_DEPTHS)]
     depths: Vec<usize>,
     /// Request queues
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4])]

@@ -38,6 +38,7 @@ pub(crate) fn data_file(open: &Open) -> Result<&Open, Errno> {
 
 /// Reads what is in the page cache.
 pub(crate) fn read_at_hand(
+    volume: &Volume,
     open: &Open,
     offset: u64,
     size: usize,
@@ -50,16 +51,17 @@ pub(crate) fn read_at_hand(
         offset: file_offset(offset)?,
     };
     data_file(open)?;
-    let mut flags = if open.never_waits() { 0 } else { libc::RWF_NOWAIT };
+    let mut never_waits = volume.never_waits(open.node.mount);
     while place.done < size {
+        let flags = if never_waits { 0 } else { libc::RWF_NOWAIT };
         match sys::read(open, &place, flags) {
             Ok(0) => break,
             Ok(read) => place.done += read,
             Err(Errno::EAGAIN) => return Ok(Read::Waits(place.done)),
             // The file system does not say beforehand. One in memory never waits.
-            Err(Errno::ENOTSUP) if sys::is_in_memory(open)? => {
-                open.note_that_it_never_waits();
-                flags = 0;
+            Err(Errno::ENOTSUP) if !never_waits && sys::is_in_memory(open)? => {
+                volume.note_never_waits(open.node.mount);
+                never_waits = true;
             }
             Err(Errno::ENOTSUP) => return Ok(Read::Waits(place.done)),
             Err(error) if place.done == 0 => return Err(error),

@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn an_excuse_counts_for_its_own_test_and_is_stale_when_not_needed() {
-        let text = "# head\nbridge suite one the kernel's own\nbridge suite two another\npeer suite one elsewhere\n";
+        let text =
+            "# head\nbridge suite one the kernel's own\nbridge suite two another\npeer suite one elsewhere\n";
         let mut excuses = Excuses::parse(text).expect("three excuses");
         assert_eq!(
             excuses.reason(Place::Bridge, "suite", "one"),

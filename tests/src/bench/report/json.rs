@@ -8,6 +8,7 @@ use crate::bench::session::Field;
 /// Fields of a sample, by name.
 const FIELDS: &[(&str, Field)] = &[
     ("units_per_second", |s| s.rate),
+    ("units_per_cpu_second", |s| s.per_cpu),
     ("p50_us", |s| s.p50),
     ("p99_us", |s| s.p99),
     ("p999_us", |s| s.p999),

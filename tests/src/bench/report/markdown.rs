@@ -22,7 +22,8 @@ pub fn markdown(report: &Report<'_>) -> String {
         "\nMedians over the rounds. A ratio is airlockfs to virtiofsd, of the measurements of the same round: median \
          (smallest–largest). Rates are compared with virtiofsd's variant of the highest rate in that row, CPU time with \
          its variant of the lowest. CPU time and context switches are of all the daemon's processes, for each operation \
-         (for listings: each entry). *Front end* is the share of the time in which the load generator itself computed.\n",
+         (for listings: each entry). *By CPU time* is the ratio of operations per \
+         second of CPU time, the front end's included: what the rates come to on one CPU that nothing else uses. *Front end* is the share of the time in which the load generator itself computed.\n",
     );
     let mut place = None;
     for (key, rounds) in &report.results.samples {
@@ -33,9 +34,9 @@ pub fn markdown(report: &Report<'_>) -> String {
             place = Some((key.medium, key.placement));
             let _ = writeln!(out, "\n## {}, {}\n", key.medium.name(), key.placement.name());
             out.push_str(
-                "| case | queues | depth | airlockfs | virtiofsd | ratio | CPU µs | virtiofsd | ratio | \
+                "| case | queues | depth | airlockfs | virtiofsd | ratio | by CPU time | CPU µs | virtiofsd | ratio | \
                  p50 / p99 / p99.9 µs | virtiofsd | switches | virtiofsd | front end | host, 1 thread |\n\
-                 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+                 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
             );
         }
         row(&mut out, report, key, rounds);
@@ -59,6 +60,7 @@ fn row(out: &mut String, report: &Report<'_>, key: &Key, rounds: &Rounds) {
         .map_or(OURS, String::as_str);
     let fastest = stats::best(rounds, PEER, |s| s.rate, true).unwrap_or(PEER);
     let cheapest = stats::best(rounds, PEER, |s| s.cpu, false).unwrap_or(PEER);
+    let leanest = stats::best(rounds, PEER, |s| s.per_cpu, true).unwrap_or(PEER);
     let rate_of = |variant| stats::of(rounds, variant, |s| s.rate).map(|m| rate(m.median, case.unit));
     let cpu_of = |variant| stats::of(rounds, variant, |s| s.cpu).map(|m| format!("{:.2}", m.median));
     let front = [ours, fastest].map(|variant| stats::of(rounds, variant, |s| s.front_end));
@@ -82,6 +84,7 @@ fn row(out: &mut String, report: &Report<'_>, key: &Key, rounds: &Rounds) {
         rate_of(ours),
         rate_of(fastest).map(|text| text + &label(fastest)),
         stats::ratio(rounds, ours, fastest, |s| s.rate).map(spread),
+        stats::ratio(rounds, ours, leanest, |s| s.per_cpu).map(spread),
         cpu_of(ours),
         cpu_of(cheapest).map(|text| text + &label(cheapest)),
         stats::ratio(rounds, ours, cheapest, |s| s.cpu).map(spread),
