@@ -67,3 +67,47 @@ fn more_open_files_than_allowed_are_an_error_and_nothing_worse() {
     }
     fs.open(file.node, libc::O_RDWR).expect("OPEN after RELEASE");
 }
+
+#[test]
+fn a_file_that_lost_its_name_while_it_was_cold_is_still_served() {
+    let (daemon, fs) = Daemon::with_client(["--rlimit-nofile=128"]);
+    let count = 600;
+    for i in 0..count {
+        fs::write(daemon.host(format!("file{i}")), i.to_string()).expect("write");
+    }
+    let nodes: Vec<u64> = (0..count)
+        .map(|i| fs.lookup(ROOT, format!("file{i}")).expect("LOOKUP").nodeid)
+        .collect();
+    // The first are the coldest by now: no descriptor holds them.
+    fs.unlink(ROOT, "file0").expect("UNLINK");
+    fs.rename(ROOT, "file2", ROOT, "file1").expect("RENAME");
+    for (i, links) in [(0usize, 0), (1, 0), (2, 1)] {
+        assert_eq!(fs.getattr(nodes[i]).expect("GETATTR").nlink, links, "file{i}");
+        let file = fs.open(nodes[i], libc::O_RDONLY).expect("OPEN");
+        assert_eq!(fs.read(file, 0, 10).expect("READ"), i.to_string().as_bytes());
+    }
+}
+
+#[test]
+fn a_cold_file_that_the_host_swapped_for_another_is_stale() {
+    let (daemon, fs) = Daemon::with_client(["--rlimit-nofile=128"]);
+    let path = |i: usize| daemon.host(format!("file{i}"));
+    for i in 0..600 {
+        fs::write(path(i), i.to_string()).expect("write");
+    }
+    let nodes: Vec<u64> = (0..600)
+        .map(|i| fs.lookup(ROOT, format!("file{i}")).expect("LOOKUP").nodeid)
+        .collect();
+    fs::rename(path(1), path(0)).expect("rename");
+    fs::remove_file(path(2)).expect("remove");
+    std::os::unix::fs::symlink("/etc/passwd", path(2)).expect("symlink");
+    for i in [0, 2] {
+        assert_eq!(
+            fs.open(nodes[i], libc::O_RDONLY).map(drop),
+            Err(Errno::ESTALE),
+            "file{i}"
+        );
+    }
+    // Under its new name it is known again, as what it was.
+    assert_eq!(fs.lookup(ROOT, "file0").expect("LOOKUP").nodeid, nodes[1]);
+}
