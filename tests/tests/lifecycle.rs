@@ -135,16 +135,6 @@ fn the_supervisors_death_takes_the_worker_along() {
 }
 
 #[test]
-fn even_a_worker_that_is_stopped_goes_with_the_supervisor() {
-    let (mut daemon, _fs) = Daemon::with_client(["--tag", "death"]);
-    let worker = daemon.worker().expect("a worker");
-    worker.signal(Signal::SIGSTOP).expect("SIGSTOP");
-    daemon.supervisor().signal(Signal::SIGKILL).expect("SIGKILL");
-    daemon.wait();
-    assert!(worker.ended_within(10_000));
-}
-
-#[test]
 fn sigterm_ends_both_and_keeps_what_was_written() {
     let (mut daemon, fs) = Daemon::with_client(["--tag", "term"]);
     let worker = daemon.worker().expect("a worker");
