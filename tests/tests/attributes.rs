@@ -326,3 +326,22 @@ fn truncating_and_chown_clear_setuid_when_they_should() {
     fs.open(node, flags).expect("OPEN");
     assert_eq!(permissions(&path), 0o6777, "O_TRUNC by root");
 }
+
+#[test]
+fn setuid_given_to_an_open_file_is_kept_and_cleared_as_any() {
+    let (daemon, fs) = Daemon::with_client(["--killpriv-v2"]);
+    let path = daemon.host("program");
+    let (entry, file) = fs.create(ROOT, "program", libc::O_RDWR, 0o777).expect("CREATE");
+    // Written before, so that its data has found its way.
+    fs.write(file, 0, &vec![1; 200_000]).expect("WRITE");
+    fs.setattr(entry.nodeid, SetAttr::default().mode(0o6777))
+        .expect("chmod");
+    fs.write(file, 0, &vec![2; 200_000]).expect("WRITE");
+    assert_eq!(permissions(&path), 0o6777, "root's write");
+    fs.write_killing(file, 0, &vec![3; 200_000]).expect("WRITE");
+    assert_eq!(permissions(&path), 0o777, "a user's write");
+    fs.setattr(entry.nodeid, SetAttr::default().mode(0o4711))
+        .expect("chmod");
+    fs.write(file, 0, b"text").expect("WRITE");
+    assert_eq!(permissions(&path), 0o4711, "root's write");
+}

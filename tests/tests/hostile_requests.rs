@@ -52,13 +52,40 @@ fn assert_refused(outcome: &Outcome, what: &str) {
 #[test]
 fn a_header_that_lies_about_its_length_is_refused() {
     let (daemon, fs) = started();
+    // All but the length is right.
+    let getattr = GetattrIn::default();
+    let mkdir = [
+        MkdirIn {
+            mode: 0o755,
+            umask: 0,
+        }
+        .as_bytes(),
+        b"new\0",
+    ]
+    .concat();
+    for (name, opcode, body) in [
+        ("GETATTR", GETATTR, getattr.as_bytes()),
+        ("LOOKUP", LOOKUP, b"file\0"),
+        ("STATFS", STATFS, b""),
+        ("MKDIR", MKDIR, &mkdir),
+        ("OPENDIR", OPENDIR, &[0; 8]),
+    ] {
+        let real = (IN_HEADER + body.len()) as u32;
+        for claimed in [0, 1, 39, real - 1, real + 1, real * 2, u32::MAX, u32::MAX - 39] {
+            let bytes = request(&fs, opcode, ROOT, claimed, body);
+            let what = format!("{name} claiming {claimed} bytes instead of {real}");
+            assert_refused(&fs.send(&bytes, 4096), &what);
+        }
+    }
+    assert!(!daemon.host("new").exists());
     for (name, opcode) in ALL_OPCODES {
         let body = [1; 200];
-        let real = (IN_HEADER + body.len()) as u32;
-        for claimed in [0, 1, 39, real + 1, real * 2, u32::MAX, u32::MAX - 39] {
+        for claimed in [0, 39, 241, 4096, u32::MAX] {
             let bytes = request(&fs, *opcode, ROOT, claimed, &body);
-            let outcome = fs.send(&bytes, 4096);
-            assert_refused(&outcome, &format!("{name} claiming {claimed} bytes"));
+            assert_refused(
+                &fs.send(&bytes, 4096),
+                &format!("{name} claiming {claimed} bytes"),
+            );
         }
     }
     assert_serves(&daemon, &fs);
