@@ -166,6 +166,42 @@ fn a_guest_can_unmount_and_mount_again() -> Result<()> {
 }
 
 #[test]
+fn a_guest_that_reboots_finds_its_files() -> Result<()> {
+    let daemon = Daemon::start(["--tag", TAG]);
+    let script = "
+        echo booted >> boots
+        mkdir dir-$(cat boots | wc -l)
+        case $(cat boots | wc -l) in
+            1) exec 5> held; reboot -f; sleep 1000 ;;
+            2) rm held; ls -d dir-1 dir-2 ;;
+            *) exit 1 ;;
+        esac
+    ";
+    guest_on(
+        &daemon,
+        script,
+        Machine {
+            reboots: true,
+            ..Machine::default()
+        },
+    )
+}
+
+#[test]
+fn the_daemon_ends_with_the_guest_or_waits_for_the_next() -> Result<()> {
+    let mut daemon = Daemon::start(["--tag", TAG]);
+    guest(&daemon, "echo first > file")?;
+    assert!(daemon.wait().success());
+
+    let mut daemon = Daemon::start(["--tag", TAG, "--on-disconnect", "listen"]);
+    guest(&daemon, "echo first > file")?;
+    guest(&daemon, "[ \"$(cat file)\" = first ]; echo second > file")?;
+    assert_eq!(fs::read_to_string(daemon.host("file"))?, "second\n");
+    assert!(daemon.terminate().success());
+    Ok(())
+}
+
+#[test]
 fn links_lead_to_the_guests_files_and_never_to_the_hosts() -> Result<()> {
     let daemon = Daemon::start(["--tag", TAG]);
     let outside = daemon.share().with_file_name("outside");

@@ -28,6 +28,8 @@ pub struct Machine {
     pub request_queues: u32,
     /// Descriptors per queue.
     pub queue_size: u32,
+    /// A guest that reboots comes up again, instead of ending QEMU.
+    pub reboots: bool,
     /// KVM or emulation; none takes what works here.
     pub accel: Option<Accel>,
     /// The terminal's input goes to the guest's console, and QEMU's escape key is Ctrl-A.
@@ -42,6 +44,7 @@ impl Default for Machine {
             share: None,
             request_queues: 1,
             queue_size: 1024,
+            reboots: false,
             accel: None,
             interactive: false,
         }
@@ -85,7 +88,7 @@ impl Vm {
         let memory = machine.memory;
 
         let mut qemu = Command::new(paths::require("qemu-system-x86_64")?);
-        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(machine.accel.unwrap_or_else(accel::choose).arguments())
             .args(["-smp", &machine.cpus.to_string(), "-m", &format!("{memory}M")])
             .arg("-kernel")
@@ -105,6 +108,9 @@ impl Vm {
                 &format!("memory-backend-memfd,id=memory,size={memory}M,share=on"),
             ])
             .args(["-numa", "node,memdev=memory"]);
+        if !machine.reboots {
+            qemu.arg("-no-reboot");
+        }
         if let Some((socket, tag)) = &machine.share {
             let device = format!(
                 "vhost-user-fs-pci,chardev=fs,tag={tag},num-request-queues={},queue-size={}",
