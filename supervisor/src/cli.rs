@@ -16,7 +16,7 @@ use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 ///
 ///   mount -t virtiofs TAG /mnt          (in the guest)
 ///
-/// airlockfsd policy says what a command line would be allowed.
+/// airlockfsd policy says what a command line would be allowed, airlockfsd audit what holds of a running pair.
 #[derive(Debug, Parser)]
 #[command(name = "airlockfsd", version, max_term_width = 100, verbatim_doc_comment)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
@@ -33,13 +33,29 @@ pub(crate) enum Command {
     /// What each process may do, and why
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Check a running pair from outside, by /proc: 0 all holds, 1 weakened by its options, 2 something failed
+    Audit {
+        /// Process id of the supervisor, airlockfsd
+        #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+        pid: i32,
+        /// For people or for programs
+        #[arg(long, value_enum, default_value = "text")]
+        format: AuditFormat,
+    },
+}
+
+/// How an audit is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuditFormat {
+    Text,
+    Json,
 }
 
 /// `airlockfsd policy`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Show what both processes may do, served with these options
-    Show(ShowPolicy),
+    Show(Box<ShowPolicy>),
     /// Say who may make a system call or has a capability or a Landlock right, why and with which option
     Explain {
         /// Such as openat, CAP_MKNOD or make_reg

@@ -10,6 +10,7 @@
 //! Locks, never held across a system call on a file: a queue's own (`device::Seat`) before the shared tables'
 //! (`data::HandleTable`), and those before a vring's.
 
+mod audit;
 mod chain;
 mod cli;
 mod compat;
@@ -61,8 +62,10 @@ fn main() -> ExitCode {
             return ExitCode::from(ExitKind::Usage.code());
         }
     };
-    if let Some(Command::Policy(command)) = &line.command {
-        return policy_command::run(command);
+    match &line.command {
+        Some(Command::Policy(command)) => return policy_command::run(command),
+        Some(Command::Audit { pid, format }) => return audit::run(*pid, *format),
+        None => {}
     }
     let cli = line.serve;
     if cli.service.print_capabilities {

@@ -1,0 +1,176 @@
+//! `airlockfsd audit`: what holds of a running pair, and what an option took away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output, Stdio};
+
+use airlockfs_tests::daemon::{Daemon, Launch, bin_dir};
+use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::tempdir::TempDir;
+use serde_json::Value;
+
+fn audit(pid: i32, args: &[&str]) -> Output {
+    let program = bin_dir().expect("a place for binaries").join("airlockfsd");
+    let output = Command::new(program)
+        .arg("audit")
+        .arg(pid.to_string())
+        .args(args)
+        .output();
+    output.expect("airlockfsd")
+}
+
+/// The exit code, and each point's outcome and option by process and name.
+fn outcomes(pid: i32) -> (i32, BTreeMap<(String, String), (String, String)>) {
+    let output = audit(pid, &["--format=json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let points = report["points"].as_array().expect("a list").iter();
+    let points = points.map(|point| {
+        let key = (text(&point["process"]), text(&point["point"]));
+        println!("{point}");
+        (key, (text(&point["outcome"]), text(&point["option"])))
+    });
+    let code = output.status.code().expect("an exit code");
+    assert_eq!(report["holds"], code == 0);
+    (code, points.collect())
+}
+
+fn all_hold(daemon: &Daemon) {
+    let (code, points) = outcomes(daemon.supervisor().pid());
+    for (point, (outcome, _)) in &points {
+        assert_eq!(outcome, "ok", "{point:?}");
+    }
+    assert_eq!(code, 0);
+    for process in ["supervisor", "worker"] {
+        for point in [
+            "seccomp",
+            "no_new_privs",
+            "capabilities",
+            "bounding set",
+            "groups",
+            "id maps",
+            "limits",
+            "namespaces",
+            "root",
+            "descriptors",
+        ] {
+            assert!(
+                points.contains_key(&(process.to_owned(), point.to_owned())),
+                "{process}: {point}"
+            );
+        }
+    }
+}
+
+#[test]
+fn all_holds_by_default_while_a_guest_works() {
+    for options in [
+        &[][..],
+        &["--readonly"],
+        &["--xattr", "--allow-device-nodes", "--no-donate"],
+    ] {
+        let daemon = Daemon::start(options);
+        std::fs::create_dir(daemon.host("directory")).expect("mkdir");
+        std::fs::write(daemon.host("file"), "data").expect("write");
+        all_hold(&daemon);
+        let client = daemon.client();
+        let file = client.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+        client.lookup(ROOT, "directory").expect("LOOKUP");
+        client.open(file, libc::O_RDONLY).expect("OPEN");
+        all_hold(&daemon);
+    }
+}
+
+#[test]
+fn all_holds_for_an_ordinary_user() {
+    let daemon = Launch::airlockfs().user(1000).start();
+    all_hold(&daemon);
+}
+
+#[test]
+fn what_options_weaken_is_named() {
+    let daemon = Daemon::start(["--seccomp", "none", "--sandbox", "none"]);
+    let (code, points) = outcomes(daemon.supervisor().pid());
+    assert_eq!(code, 1);
+    let outcome = |process: &str, point: &str| {
+        let (outcome, option) = &points[&(process.to_owned(), point.to_owned())];
+        (outcome.clone(), option.clone())
+    };
+    let weakened = |option: &str| ("weakened".to_owned(), option.to_owned());
+    for process in ["supervisor", "worker"] {
+        assert_eq!(outcome(process, "seccomp"), weakened("--seccomp none"));
+        assert_eq!(outcome(process, "namespaces"), weakened("--sandbox none"));
+        assert_eq!(outcome(process, "root"), weakened("--sandbox none"));
+        // They weaken what they name and nothing else.
+        assert_eq!(outcome(process, "capabilities").0, "ok");
+        assert_eq!(outcome(process, "no_new_privs").0, "ok");
+        assert_eq!(outcome(process, "descriptors").0, "ok");
+    }
+    let text = audit(daemon.supervisor().pid(), &[]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("WEAKENED by --seccomp none"), "{text}");
+}
+
+#[test]
+fn the_mildest_weakening_is_named_too() {
+    let daemon = Daemon::start(["--sandbox=chroot", "--seccomp=log"]);
+    std::fs::write(daemon.host("file"), "data").expect("write");
+    let client = daemon.client();
+    let file = client.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+    client.open(file, libc::O_RDWR).expect("OPEN");
+    let (code, points) = outcomes(daemon.supervisor().pid());
+    assert_eq!(code, 1);
+    let options: BTreeSet<String> = points.values().map(|(_, option)| option.clone()).collect();
+    assert_eq!(
+        options.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["", "--sandbox chroot", "--seccomp log"]
+    );
+}
+
+/// The programs' names and nothing of their confinement: two shells.
+#[test]
+fn an_unconfined_pair_fails() {
+    let home = TempDir::new().expect("a directory");
+    for name in ["airlockfsd", "airlockfs-worker"] {
+        std::fs::copy("/bin/sh", home.join(name)).expect("copy");
+    }
+    let mut supervisor = Command::new(home.join("airlockfsd"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut stdin = supervisor.stdin.take().expect("a pipe");
+    let worker = home.join("airlockfs-worker");
+    writeln!(stdin, "{} -c 'echo started; read line'", worker.display()).expect("write");
+    let mut stdout = BufReader::new(supervisor.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut String::new()).expect("read");
+
+    let (code, points) = outcomes(i32::try_from(supervisor.id()).expect("a pid"));
+    drop(stdin);
+    supervisor.wait().expect("wait");
+    assert_eq!(code, 2);
+    for process in ["supervisor", "worker"] {
+        for point in [
+            "seccomp",
+            "no_new_privs",
+            "limits",
+            "namespaces",
+            "root",
+            "descriptors",
+        ] {
+            let (outcome, _) = &points[&(process.to_owned(), point.to_owned())];
+            assert_eq!(outcome, "failed", "{process}: {point}");
+        }
+    }
+}
+
+#[test]
+fn a_process_that_is_no_pair_is_refused() {
+    let own = i32::try_from(std::process::id()).expect("a pid");
+    let output = audit(own, &[]);
+    assert_eq!(output.status.code(), Some(66));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("not airlockfsd"),
+        "{output:?}"
+    );
+}
