@@ -32,12 +32,6 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     let queues = settings::request_queues(cli);
     let config = settings::worker_config(cli, share, descriptors.for_guest);
     let features = Features::of(&config, nix::unistd::geteuid().is_root());
-    let policy = Policy::of(cli);
-    log::info!(
-        "policy digests: supervisor {}, worker {}",
-        policy.supervisor.digest,
-        policy.worker.digest
-    );
     let signals = serve::signals()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;
 
@@ -47,6 +41,12 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         "worker {} is confined: {}",
         worker.process.pid,
         Shown(&worker.report)
+    );
+    let policy = Policy::of(cli);
+    log::info!(
+        "policy digests: supervisor {}, worker {}",
+        policy.supervisor.digest,
+        policy.worker.digest
     );
 
     for note in &worker.process.notes {

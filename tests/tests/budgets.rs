@@ -9,7 +9,7 @@ use nix::errno::Errno;
 #[test]
 fn more_files_are_known_than_descriptors_are_allowed() {
     let (daemon, fs) = Daemon::with_client(["--rlimit-nofile=256"]);
-    const COUNT: usize = 3000;
+    const COUNT: usize = 1500;
     for dir in 0..30 {
         fs::create_dir(daemon.host(format!("dir{dir}"))).expect("mkdir");
     }
