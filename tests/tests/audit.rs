@@ -19,8 +19,11 @@ fn audit(pid: i32, args: &[&str]) -> Output {
     output.expect("airlockfsd")
 }
 
-/// The exit code, and each point's outcome and option by process and name.
-fn outcomes(pid: i32) -> (i32, BTreeMap<(String, String), (String, String)>) {
+/// By process and name of a point: its outcome and the option that weakened it.
+type Points = BTreeMap<(String, String), (String, String)>;
+
+/// The exit code, and the points.
+fn outcomes(pid: i32) -> (i32, Points) {
     let output = audit(pid, &["--format=json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
