@@ -6,10 +6,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use airlockfs_policy::ExitKind;
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// From now on lines of `level` and above appear.
+/// From now on lines of `level` and above appear, and a panic in any thread ends the process: without that thread
+/// requests would wait for ever.
 pub(crate) fn start(level: LevelFilter) {
+    std::panic::set_hook(Box::new(|panic| {
+        write_line(format_args!("airlockfsd: internal error: {panic}"));
+        std::process::exit(ExitKind::Software.code().into());
+    }));
     // Fails only when called twice, which leaves the first logger in place.
     let _ = log::set_logger(&STDERR);
     log::set_max_level(level);

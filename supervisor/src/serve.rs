@@ -228,7 +228,7 @@ impl Watch {
         let mut sources =
             [signals.as_fd(), worker.as_fd(), failure].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         while let Err(Errno::EINTR) = poll(&mut sources, PollTimeout::NONE) {}
-        let [signal, worker, _] = sources.map(|source| source.any().unwrap_or(true));
+        let [_, worker, _] = sources.map(|source| source.any().unwrap_or(true));
         if worker {
             // It says nothing once it serves; so this is its end.
             self.shared
@@ -243,7 +243,6 @@ impl Watch {
                 Err(reason.clone())
             }
             None => {
-                debug_assert!(signal);
                 log::info!("asked to end");
                 self.shared.draining.store(true, Relaxed);
                 self.device.wake();

@@ -32,6 +32,8 @@ pub(crate) type Vring = VringMutex<SharedMemory>;
 const BATCH: u16 = 32;
 /// Bytes of file data after which they are, too.
 const DATA_BATCH: usize = 512 << 10;
+/// Rounds of work after which the thread looks at its other events: its end, above all.
+const ROUNDS: usize = 1000;
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
@@ -140,13 +142,13 @@ impl Queue {
         self.pending.len() - self.pending.locks() + self.in_pool + self.heads.len()
     }
 
-    /// Serves until there is nothing to do. When it returns, every source of work will wake the thread again: the
-    /// kick, the lane's doorbell and the port's bell.
+    /// Serves until there is nothing to do, or for long enough. When it returns, every source of work will wake the
+    /// thread again: the kick, the lane's doorbell and the port's bell.
     pub(crate) fn run(&mut self, vring: &Vring, scratch: &mut Scratch) {
         self.lane.after_sleep();
         self.port.after_sleep();
         let mut kicks_refused = false;
-        loop {
+        for _ in 0..ROUNDS {
             // The memory map of this round: a change waits for no longer than the round takes.
             let memory = self.shared.memory.memory();
             let taken = self.take_heads(vring, &memory);
@@ -183,6 +185,7 @@ impl Queue {
             }
             self.port.after_sleep();
         }
+        self.port.ring();
     }
 
     /// Looks at all sources of work for as long as that pays.
