@@ -7,6 +7,7 @@
 #   CACHE       a directory that stays between runs, for downloads
 #   MOUNT       where the share is mounted; empty for a plain directory of the host
 #   SECOND      the same directory as a second daemon serves it; the directory itself where there is no daemon
+#   AGENT       where to leave a command for a second guest, which runs agent.sh; empty on the host
 #   LEVEL       quick or full
 #   OPERATIONS  how many operations a suite does that counts them
 # Scripts are for a POSIX sh: in a guest dash runs them, with busybox for what the image has no program for.
@@ -14,6 +15,7 @@ set -u
 export LC_ALL=C TZ=UTC
 cd "$1" || exit 1
 DIR=$(pwd)
+export DIR
 
 # quick_or QUICK FULL: the value for this level.
 quick_or() { if [ "$LEVEL" = quick ]; then echo "$1"; else echo "$2"; fi; }
@@ -31,7 +33,8 @@ check() {
         echo "PASS $name"
     else
         sed 's/^/    /' "$SCRATCH/check.log"
-        echo "FAIL $name: status $status, $(tail -n 1 "$SCRATCH/check.log")"
+        # The last line that is not a step of the shell's.
+        echo "FAIL $name: status $status, $(sed -n '/^+/!h;${x;p}' "$SCRATCH/check.log")"
     fi
 }
 

@@ -18,11 +18,16 @@ pub struct Binaries {
 
 /// Builds what is not up to date.
 pub fn build() -> Result<Binaries> {
-    command::run(cargo().args(["build", "--package", "xtask", "--bin", "guest-tool"]))?;
     Ok(Binaries {
         airlockfsd: release(&["airlockfsd", "airlockfs-worker"])?.join("airlockfsd"),
-        guest_tool: paths::target().join("debug/guest-tool"),
+        guest_tool: tool("guest-tool")?.join("guest-tool"),
     })
+}
+
+/// Builds one of our programs that scripts run; returns the directory that holds it.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    command::run(cargo().args(["build", "--package", "xtask", "--bin", name]))?;
+    Ok(paths::target().join("debug"))
 }
 
 /// Builds the programs of these packages as shipped; returns the directory that holds them.

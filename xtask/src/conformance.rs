@@ -63,6 +63,8 @@ struct Setup {
     operations: u64,
     /// Holds airlockfsd, its worker and the bridge.
     binaries: PathBuf,
+    /// Holds our own programs that scripts run.
+    tools: PathBuf,
     /// The virtiofsd to compare with.
     peer: Option<PathBuf>,
 }
@@ -96,6 +98,7 @@ pub fn run(options: &Options) -> Result<()> {
             .operations
             .unwrap_or(if options.quick { 5_000 } else { 1_000_000 }),
         binaries: binaries::release(&["airlockfsd", "airlockfs-worker", "airlockfs-tests"])?,
+        tools: binaries::tool("lock-tool")?,
         peer,
     };
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use zerocopy::FromBytes;
 
 use super::room::reply_room;
-use crate::fuse::abi::{IN_HEADER, InHeader, OUT_HEADER};
+use crate::fuse::abi::{IN_HEADER, InHeader, OUT_HEADER, WriteIn};
 use crate::vmm::memory::{GuestSlice, Memory};
 
 /// Most bytes of data in a request or reply: 256 pages, the kernel's own limit.
@@ -19,7 +19,9 @@ pub(super) const ROOM: usize = MAX_DATA as usize + 4096;
 /// Requests under way; the kernel holds back the others.
 const COUNT: usize = 256;
 /// Guest memory for all of them. Only what is used takes room.
-pub(super) const MEMORY: usize = 2 * COUNT * ROOM;
+pub(super) const MEMORY: usize = 2 * COUNT * (ROOM + PAGE);
+/// A page: what O_DIRECT wants data to be aligned to.
+const PAGE: usize = 4096;
 
 /// All buffers.
 #[derive(Debug)]
@@ -35,8 +37,12 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(memory: &Memory) -> Result<Self> {
+        // The data of a WRITE and of the reply to a READ begins a page, as it does when the virtio-fs driver queues it.
+        let alloc = |headers: usize| -> Result<u64> {
+            Ok(memory.alloc(ROOM + PAGE, PAGE as u64)? + (PAGE - headers) as u64)
+        };
         let addresses = (0..COUNT)
-            .map(|_| Ok((memory.alloc(ROOM, 4096)?, memory.alloc(ROOM, 4096)?)))
+            .map(|_| Ok((alloc(IN_HEADER + size_of::<WriteIn>())?, alloc(OUT_HEADER)?)))
             .collect::<Result<_>>()?;
         Ok(Self {
             addresses,

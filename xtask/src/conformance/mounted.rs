@@ -29,7 +29,9 @@ impl Mounted {
         let daemon = Daemon::start(program, share, "conformance", options)?;
         let mount = Scratch::new()?;
         let bridge = setup.binaries.join("airlockfs-bridge");
-        let mut bridge = Command::new(&bridge)
+        let mut bridge = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM"])
+            .arg(bridge)
             .arg("--socket")
             .arg(daemon.socket())
             .arg("--mount")
@@ -37,7 +39,7 @@ impl Mounted {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", bridge.display()))?;
+            .context("cannot start the bridge")?;
         let stdout = bridge.stdout.take().context("the bridge has no output")?;
         let mounted = Self {
             bridge,

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write, pipe};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -11,8 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
 use super::results::{Outcome, Results, SCRIPT};
 use super::suites::Suite;
@@ -51,8 +48,20 @@ impl<'a> Script<'a> {
         let cache = paths::target().join("conformance/cache");
         std::fs::create_dir_all(&cache)?;
         let (reader, writer) = pipe().context("cannot make a pipe")?;
-        let mut command = Command::new("sh");
+        // Whatever ends, its processes end with it, and what it has mounted is gone.
+        let mut command = Command::new("setpriv");
         command
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--mount",
+                "--pid",
+                "--mount-proc",
+                "--fork",
+                "--kill-child",
+                "sh",
+            ])
             .arg(script(self.suite))
             .arg(self.dir)
             .env("PATH", self.path()?)
@@ -60,14 +69,13 @@ impl<'a> Script<'a> {
             .env("CACHE", &cache)
             .env("MOUNT", self.mount.unwrap_or(Path::new("")))
             .env("SECOND", self.second.unwrap_or(self.dir))
+            .env("AGENT", "")
             .env("LEVEL", self.setup.level())
             .env("OPERATIONS", self.setup.operations.to_string())
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
-            .stderr(writer)
-            // All its processes end together.
-            .process_group(0);
-        let mut child = command.spawn().context("cannot run sh")?;
+            .stderr(writer);
+        let mut child = command.spawn().context("cannot run setpriv and unshare")?;
         // The command holds the pipe's other end as long as it lives.
         drop(command);
 
@@ -87,7 +95,6 @@ impl<'a> Script<'a> {
         let mut log =
             File::create(self.log).with_context(|| format!("cannot make {}", self.log.display()))?;
         let mut results = Results::default();
-        let group = Pid::from_raw(i32::try_from(child.id())?);
         let in_time = loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -99,8 +106,8 @@ impl<'a> Script<'a> {
             }
         };
         if !in_time {
-            // Fails only when all have ended.
-            let _ = killpg(group, Signal::SIGKILL);
+            // Fails only when it has ended.
+            let _ = child.kill();
             abort();
         }
         let status = child.wait().context("cannot wait for the script")?;
@@ -119,7 +126,8 @@ impl<'a> Script<'a> {
         let dirs = tools::directories(self.suite)
             .into_iter()
             .chain(std::env::split_paths(&inherited))
-            .chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+            .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+            .chain([self.setup.tools.clone()]);
         std::env::join_paths(dirs).context("a PATH")
     }
 }

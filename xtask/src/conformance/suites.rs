@@ -109,6 +109,87 @@ pub(super) const SUITES: &[Suite] = &[
         minutes: 240,
         ..Suite::DEFAULT
     },
+    Suite {
+        name: "fio",
+        script: "fio",
+        about: "every engine writes, two processes at a time, and verifies what it reads back",
+        packages: &[("fio", "fio")],
+        options: &["--allow-direct-io"],
+        quick: true,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "stress",
+        script: "stress",
+        about: "stress-ng's file-system class",
+        packages: &[("stress-ng", "stress-ng")],
+        options: &["--xattr", "--posix-acl", "--killpriv-v2", "--allow-direct-io"],
+        own_options: &["--allow-device-nodes", "--posix-lock", "--flock"],
+        quick: true,
+        minutes: 60,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "sqlite",
+        script: "sqlite",
+        about: "two processes write to a database with every kind of journal, writers are killed",
+        packages: &[("sqlite3", "sqlite3")],
+        own_options: &["--posix-lock"],
+        quick: true,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "git",
+        script: "git",
+        about: "a repository of 10,000 files is made, cloned, checked, merged, packed",
+        packages: &[("git", "git")],
+        quick: true,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "tar",
+        script: "tar",
+        about: "a tree with everything that a file can have goes out and in again",
+        packages: &[
+            ("setfacl", "acl"),
+            ("setfattr", "attr"),
+            ("setcap", "libcap2-bin"),
+            ("tar", "tar"),
+        ],
+        options: &["--xattr", "--posix-acl"],
+        own_options: &["--allow-device-nodes"],
+        quick: true,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "debian",
+        script: "debian",
+        about: "debootstrap fills a chroot, dpkg works in it",
+        packages: &[("debootstrap", "debootstrap")],
+        options: &["--xattr", "--posix-acl"],
+        own_options: &["--allow-device-nodes"],
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "overlay",
+        script: "overlay",
+        about: "overlayfs with upper and work directory on the share",
+        packages: &[("setfacl", "acl"), ("setfattr", "attr")],
+        options: &["--xattr", "--posix-acl"],
+        own_options: &["--allow-device-nodes"],
+        quick: true,
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "locks",
+        script: "locks",
+        about: "users of two daemons on one directory exclude each other",
+        options: &["--cache", "never"],
+        own_options: &["--posix-lock", "--flock"],
+        second: true,
+        quick: true,
+        ..Suite::DEFAULT
+    },
 ];
 
 #[cfg(test)]
@@ -135,7 +216,7 @@ mod tests {
             let name = script.file_stem().expect("a name").to_string_lossy();
             let used = SUITES.iter().any(|suite| suite.script == name);
             assert!(
-                used || ["lib", "excuses"].contains(&&*name),
+                used || ["lib", "agent", "excuses"].contains(&&*name),
                 "nothing runs {name}"
             );
         }

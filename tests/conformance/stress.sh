@@ -1,0 +1,67 @@
+# stress-ng: its file-system class, each stressor with a number of operations and its own checks.
+. "${0%/*}/lib.sh"
+
+# Left out: bind-mount binderfs eventfd fanotify ioprio procfs, which are not about the file system that they are started
+# on; verity, which no FUSE file system can; fpunch inode-flags symlink, whose operations are too long to be counted.
+#
+# Operations of each: quick, full.
+stressors='
+access 20 200
+chattr 30 300
+chdir - 100
+chmod 50 500
+chown 50 500
+copy-file 20 200
+dentry 200 2000
+dir 200 2000
+dirdeep 20 200
+dirmany 200 2000
+dnotify 3 20
+dup 50 500
+fallocate 5 100
+fcntl 50 500
+fiemap 50 500
+file-ioctl 20 200
+filename 200 2000
+flock 200 2000
+fsize 5 50
+fstat 200 2000
+getdent 50 500
+handle 50 500
+hdd 50 500
+inotify 3 20
+io 5 50
+iomix 50 500
+lease 50 500
+link 2 20
+locka 50 500
+lockf 50 500
+lockofd 50 500
+mknod 50 500
+open 100 1000
+rename 200 2000
+sync-file 5 50
+touch 100 1000
+utime 200 2000
+xattr 5 50
+'
+
+# stressor NAME OPERATIONS: status 2 is a failed check, 3 and 4 say that it can't run here.
+stressor() {
+    status=0
+    stress-ng --temp-path "$DIR" --verify --no-rand-seed --timeout 120 "--$1" 2 "--$1-ops" "$2" > "$SCRATCH/out" 2>&1 ||
+        status=$?
+    sed 's/^/    /' "$SCRATCH/out"
+    case $status in
+        0) echo "PASS $1" ;;
+        3 | 4) echo "SKIP $1: $(grep -m 1 -E 'skip|not implemented|unable' "$SCRATCH/out")" ;;
+        *) echo "FAIL $1: status $status, $(grep -m 1 fail: "$SCRATCH/out")" ;;
+    esac
+    rm -rf "$DIR"/*
+}
+
+echo "$stressors" | while read -r name quick full; do
+    operations=$(quick_or "$quick" "$full")
+    [ -n "$name" ] && [ "$operations" != - ] || continue
+    stressor "$name" "$operations"
+done
