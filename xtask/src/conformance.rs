@@ -5,6 +5,7 @@
 //! the differences and knows the excused ones.
 
 mod compare;
+mod guest;
 mod mounted;
 mod place;
 mod results;
@@ -87,11 +88,14 @@ pub fn run(options: &Options) -> Result<()> {
     if !geteuid().is_root() {
         bail!("mounting a share and changing users takes root");
     }
-    let needs: Vec<_> = suites.iter().map(|suite| suite.packages).collect();
-    provision::install(&needs)?;
-    tools::install(&suites)?;
     let peer = std::env::var_os("AIRLOCKFS_PEER").map(PathBuf::from);
     let places = places(options, peer.is_some())?;
+    let mut needs: Vec<_> = suites.iter().map(|suite| suite.packages).collect();
+    if places.contains(&Place::Guest) {
+        needs.push(provision::GUEST);
+    }
+    provision::install(&needs)?;
+    tools::install(&suites)?;
     let setup = Setup {
         quick: options.quick,
         operations: options
@@ -111,6 +115,7 @@ pub fn run(options: &Options) -> Result<()> {
             let results = place
                 .run(suite, &setup)
                 .with_context(|| format!("{} on {place}", suite.name))?;
+            let Some(results) = results else { continue };
             println!(
                 "== {} on {place}: {}, {:.0} s",
                 suite.name,

@@ -1,4 +1,4 @@
-//! Where a suite runs: a directory of the host, airlockfs's share of one, virtiofsd's.
+//! Where a suite runs: a directory of the host, airlockfs's share of one, on the host or in a guest, virtiofsd's.
 
 use std::fmt;
 use std::fs;
@@ -7,11 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use super::Setup;
 use super::mounted::Mounted;
 use super::results::Results;
 use super::script::Script;
 use super::suites::Suite;
+use super::{Setup, guest};
 use crate::paths::{self, Scratch};
 
 /// A place to run at.
@@ -23,10 +23,12 @@ pub(super) enum Place {
     Bridge,
     /// virtiofsd's share, mounted on the host by the bridge
     Peer,
+    /// airlockfs's share in a Linux guest, for the suites that can
+    Guest,
 }
 
 impl Place {
-    pub(super) const ALL: [Self; 3] = [Self::Host, Self::Bridge, Self::Peer];
+    pub(super) const ALL: [Self; 4] = [Self::Host, Self::Bridge, Self::Peer, Self::Guest];
 
     /// As the command line and the excuses say it.
     pub(super) fn word(self) -> &'static str {
@@ -34,37 +36,39 @@ impl Place {
             Self::Host => "host",
             Self::Bridge => "bridge",
             Self::Peer => "peer",
+            Self::Guest => "guest",
         }
     }
 
     /// Whether a difference here is ours to answer for.
     pub(super) fn counts(self) -> bool {
-        matches!(self, Self::Bridge)
+        matches!(self, Self::Bridge | Self::Guest)
     }
 
-    /// Runs a suite's script. An error is a failure to run it at all.
-    pub(super) fn run(self, suite: &Suite, setup: &Setup) -> Result<Results> {
+    /// Runs a suite's script; nothing where it can't run. An error is a failure to run it at all.
+    pub(super) fn run(self, suite: &Suite, setup: &Setup) -> Result<Option<Results>> {
         let logs = paths::target().join("conformance");
         fs::create_dir_all(&logs)?;
         let log = logs.join(format!("{}.{}.log", suite.name, self.word()));
-        let own: &[&str] = match self {
-            Self::Bridge => suite.own_options,
-            _ => &[],
-        };
-        match self {
+        let ours = [suite.options, suite.own_options].concat();
+        let results = match self {
             Self::Host => {
                 let dir = Scratch::new()?;
-                Script::new(suite, setup, dir.path(), &log).run(|| ())
+                Script::new(suite, setup, dir.path(), &log).run(|| ())?
             }
-            Self::Bridge => {
-                let program = setup.binaries.join("airlockfsd");
-                on_share(&program, &[suite.options, own].concat(), suite, setup, &log)
-            }
+            Self::Bridge => on_share(&setup.binaries.join("airlockfsd"), &ours, suite, setup, &log)?,
             Self::Peer => {
                 let program = setup.peer.as_deref().context("$AIRLOCKFS_PEER")?;
-                on_share(program, suite.options, suite, setup, &log)
+                on_share(program, suite.options, suite, setup, &log)?
             }
-        }
+            Self::Guest => {
+                let Some(guest) = &suite.guest else {
+                    return Ok(None);
+                };
+                guest::run(suite, guest, setup, &ours, &log)?
+            }
+        };
+        Ok(Some(results))
     }
 }
 
@@ -74,6 +78,7 @@ impl fmt::Display for Place {
             Self::Host => "host directory",
             Self::Bridge => "airlockfs",
             Self::Peer => "virtiofsd",
+            Self::Guest => "airlockfs, guest",
         })
     }
 }

@@ -132,9 +132,12 @@ impl<'a> Script<'a> {
     }
 }
 
+/// Where the scripts are.
+pub(super) fn directory() -> PathBuf {
+    paths::workspace().join("tests/conformance")
+}
+
 /// The file of a suite's script.
 pub(super) fn script(suite: &Suite) -> PathBuf {
-    paths::workspace()
-        .join("tests/conformance")
-        .join(format!("{}.sh", suite.script))
+    directory().join(format!("{}.sh", suite.script))
 }

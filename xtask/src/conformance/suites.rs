@@ -1,5 +1,7 @@
 //! What there is to run: one row per suite.
 
+use super::guest::Guest;
+
 /// A program and the Debian package that holds it.
 type Need = (&'static str, &'static str);
 
@@ -22,6 +24,8 @@ pub(super) struct Suite {
     pub(super) own_options: &'static [&'static str],
     /// Whether it takes a second daemon on the same directory.
     pub(super) second: bool,
+    /// What it takes in a guest, if it can run in one.
+    pub(super) guest: Option<Guest>,
     /// Whether `--quick` runs it.
     pub(super) quick: bool,
     /// How long it may take at any place, in minutes.
@@ -38,6 +42,7 @@ impl Suite {
         options: &[],
         own_options: &[],
         second: false,
+        guest: None,
         quick: false,
         minutes: 30,
     };
@@ -79,6 +84,7 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--xattr", "--posix-acl", "--killpriv-v2"],
         own_options: &["--allow-device-nodes"],
         quick: true,
+        guest: Some(Guest { tools: &[] }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -88,6 +94,7 @@ pub(super) const SUITES: &[Suite] = &[
         crates: &[FSX],
         quick: true,
         minutes: 240,
+        guest: Some(Guest { tools: &[] }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -98,6 +105,7 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--cache", "never", "--allow-mmap"],
         quick: true,
         minutes: 240,
+        guest: Some(Guest { tools: &[] }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -136,6 +144,7 @@ pub(super) const SUITES: &[Suite] = &[
         packages: &[("sqlite3", "sqlite3")],
         own_options: &["--posix-lock"],
         quick: true,
+        guest: Some(Guest { tools: &["sqlite3"] }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -144,6 +153,9 @@ pub(super) const SUITES: &[Suite] = &[
         about: "a repository of 10,000 files is made, cloned, checked, merged, packed",
         packages: &[("git", "git")],
         quick: true,
+        guest: Some(Guest {
+            tools: &["git", "diff"],
+        }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -159,6 +171,24 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--xattr", "--posix-acl"],
         own_options: &["--allow-device-nodes"],
         quick: true,
+        guest: Some(Guest {
+            tools: &[
+                "tar",
+                "find",
+                "stat",
+                "sort",
+                "cp",
+                "dd",
+                "touch",
+                "sha256sum",
+                "truncate",
+                "getfacl",
+                "setfacl",
+                "getfattr",
+                "setfattr",
+                "setcap",
+            ],
+        }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -178,6 +208,11 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--xattr", "--posix-acl"],
         own_options: &["--allow-device-nodes"],
         quick: true,
+        guest: Some(Guest {
+            tools: &[
+                "find", "stat", "mount", "touch", "getfacl", "setfacl", "getfattr", "setfattr",
+            ],
+        }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -188,6 +223,7 @@ pub(super) const SUITES: &[Suite] = &[
         own_options: &["--posix-lock", "--flock"],
         second: true,
         quick: true,
+        guest: Some(Guest { tools: &[] }),
         ..Suite::DEFAULT
     },
 ];

@@ -1,0 +1,138 @@
+//! Runs a suite in a Linux guest on airlockfs's share; a suite of two daemons gets two guests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::results::{Outcome, Results, SCRIPT};
+use super::script::{directory, script};
+use super::suites::Suite;
+use super::{Setup, tools};
+use crate::daemon::Daemon;
+use crate::image::Program;
+use crate::kernel;
+use crate::paths::{self, Scratch};
+use crate::qemu::{Machine, Vm};
+
+const TAG: &str = "conformance";
+
+/// How long the second guest may take to end once the first has.
+const END: Duration = Duration::from_secs(60);
+
+/// Users that a suite changes to.
+const PASSWD: &str = "root:x:0:0::/:/bin/sh\ndaemon:x:1:1::/:/bin/sh\ngames:x:5:60::/:/bin/sh\n";
+const GROUP: &str = "root:x:0:\ndaemon:x:1:\ngames:x:60:\n";
+
+/// What a suite takes in a guest.
+#[derive(Debug)]
+pub(super) struct Guest {
+    /// Programs of the host to take along; busybox stands in for all others.
+    pub(super) tools: &'static [&'static str],
+}
+
+/// Boots, runs, collects. An error is a failure to run it at all.
+pub(super) fn run(
+    suite: &Suite,
+    guest: &Guest,
+    setup: &Setup,
+    options: &[&str],
+    log: &Path,
+) -> Result<Results> {
+    let share = Scratch::new()?;
+    let airlockfsd = setup.binaries.join("airlockfsd");
+    let start = || Daemon::start(&airlockfsd, share.path(), TAG, options);
+
+    let first = start()?;
+    let mut vm = boot(
+        &first,
+        suite,
+        guest,
+        setup,
+        &format!("/tools/dash /suite/{}.sh /mnt", suite.script),
+    )?;
+    let second = match suite.second {
+        true => {
+            let daemon = start()?;
+            let vm = boot(&daemon, suite, guest, setup, "/tools/dash /suite/agent.sh /mnt")?;
+            Some((daemon, vm))
+        }
+        false => None,
+    };
+
+    let mut results = Results::default();
+    let ended = vm.follow(Duration::from_secs(60 * suite.minutes), |line| {
+        results.line(line);
+        Ok(())
+    });
+    let mut text = vm.console().to_owned();
+    let mut outcome = match ended {
+        Ok(0) => Outcome::Pass,
+        Ok(status) => Outcome::Fail(format!("ended with status {status}")),
+        Err(error) => {
+            text = format!("{error:#}");
+            Outcome::Fail(text.lines().next().unwrap_or_default().to_owned())
+        }
+    };
+    drop(vm);
+    text.push_str(&format!("--- the daemon said:\n{}", first.log()));
+    if let Some((daemon, mut vm)) = second {
+        if let Err(error) = vm.finish(END) {
+            outcome = Outcome::Fail(
+                format!("the second guest: {error:#}")
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            );
+        }
+        text.push_str(&format!("--- the second guest:\n{}", vm.console()));
+        text.push_str(&format!("--- its daemon said:\n{}", daemon.log()));
+    }
+    fs::write(log, text).with_context(|| format!("cannot write {}", log.display()))?;
+    results.tests.insert(SCRIPT.to_owned(), outcome);
+    Ok(results)
+}
+
+/// Starts a guest that runs `command` with a suite's environment.
+fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &str) -> Result<Vm> {
+    let agent = if suite.second { "/mnt/agent" } else { "" };
+    let program = format!(
+        "export SCRATCH=/tmp/scratch CACHE=/tmp/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} LEVEL={} OPERATIONS={}\n\
+         mkdir $SCRATCH $CACHE\n{command}\n",
+        setup.level(),
+        // Emulated, a guest is many times slower than the bridge.
+        setup.operations / 100
+    );
+    let mut program = Program::new(TAG, &program);
+    program.files = vec![
+        ("/etc/passwd".to_owned(), PASSWD.as_bytes().to_vec()),
+        ("/etc/group".to_owned(), GROUP.as_bytes().to_vec()),
+    ];
+    for file in [
+        script(suite),
+        directory().join("lib.sh"),
+        directory().join("agent.sh"),
+    ] {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        program.files.push((format!("/suite/{name}"), content));
+    }
+    let crates = tools::directories(suite)
+        .into_iter()
+        .zip(suite.crates)
+        .map(|(dir, (name, _))| dir.join(name));
+    let own = [setup.tools.join("lock-tool")];
+    let host: Vec<PathBuf> = std::iter::once(&"dash")
+        .chain(guest.tools)
+        .map(|name| paths::require(name))
+        .collect::<Result<_>>()?;
+    program.tools = crates.chain(own).chain(host).collect();
+    let machine = Machine {
+        memory: 1024,
+        share: Some((daemon.socket().to_path_buf(), TAG.to_owned())),
+        ..Machine::default()
+    };
+    Vm::boot(&kernel::get()?, &program, &machine)
+}
