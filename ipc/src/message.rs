@@ -451,7 +451,7 @@ pub struct AttrChange {
     pub atime: Option<SetTime>,
     /// Modification time.
     pub mtime: Option<SetTime>,
-    /// FATTR_KILL_SUIDGID: setuid, and setgid on group-executable files, go with a change of size.
+    /// Setuid, and setgid on group-executable files, go with a change of size or owner; without it they stay.
     pub kill_suidgid: bool,
 }
 

@@ -51,7 +51,7 @@ noticed() {
 }
 
 cloned() {
-    git clone --quiet "$@"
+    git clone --quiet "$1" origin/.git "$2"
     same '' "$(git -C "$2" status --porcelain)"
     diff --recursive --no-dereference --exclude=.git origin "$2"
 }
@@ -95,8 +95,8 @@ check create create
 check status unchanged
 check status-of-changes noticed
 check fsck sound origin
-check clone cloned --no-local origin/.git clone
-check clone-by-hard-links cloned origin/.git local
+check clone cloned --no-local clone
+check clone-by-hard-links cloned --local local
 check branches branches
 check worktree worktree
 check gc collected

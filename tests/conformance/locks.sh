@@ -116,15 +116,16 @@ holder_killed() {
     touch "$DIR/killed-$1.go"
 }
 
-# A waiter that is killed leaves nothing behind.
+# A waiter that is killed never has the lock, and leaves nothing behind. It may end only when its turn has come: a guest
+# can't take a request back.
 waiter_killed() {
     hold "gone-$1" "$1" write 0 0
     lock-tool lock "$1" write wait "$DIR/gone-$1" 0 0 touch "$DIR/gone-$1.got" &
     waiter=$!
     refused lock-tool lock "$1" write try "$DIR/gone-$1" 0 0
     kill -KILL $waiter
-    wait $waiter || true
     let_go "gone-$1"
+    wait $waiter || true
     second "lock-tool lock $1 write wait \$DIR/gone-$1 0 0"
     [ ! -e "$DIR/gone-$1.got" ]
 }

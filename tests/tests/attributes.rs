@@ -328,6 +328,22 @@ fn truncating_and_chown_clear_setuid_when_they_should() {
 }
 
 #[test]
+fn without_killpriv_the_guests_kernel_decides_what_chown_clears() {
+    let (daemon, fs) = Daemon::with_client(["--cache=auto"]);
+    let path = daemon.host("program");
+    set_up_program(&path);
+    let node = fs.lookup(ROOT, "program").expect("LOOKUP").nodeid;
+    // As overlayfs copies an owner up: nobody may lose setuid by that.
+    fs.setattr(node, SetAttr::default().uid(1001).gid(1001))
+        .expect("chown");
+    assert_eq!(permissions(&path), 0o6777);
+    assert_eq!(fs::metadata(&path).expect("stat").uid(), 1001);
+    fs.setattr(node, SetAttr::default().uid(1002).mode(0o777))
+        .expect("chown");
+    assert_eq!(permissions(&path), 0o777);
+}
+
+#[test]
 fn setuid_given_to_an_open_file_is_kept_and_cleared_as_any() {
     let (daemon, fs) = Daemon::with_client(["--killpriv-v2"]);
     let path = daemon.host("program");

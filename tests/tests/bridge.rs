@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -65,6 +65,24 @@ fn a_program_works_on_the_mount_as_on_a_directory() {
     assert!(!daemon.host("dir").exists());
     bridge.unmount().expect("unmount");
     assert_eq!(fs::read_dir(&mount).expect("list").count(), 0);
+}
+
+#[test]
+fn a_running_program_cannot_be_emptied() {
+    let (daemon, mount, bridge) = mounted(&[]);
+    let program = mount.join("sleep");
+    fs::copy("/usr/bin/sleep", &program).expect("copy");
+    let size = fs::metadata(&program).expect("stat").len();
+    let mut running = Command::new(&program).arg("1000").spawn().expect("start");
+    let empty = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_TRUNC)
+        .open(&program);
+    assert_eq!(empty.expect_err("it runs").raw_os_error(), Some(libc::ETXTBSY));
+    assert_eq!(fs::metadata(daemon.host("sleep")).expect("stat").len(), size);
+    running.kill().expect("kill");
+    running.wait().expect("wait");
+    bridge.unmount().expect("unmount");
 }
 
 #[test]

@@ -61,7 +61,6 @@ fn init_offers_what_a_linux_guest_needs() {
     assert_eq!(reply.max_pages, 256);
     for (name, flag) in [
         ("ASYNC_READ", init_flags::ASYNC_READ),
-        ("ATOMIC_O_TRUNC", init_flags::ATOMIC_O_TRUNC),
         ("BIG_WRITES", init_flags::BIG_WRITES),
         ("AUTO_INVAL_DATA", init_flags::AUTO_INVAL_DATA),
         ("DO_READDIRPLUS", init_flags::DO_READDIRPLUS),

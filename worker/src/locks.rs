@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use airlockfs_ipc::{Errno, NodeId, message::FileLock};
+use airlockfs_ipc::{Errno, Handle, NodeId, message::FileLock};
 
 use crate::{
     handle::Open,
@@ -72,9 +72,20 @@ pub(crate) struct Locks {
     max: usize,
 }
 
+/// What holds an owner's record locks on an inode.
+struct Record {
+    file: Arc<OwnedFd>,
+    /// The handle that it locked through first. The owner of an OFD lock is an open file (fcntl(2)), which is one handle
+    /// for ever, and whose close the guest tells by RELEASE alone: FLUSH names the process.
+    handle: Handle,
+}
+
 #[derive(Default)]
 struct State {
-    records: HashMap<Holder, Arc<OwnedFd>>,
+    /// By node, then by owner; no node without an owner.
+    records: HashMap<NodeId, HashMap<u64, Record>>,
+    /// All of them.
+    count: usize,
     waiting: Vec<Waiting>,
     retry: Duration,
 }
@@ -102,10 +113,12 @@ impl Locks {
         Ok(())
     }
 
-    /// The open file description of an owner, made by `open` if it has none yet. ENOLCK if there are too many.
+    /// The open file description of an owner, made by `open` if it has none yet; `handle` is what it locks through.
+    /// ENOLCK if there are too many.
     pub(crate) fn of_owner(
         &self,
         holder: Holder,
+        handle: Handle,
         open: impl FnOnce() -> Result<OwnedFd, Errno>,
     ) -> Result<Arc<OwnedFd>, Errno> {
         if let Some(file) = self.existing(holder) {
@@ -113,15 +126,26 @@ impl Locks {
         }
         let file = Arc::new(open()?);
         let mut state = self.state();
-        if state.records.len() >= self.max {
+        if state.count >= self.max {
             return Err(Errno::raw(libc::ENOLCK));
         }
-        Ok(state.records.entry(holder).or_insert(file).clone())
+        let State { records, count, .. } = &mut *state;
+        let record = records
+            .entry(holder.node)
+            .or_default()
+            .entry(holder.owner)
+            .or_insert_with(|| {
+                *count = count.saturating_add(1);
+                Record { file, handle }
+            });
+        Ok(record.file.clone())
     }
 
     /// The open file description of an owner that has one.
     pub(crate) fn existing(&self, holder: Holder) -> Option<Arc<OwnedFd>> {
-        self.state().records.get(&holder).cloned()
+        let state = self.state();
+        let record = state.records.get(&holder.node)?.get(&holder.owner)?;
+        Some(record.file.clone())
     }
 
     /// Takes a lock when it can be had, and tells `answer`. ENOLCK at once if too many wait.
@@ -155,15 +179,28 @@ impl Locks {
     /// Gives up all record locks of an owner on an inode, and what it waits for there.
     pub(crate) fn drop_owner(&self, holder: Holder) {
         let mut state = self.state();
-        let file = state.records.remove(&holder);
+        let gone_records = state.take_records(holder.node, |owner, _| owner == holder.owner);
         let (gone, left) = std::mem::take(&mut state.waiting)
             .into_iter()
             .partition(|waiting| waiting.holder == holder);
         state.waiting = left;
         drop(state);
         interrupt(gone);
-        if file.is_some() {
-            drop(file);
+        self.end(gone_records);
+    }
+
+    /// Gives up the record locks of the owners that took them through a handle which is closed for good.
+    pub(crate) fn drop_handle(&self, node: NodeId, handle: Handle) {
+        let gone = self
+            .state()
+            .take_records(node, |_, record| record.handle == handle);
+        self.end(gone);
+    }
+
+    /// Closes what held locks, and lets others try.
+    fn end(&self, records: Vec<Record>) {
+        if !records.is_empty() {
+            drop(records);
             self.given_up();
         }
     }
@@ -203,6 +240,24 @@ impl Locks {
             }
             state = self.state();
         }
+    }
+}
+
+impl State {
+    /// Takes out an inode's records that `gone` chooses.
+    fn take_records(&mut self, node: NodeId, gone: impl Fn(u64, &Record) -> bool) -> Vec<Record> {
+        let Some(owners) = self.records.get_mut(&node) else {
+            return Vec::new();
+        };
+        let taken: Vec<_> = owners
+            .extract_if(|owner, record| gone(*owner, record))
+            .map(|(_, record)| record)
+            .collect();
+        if owners.is_empty() {
+            self.records.remove(&node);
+        }
+        self.count = self.count.saturating_sub(taken.len());
+        taken
     }
 }
 

@@ -37,6 +37,12 @@ pub fn release(packages: &[&str]) -> Result<PathBuf> {
     Ok(paths::target().join("release"))
 }
 
+/// Builds all programs as the tests run them; returns the directory that holds them.
+pub fn debug() -> Result<PathBuf> {
+    command::run(cargo().args(["build", "--workspace", "--bins"]))?;
+    Ok(paths::target().join("debug"))
+}
+
 /// The cargo that runs this command, in the workspace.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

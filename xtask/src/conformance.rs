@@ -27,7 +27,7 @@ use suites::{SUITES, Suite};
 /// What the command line says.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Only the part that fits in a few minutes
+    /// Only the part that fits in a few minutes, with a debug build
     #[arg(long)]
     quick: bool,
     /// Only these suites
@@ -50,7 +50,7 @@ impl Options {
         Self {
             quick: true,
             suite: Vec::new(),
-            places: Vec::new(),
+            places: vec![Place::Bridge],
             operations: None,
             list: false,
         }
@@ -101,7 +101,10 @@ pub fn run(options: &Options) -> Result<()> {
         operations: options
             .operations
             .unwrap_or(if options.quick { 5_000 } else { 1_000_000 }),
-        binaries: binaries::release(&["airlockfsd", "airlockfs-worker", "airlockfs-tests"])?,
+        binaries: match options.quick {
+            true => binaries::debug()?,
+            false => binaries::release(&["airlockfsd", "airlockfs-worker", "airlockfs-tests"])?,
+        },
         tools: binaries::tool("lock-tool")?,
         peer,
     };

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-use crate::{binaries, command, kernel, paths, provision};
+use crate::{binaries, conformance, kernel, paths, provision};
 
 /// The integration tests that boot guests; all others are the harness tier.
 const GUEST: &str = "guest";
@@ -27,7 +27,7 @@ pub fn run() -> Result<()> {
     provision::install(&[provision::GUEST, provision::TESTS])?;
     kernel::get()?;
     // The suites run the real binaries, which cargo does not build for them.
-    command::run(binaries::cargo().args(["build", "--workspace", "--bins"]))?;
+    binaries::debug()?;
 
     let mut count = Count::default();
     let mut broken = Vec::new();
@@ -48,6 +48,11 @@ pub fn run() -> Result<()> {
         .collect();
     tier("harness", &harness)?;
     tier("guest", &["--test", GUEST])?;
+    println!("== conformance");
+    if let Err(error) = conformance::run(&conformance::Options::quick()) {
+        println!("{error:#}");
+        broken.push("conformance");
+    }
 
     println!("{} passed, {} failed", count.passed, count.failed);
     if !broken.is_empty() {

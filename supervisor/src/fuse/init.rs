@@ -94,7 +94,6 @@ const MAX_BACKGROUND: u16 = u16::MAX;
 
 /// What every session wants.
 const ALWAYS: u64 = flags::ASYNC_READ
-    | flags::ATOMIC_O_TRUNC
     | flags::BIG_WRITES
     // The worker takes the umask off: it sees where a default ACL overrides it.
     | flags::DONT_MASK
@@ -128,6 +127,7 @@ pub(crate) fn negotiate(init: &Init, options: &Options) -> InitOutcome {
 }
 
 /// The flags the options ask for. Not among them, on purpose:
+/// ATOMIC_O_TRUNC, with which the guest's kernel asks whether a program runs from the file only after the file is empty;
 /// HANDLE_KILLPRIV, whose server cannot know whether the writer may keep setuid: without it an older guest's kernel
 /// decides and sends SETATTR; EXPLICIT_INVAL_DATA, because virtio-fs has no queue for notifications, so stale data
 /// would stay for ever; EXPORT_SUPPORT, because names are never `.` or `..`; the DAX, passthrough and io_uring

@@ -59,7 +59,15 @@ pub(crate) fn set(
     let path = path.as_c_str();
     if uid.is_some() || gid.is_some() {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        // chown(2) clears the bits whoever calls it. Where the guest's kernel decides, and sends no mode, they stay.
+        let kept = match change.kill_suidgid || change.mode.is_some() {
+            true => None,
+            false => suidgid(stat(&held)?.mode()),
+        };
         fchownat(&held, c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+        if let Some(mode) = kept {
+            fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)?;
+        }
         forget_capability(volume, &held)?;
     }
     if let Some(size) = change.size {
@@ -111,6 +119,12 @@ pub(crate) fn kill_suidgid(file: impl AsFd) -> Result<(), Errno> {
     let mode = Mode::from_bits_truncate(after);
     fchmodat(AT_FDCWD, path.as_c_str(), mode, FchmodatFlags::FollowSymlink)?;
     Ok(())
+}
+
+/// The permissions of a regular file that has setuid or setgid.
+fn suidgid(mode: u32) -> Option<Mode> {
+    let set = mode & libc::S_IFMT == libc::S_IFREG && mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+    set.then(|| Mode::from_bits_truncate(mode))
 }
 
 const fn without_suidgid(mode: u32) -> u32 {

@@ -86,7 +86,9 @@ pub(crate) fn set(volume: &Volume, change: &Change) -> Result<Set, Errno> {
             clear(volume, holder, &change.lock)?;
             return Ok(Set::Done);
         }
-        let file = volume.locks.of_owner(holder, || describe(volume, &open))?;
+        let file = volume
+            .locks
+            .of_owner(holder, change.handle, || describe(volume, &open))?;
         Wanted::Record(file, change.lock)
     };
     match wanted.try_now() {
@@ -129,8 +131,13 @@ pub(crate) fn flush(volume: &Volume, handle: Handle, owner: u64) -> Result<Reply
     Ok(Reply::Done)
 }
 
-/// The last holder closed an open file: its flock goes, even where the supervisor still has the description.
+/// The last holder closed an open file: the record locks that belong to it go, and its flock, even where the supervisor
+/// still has the description.
 pub(crate) fn release(volume: &Volume, handle: Handle, owner: Option<u64>) -> Result<(), Errno> {
+    if volume.config.posix_lock {
+        let open = volume.handles.get(handle)?;
+        volume.locks.drop_handle(open.node.id, handle);
+    }
     if let Some(owner) = owner.filter(|_| volume.config.flock) {
         let open = volume.handles.get(handle)?;
         set_whole_lock(&*open, libc::F_UNLCK as u32)?;

@@ -96,6 +96,34 @@ fn owners_exclude_each_other_on_one_handle() {
 }
 
 #[test]
+fn a_lock_of_the_open_file_goes_with_it() {
+    let mut worker = Worker::start(|_| ());
+    let (entry, one) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
+    let two = worker.open(entry.node, libc::O_RDWR).unwrap();
+    let done = Ok(Reply::Done);
+    // An OFD lock: no FLUSH ever names its owner.
+    assert_eq!(worker.call(&set(one, 1, lock(0, 9, WRITE), false)), done);
+    assert_eq!(worker.call(&set(two, 2, lock(10, 19, WRITE), false)), done);
+    let waiting = worker.send(&set(two, 2, lock(0, 9, WRITE), true));
+    let flush = Request::Flush {
+        handle: one,
+        lock_owner: 3,
+    };
+    assert_eq!(worker.call(&flush), done);
+    assert!(!worker.has_answer(20));
+    let release = Request::Release {
+        handle: one,
+        flock_owner: None,
+    };
+    let release = worker.send(&release);
+    let answers = [worker.answer(), worker.answer()];
+    assert!(answers.contains(&(waiting, done)) && answers.contains(&(release, done)));
+    let third = worker.open(entry.node, libc::O_RDWR).unwrap();
+    let wanted = set(third, 3, lock(10, 19, READ), false);
+    assert_eq!(worker.call(&wanted), Err(Errno::EAGAIN), "the other's stays");
+}
+
+#[test]
 fn a_waiting_lock_holds_up_nothing_and_comes_when_it_can() {
     let mut worker = Worker::start(|config| config.slow_threads = 1);
     let (entry, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();

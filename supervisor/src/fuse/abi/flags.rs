@@ -6,8 +6,6 @@
 pub(crate) const ASYNC_READ: u64 = 1 << 0;
 /// Record locks are the server's.
 pub(crate) const POSIX_LOCKS: u64 = 1 << 1;
-/// O_TRUNC comes with OPEN.
-pub(crate) const ATOMIC_O_TRUNC: u64 = 1 << 3;
 /// Writes of more than a page.
 pub(crate) const BIG_WRITES: u64 = 1 << 5;
 /// The server applies the umask.

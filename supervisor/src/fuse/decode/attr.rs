@@ -41,6 +41,9 @@ fn attributes<'a>(
 pub(in crate::fuse) fn setattr<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: SetattrIn = input.take()?;
     let has = |bit: u32| body.valid & bit != 0;
+    // With KILLPRIV_V2 a new owner always costs the bits; without, the guest's kernel sends the mode it wants.
+    let disowned =
+        (has(flags::FATTR_UID) || has(flags::FATTR_GID)) && input.session.has(flags::HANDLE_KILLPRIV_V2);
     let change = AttrChange {
         mode: has(flags::FATTR_MODE).then_some(body.mode & PERMISSIONS),
         uid: has(flags::FATTR_UID).then(|| id(body.uid)).transpose()?,
@@ -54,7 +57,7 @@ pub(in crate::fuse) fn setattr<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
         mtime: has(flags::FATTR_MTIME)
             .then(|| time(has(flags::FATTR_MTIME_NOW), body.mtime, body.mtimensec))
             .transpose()?,
-        kill_suidgid: has(flags::FATTR_KILL_SUIDGID),
+        kill_suidgid: has(flags::FATTR_KILL_SUIDGID) || disowned,
     };
     let handle = has(flags::FATTR_FH).then_some(Handle(body.fh));
     Ok(Operation::control(
