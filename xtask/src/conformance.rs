@@ -44,19 +44,6 @@ pub struct Options {
     list: bool,
 }
 
-impl Options {
-    /// What `cargo xtask test` runs.
-    pub fn quick() -> Self {
-        Self {
-            quick: true,
-            suite: Vec::new(),
-            places: vec![Place::Bridge],
-            operations: None,
-            list: false,
-        }
-    }
-}
-
 /// What every run of a suite needs to know.
 #[derive(Debug)]
 struct Setup {

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-use crate::{binaries, conformance, kernel, paths, provision};
+use crate::{binaries, kernel, paths, provision};
 
 /// The integration tests that boot guests; all others are the harness tier.
 const GUEST: &str = "guest";
@@ -48,11 +48,6 @@ pub fn run() -> Result<()> {
         .collect();
     tier("harness", &harness)?;
     tier("guest", &["--test", GUEST])?;
-    println!("== conformance");
-    if let Err(error) = conformance::run(&conformance::Options::quick()) {
-        println!("{error:#}");
-        broken.push("conformance");
-    }
 
     println!("{} passed, {} failed", count.passed, count.failed);
     if !broken.is_empty() {
