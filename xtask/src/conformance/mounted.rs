@@ -30,7 +30,7 @@ impl Mounted {
         let mount = Scratch::new()?;
         let bridge = setup.binaries.join("airlockfs-bridge");
         let mut bridge = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM"])
+            .args(["--pdeathsig", "KILL"])
             .arg(bridge)
             .arg("--socket")
             .arg(daemon.socket())
