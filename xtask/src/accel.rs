@@ -74,7 +74,7 @@ fn boots_with_kvm() -> bool {
         ..Machine::default()
     };
     kernel::get()
-        .and_then(|kernel| Vm::boot(&kernel, &program, &machine))
+        .and_then(|kernel| Vm::start(&kernel, &program, &machine))
         .and_then(|mut vm| vm.finish(PROBE_LIMIT))
         .is_ok_and(|status| status == 0)
 }

@@ -16,6 +16,9 @@ const MODULES: &[&str] = &["virtio_pci", "virtiofs", "overlay"];
 /// The line that ends a guest's run on its console, followed by the script's exit status.
 pub const EXIT_LINE: &str = "AIRLOCK-EXIT ";
 
+/// What /init says first, before any module is inserted.
+pub const ALIVE_LINE: &str = "AIRLOCK-ALIVE";
+
 /// What a guest does once it has booted.
 #[derive(Debug, Clone)]
 pub struct Program {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::accel::{self, Accel};
-use crate::image::{self, EXIT_LINE, Program};
+use crate::image::{self, ALIVE_LINE, EXIT_LINE, Program};
 use crate::kernel::Kernel;
 use crate::paths::{self, Scratch};
 
@@ -78,9 +78,38 @@ pub enum Line {
     End,
 }
 
+/// How long an emulated kernel may take to its first program, and how often one that does not get there is started
+/// again: now and then two emulated processors wait for each other for ever, before any driver has begun.
+const ALIVE: Duration = Duration::from_secs(40);
+const STARTS: usize = 4;
+
 impl Vm {
-    /// Starts QEMU with `program` as the guest's whole user space.
+    /// Starts QEMU with `program` as the guest's whole user space, and waits until that begins.
     pub fn boot(kernel: &Kernel, program: &Program, machine: &Machine) -> Result<Self> {
+        for _ in 1..STARTS {
+            let mut vm = Self::start(kernel, program, machine)?;
+            if vm.is_alive(Instant::now() + ALIVE) {
+                return Ok(vm);
+            }
+            eprintln!("the guest's kernel did not come up within {ALIVE:?}: starting it again");
+        }
+        Self::start(kernel, program, machine)
+    }
+
+    /// Whether the guest's first program began. Also true of a guest that ended: its story is told by who waits for it.
+    fn is_alive(&mut self, deadline: Instant) -> bool {
+        loop {
+            match self.line(deadline) {
+                Line::Text(line) if line == ALIVE_LINE => return true,
+                Line::Text(_) => {}
+                Line::Late => return false,
+                Line::End => return true,
+            }
+        }
+    }
+
+    /// Starts QEMU, once, and waits for nothing.
+    pub(crate) fn start(kernel: &Kernel, program: &Program, machine: &Machine) -> Result<Self> {
         let scratch = Scratch::new()?;
         let initramfs = scratch.path().join("initramfs");
         fs::write(&initramfs, image::build(kernel, program)?)
