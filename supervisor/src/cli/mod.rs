@@ -6,6 +6,12 @@ use airlockfs_ipc::message::{Barrier, Sandbox, SeccompMode};
 use airlockfs_policy::IdMapRange;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+mod share;
+mod values;
+
+pub(crate) use share::{Cache, Share, When};
+use values::{log_level, poll_time, tag};
+
 /// Shares a host directory with a virtual machine over virtio-fs, for guests that nobody trusts.
 ///
 /// Two processes serve it: this one speaks to the guest and can reach no file; its worker holds
@@ -132,90 +138,6 @@ pub(crate) struct Device {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Share")]
-pub(crate) struct Share {
-    /// The directory to share
-    #[arg(long, value_name = "DIR")]
-    pub(crate) shared_dir: Option<PathBuf>,
-    /// Let nothing be changed; the kernel enforces it too
-    #[arg(long)]
-    pub(crate) readonly: bool,
-    /// What the guest may cache: never, auto (1 s), metadata or always (a day)
-    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
-    pub(crate) cache: Cache,
-    /// How long names stay valid in the guest, in seconds [default: by --cache]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) entry_timeout: Option<Duration>,
-    /// How long attributes stay valid in the guest, in seconds [default: by --cache]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) attr_timeout: Option<Duration>,
-    /// How long the absence of a name stays valid, in seconds
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
-    pub(crate) negative_timeout: Duration,
-    /// Let the guest hold writes back in its page cache
-    #[arg(long, overrides_with = "no_writeback")]
-    pub(crate) writeback: bool,
-    #[arg(long, hide = true, overrides_with = "writeback")]
-    pub(crate) no_writeback: bool,
-    /// Pass O_DIRECT on to the host's file system
-    #[arg(long)]
-    pub(crate) allow_direct_io: bool,
-    /// Let shared files be mapped with --cache never and metadata
-    #[arg(long)]
-    pub(crate) allow_mmap: bool,
-    /// Pass O_NOATIME on to the host's file system
-    #[arg(long)]
-    pub(crate) preserve_noatime: bool,
-    /// Do not offer READDIRPLUS
-    #[arg(long)]
-    pub(crate) no_readdirplus: bool,
-    /// Make mounts beneath the share visible as such [default: on]
-    #[arg(long, overrides_with = "no_announce_submounts")]
-    pub(crate) announce_submounts: bool,
-    /// Do not tell the guest which directories are mount points
-    #[arg(long, overrides_with = "announce_submounts")]
-    pub(crate) no_announce_submounts: bool,
-    /// Serve extended attributes
-    #[arg(long, overrides_with = "no_xattr")]
-    pub(crate) xattr: bool,
-    #[arg(long, hide = true, overrides_with = "xattr")]
-    pub(crate) no_xattr: bool,
-    /// Rules over attribute names, in virtiofsd's language, e.g. ':map::user.virtiofs.:'; implies --xattr
-    #[arg(long, value_name = "RULES")]
-    pub(crate) xattrmap: Option<String>,
-    /// Serve POSIX ACLs; implies --xattr
-    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true,
-          default_value = "never", default_missing_value = "always")]
-    pub(crate) posix_acl: When,
-    /// Give new files the security context the guest computed; implies --xattr
-    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true,
-          default_value = "never", default_missing_value = "always")]
-    pub(crate) security_label: When,
-    /// Clear setuid, setgid and file capabilities here instead of in the guest
-    #[arg(long, overrides_with = "no_killpriv_v2")]
-    pub(crate) killpriv_v2: bool,
-    #[arg(long, hide = true, overrides_with = "killpriv_v2")]
-    pub(crate) no_killpriv_v2: bool,
-    /// Take POSIX record locks on the host, so that they hold between guests
-    #[arg(long, overrides_with = "no_posix_lock")]
-    pub(crate) posix_lock: bool,
-    #[arg(long, hide = true, overrides_with = "posix_lock")]
-    pub(crate) no_posix_lock: bool,
-    /// Take flock(2) locks on the host, so that they hold between guests
-    #[arg(long, overrides_with = "no_flock")]
-    pub(crate) flock: bool,
-    #[arg(long, hide = true, overrides_with = "flock")]
-    pub(crate) no_flock: bool,
-    /// Translate user ids: KIND:FROM:TO:COUNT, KIND being guest, host, squash-guest, squash-host, forbid-guest
-    /// (FROM:COUNT) or map
-    #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]
-    pub(crate) translate_uid: Vec<airlockfs_ipc::message::IdRange>,
-    /// Translate group ids, likewise
-    #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]
-    pub(crate) translate_gid: Vec<airlockfs_ipc::message::IdRange>,
-}
-
-#[derive(Debug, Args)]
 #[command(next_help_heading = "Confinement")]
 pub(crate) struct Confinement {
     /// How the worker is placed: own namespaces, chroot, or neither (for launchers that confine the daemon)
@@ -274,24 +196,6 @@ pub(crate) enum OnDisconnect {
     Listen,
 }
 
-/// `--cache`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Cache {
-    Never,
-    #[value(alias = "none")]
-    Auto,
-    Metadata,
-    Always,
-}
-
-/// Whether the guest must take part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum When {
-    Never,
-    Auto,
-    Always,
-}
-
 /// `--inode-file-handles`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FileHandles {
@@ -327,39 +231,6 @@ mirrored!(
     /// `--allow-missing`.
     BarrierArg => Barrier { Landlock, UserNamespaces, Namespaces }
 );
-
-fn tag(text: &str) -> Result<String, String> {
-    match text.len() {
-        1..=36 if !text.contains('\0') => Ok(text.to_owned()),
-        _ => Err("a tag has 1 to 36 bytes".to_owned()),
-    }
-}
-
-/// Longest look that `auto` adapts up to.
-const POLL_AUTO: Duration = Duration::from_micros(50);
-
-fn poll_time(text: &str) -> Result<Duration, String> {
-    match text {
-        "auto" => Ok(POLL_AUTO),
-        number => match number.parse() {
-            Ok(micros @ 0..=10_000) => Ok(Duration::from_micros(micros)),
-            _ => Err("auto, or 0 to 10000 microseconds".to_owned()),
-        },
-    }
-}
-
-fn log_level(text: &str) -> Result<log::LevelFilter, String> {
-    text.parse()
-        .map_err(|_| "error, warn, info, debug, trace or off".to_owned())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse::<f64>()
-        .ok()
-        .and_then(|number| Duration::try_from_secs_f64(number).ok())
-        .filter(|time| *time <= Duration::from_secs(u64::from(u32::MAX)))
-        .ok_or_else(|| "seconds, such as 0, 1.5 or 86400".to_owned())
-}
 
 /// What the parser found wrong, in one line.
 pub(crate) fn one_line(error: &clap::Error) -> String {
