@@ -3,12 +3,14 @@
 //! - [`vmm`] is what a VMM does: guest memory, virtqueues, the vhost-user socket.
 //! - [`fuse`] is what a guest kernel does: requests and replies of the FUSE protocol, from definitions of its own.
 //! - [`daemon`] starts the real binaries, confined as in production.
+//! - [`boundary`] breaks the rules between the two processes, from either side.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
 //! - [`mod@bench`] measures daemons against each other.
 //!
-//! Nothing here depends on the daemon's crates: what is tested is what goes over the wire.
+//! Nothing here but [`boundary`] and a benchmark depends on the daemon's crates: what is tested is what goes over the wire.
 
 pub mod bench;
+pub mod boundary;
 pub mod bridge;
 pub mod daemon;
 pub mod fuse;

@@ -1,0 +1,115 @@
+//! A worker that says nothing, that dies, that lies about itself.
+
+use airlockfs_ipc::message::{ConfinementReport, Reply, Started};
+use airlockfs_tests::boundary::puppet;
+use airlockfs_tests::fuse::Outcome;
+use airlockfs_tests::fuse::abi::GETATTR;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::ops::{OPS, op};
+use crate::{LANE, assert_ended, exchange, started};
+
+#[test]
+fn a_silent_worker_keeps_the_guest_waiting_and_sigterm_still_ends_the_daemon() {
+    let (mut daemon, fs, mut puppet) = started();
+    let outcome = std::thread::scope(|scope| {
+        let calling = scope.spawn(|| fs.raw(GETATTR, 5, &[0; 16], 104));
+        let _request = puppet.next(LANE);
+        assert!(daemon.is_alive());
+        daemon.supervisor().signal(Signal::SIGTERM).expect("SIGTERM");
+        let status = daemon.wait();
+        assert_eq!(status.code(), Some(0), "{:#?}", daemon.log());
+        calling.join().expect("an outcome")
+    });
+    assert_eq!(outcome, Outcome::Gone);
+    assert!(
+        daemon
+            .log()
+            .join("\n")
+            .contains("requests in flight did not end in time")
+    );
+}
+
+#[test]
+fn every_request_in_flight_gets_eio_when_the_worker_dies() {
+    for op in OPS {
+        let (mut daemon, fs, mut puppet) = started();
+        let got = std::thread::scope(|scope| {
+            let calling = scope.spawn(|| (op.call)(&fs));
+            let _request = puppet.next(LANE);
+            puppet.die();
+            calling.join().expect("a reply")
+        });
+        assert_eq!(got, Err(Errno::EIO), "{}", op.name);
+        assert!(
+            daemon.wait_for_log("the worker ended with exit code 0"),
+            "{:#?}",
+            daemon.log()
+        );
+        assert_ended(&mut daemon, op.name);
+    }
+}
+
+#[test]
+fn a_worker_that_fails_to_start_is_told_of_in_one_line_with_a_known_code() {
+    for kind in [0u8, 1, 64, 66, 77, 78, 255] {
+        let (started, _puppet) = puppet::start_with(&[], move |puppet| {
+            let message = "it would not".to_owned();
+            let failed = Started::Failed { kind, message };
+            puppet.control.send(&failed, &[]).expect("send");
+        })
+        .expect("a start");
+        let failure = started.expect_err("it said that it failed");
+        let code = failure.status.code().expect("a code");
+        assert_eq!(
+            code,
+            if kind < 64 || kind == 255 {
+                70
+            } else {
+                i32::from(kind)
+            }
+        );
+        assert_eq!(
+            failure
+                .log
+                .iter()
+                .filter(|line| line.contains("it would not"))
+                .count(),
+            1
+        );
+    }
+}
+
+#[test]
+fn a_report_that_lies_is_logged_and_changes_nothing() {
+    let lies = [
+        ConfinementReport::default(),
+        ConfinementReport {
+            uid: u32::MAX,
+            gid: u32::MAX,
+            capabilities: u64::MAX,
+            namespaces: vec!["x".repeat(5000); 4],
+            landlock_abi: u32::MAX,
+            syscalls: u32::MAX,
+            filter_instructions: u32::MAX,
+            weakened: vec!["y".repeat(5000); 4],
+        },
+    ];
+    for report in lies {
+        let (started, mut puppet) = puppet::start_with(&[], move |puppet| {
+            puppet.control.send(&Started::Ready(report), &[]).expect("send");
+        })
+        .expect("a start");
+        let daemon = started.expect("a daemon");
+        // The supervisor's own confinement asks nobody: it is what it always is.
+        let own = daemon.supervisor();
+        assert_eq!(own.status("CapEff").expect("CapEff"), "0000000000000000");
+        assert_eq!(own.status("Seccomp").expect("Seccomp"), "2");
+        let fs = daemon.client();
+        let done = exchange(&fs, &mut puppet, op("UNLINK").call, |puppet, request| {
+            puppet.reply(LANE, request, &Reply::Done);
+        });
+        assert_eq!(done, Ok(()));
+    }
+}
