@@ -55,6 +55,8 @@ pub struct WorkerConfig {
     pub uid_map: Vec<IdRange>,
     /// Group ids between guest and host.
     pub gid_map: Vec<IdRange>,
+    /// Owners and permissions that the guest is shown instead of the host's.
+    pub view: View,
     /// How namespaces are used.
     pub sandbox: Sandbox,
     /// What a forbidden system call does.
@@ -80,6 +82,25 @@ pub struct Share {
     pub name: Option<Vec<u8>>,
     /// Nothing beneath it changes.
     pub readonly: bool,
+}
+
+/// What the guest sees of owners and permissions where it is not what the host has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Owner of everything.
+    pub uid: Option<u32>,
+    /// Group of everything.
+    pub gid: Option<u32>,
+    /// Permissions of everything but symbolic links, 0..=0o1777.
+    pub mode: Option<u32>,
+    /// Permissions that nothing but directories and symbolic links has, 0..=0o7777.
+    pub fmask: u32,
+    /// Permissions that no directory has, 0..=0o7777.
+    pub dmask: u32,
+    /// Owner in place of a host user whom the guest has no id for.
+    pub default_uid: Option<u32>,
+    /// Group in place of a host group that the guest has no id for.
+    pub default_gid: Option<u32>,
 }
 
 /// How guest ids in a range become host ids and back.

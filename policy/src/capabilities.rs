@@ -22,12 +22,14 @@ pub(crate) fn of_worker(features: &Features) -> Vec<Reasoned<Capability>> {
             reason: "new inodes are made with the caller's fsgid and group",
         },
     ];
+    if features.owners && !features.readonly {
+        list.push(Reasoned {
+            what: CAP_CHOWN,
+            reason: "SETATTR changes owner and group",
+        });
+    }
     if !features.readonly {
         list.extend([
-            Reasoned {
-                what: CAP_CHOWN,
-                reason: "SETATTR changes owner and group",
-            },
             Reasoned {
                 what: CAP_FOWNER,
                 reason: "SETATTR changes mode and times of files of any owner",

@@ -14,6 +14,8 @@ pub struct Features {
     pub rootful: bool,
     /// No operation changes anything.
     pub readonly: bool,
+    /// The guest may change owners or groups: not if it is shown one of each for all.
+    pub owners: bool,
     /// Extended attributes are served.
     pub xattr: bool,
     /// Device nodes may be made.
@@ -44,6 +46,7 @@ impl Features {
         Self {
             rootful,
             readonly: config.readonly,
+            owners: config.view.uid.is_none() || config.view.gid.is_none(),
             xattr: config.xattr,
             device_nodes: config.device_nodes,
             file_flags: true,
@@ -64,6 +67,7 @@ impl Features {
             Feature::Base => true,
             Feature::Write => !self.readonly,
             Feature::ReadOnly => self.readonly,
+            Feature::Owner => self.owners && !self.readonly,
             Feature::Xattr => self.xattr,
             Feature::XattrWrite => self.xattr && !self.readonly,
             Feature::FileFlags => self.file_flags,

@@ -11,6 +11,8 @@ pub enum Feature {
     Write,
     /// The share may not be changed (`--readonly`).
     ReadOnly,
+    /// Owner and group may be changed (not with `--uid` and `--gid`, which say what they are).
+    Owner,
     /// Extended attributes are served (`--xattr`).
     Xattr,
     /// Extended attributes may be changed.
@@ -40,6 +42,7 @@ impl Feature {
             Self::Base => "base",
             Self::Write => "write",
             Self::ReadOnly => "readonly",
+            Self::Owner => "owner",
             Self::Xattr => "xattr",
             Self::XattrWrite => "xattr-write",
             Self::FileFlags => "file-flags",

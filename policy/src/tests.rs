@@ -6,7 +6,7 @@ use caps::Capability;
 use crate::rule::Feature;
 use crate::{Features, Profile, SyscallRule, seccomp, supervisor_profile, worker_profile};
 
-const FLAGS: usize = 9;
+const FLAGS: usize = 10;
 
 /// Every combination of the options that select rules.
 fn combinations() -> impl Iterator<Item = Features> {
@@ -16,6 +16,7 @@ fn combinations() -> impl Iterator<Item = Features> {
         Features {
             rootful: next(),
             readonly: next(),
+            owners: next(),
             xattr: next(),
             device_nodes: next(),
             file_flags: next(),
@@ -332,7 +333,7 @@ fn capabilities_are_those_of_a_file_server() {
             assert!(!has(never), "{never}");
         }
         assert_eq!(has(CAP_MKNOD), features.device_nodes && !features.readonly);
-        assert_eq!(has(CAP_CHOWN), !features.readonly);
+        assert_eq!(has(CAP_CHOWN), features.owners && !features.readonly);
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     ),
     rule!(Write, SYS_unlinkat, "UNLINK, RMDIR", [Pin::int(2, 0)], [Pin::int(2, libc::AT_REMOVEDIR)]),
     rule!(Write, SYS_fchmodat, "SETATTR of the mode, by the descriptor's link", [BY_NUMBER]),
-    rule!(Write, SYS_fchownat, "SETATTR of owner and group, of a descriptor itself",
+    rule!(Owner, SYS_fchownat, "SETATTR of owner and group, of a descriptor itself",
         [Pin::int(4, libc::AT_EMPTY_PATH)],
     ),
     rule!(Write, SYS_utimensat, "SETATTR of times, by the descriptor's link", [BY_NUMBER, Pin::int(3, 0)]),

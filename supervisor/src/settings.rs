@@ -39,6 +39,14 @@ pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
     if cli.share.readonly && cli.share.writeback {
         return usage("--writeback makes no sense with --readonly");
     }
+    let view = cli.share.view.message();
+    let permissions = (view.uid, view.gid, view.mode, view.fmask, view.dmask);
+    if cli.share.posix_acl != When::Never && permissions != (None, None, None, 0, 0) {
+        return usage(
+            "--posix-acl makes no sense with --uid, --gid, --mode and masks: ACLs say who may do what by the host's \
+             owners and permissions",
+        );
+    }
     Ok(())
 }
 
@@ -128,6 +136,7 @@ pub(crate) fn worker_config(cli: &Cli, share: Share, max_descriptors: u64) -> Wo
         flock: cli.share.flock,
         uid_map: cli.share.translate_uid.clone(),
         gid_map: cli.share.translate_gid.clone(),
+        view: cli.share.view.message(),
         sandbox: cli.confinement.sandbox.into(),
         seccomp: SeccompMode::from(cli.confinement.seccomp),
         allow_missing: cli

@@ -71,6 +71,7 @@ fn all_holds_by_default_while_a_guest_works() {
         &[][..],
         &["--readonly"],
         &["--xattr", "--allow-device-nodes", "--no-donate"],
+        &["--uid=5", "--gid=5", "--mode=755"],
     ] {
         let daemon = Daemon::start(options);
         std::fs::create_dir(daemon.host("directory")).expect("mkdir");

@@ -84,6 +84,7 @@ fn what_is_shown_is_what_the_processes_report() {
         &[][..],
         &["--readonly"],
         &["--xattr", "--allow-device-nodes", "--no-donate"],
+        &["--uid=0", "--gid=0", "--mode=755"],
     ] {
         let shown = shown(options);
         let daemon = Daemon::start(options);
@@ -221,6 +222,19 @@ fn diff_names_what_an_option_takes_away() {
             .all(|line| line.starts_with("- ") || line.contains("syscall openat")),
         "{said}"
     );
+
+    // Who is told the owner of everything changes none.
+    let said = text(&policy(&["diff", "", "--uid=0 --gid=0"]));
+    let lines: Vec<_> = said.lines().collect();
+    let [call, capability] = lines.as_slice() else {
+        panic!("{said}")
+    };
+    assert!(
+        call.starts_with("- worker: syscall fchownat")
+            || capability.starts_with("- worker: syscall fchownat")
+    );
+    assert!(said.contains("- worker: capability CAP_CHOWN\n"), "{said}");
+    assert!(text(&policy(&["diff", "", "--uid=0 --mode=755"])).is_empty());
 
     let same = policy(&["diff", "--cache=always", "--shared-dir /srv --socket-path /run/s"]);
     assert_eq!((same.status.code(), text(&same)), (Some(0), String::new()));

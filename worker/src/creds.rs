@@ -23,6 +23,10 @@ pub(crate) struct Identities {
     pub(crate) other_uids: Option<Mapped>,
     /// Group ids that it may become; none without CAP_SETGID.
     pub(crate) other_gids: Option<Mapped>,
+    /// The guest is shown another owner anyway: who cannot be had makes files as this process.
+    pub(crate) any_uid: bool,
+    /// Likewise for groups.
+    pub(crate) any_gid: bool,
 }
 
 impl Identities {
@@ -48,12 +52,14 @@ impl Identities {
             self.uids.to_host(caller.uid)?,
             self.own_uid,
             self.other_uids.as_ref(),
-        )?;
+        )
+        .or_else(|error| if self.any_uid { Ok(None) } else { Err(error) })?;
         let gid = become_id(
             self.gids.to_host(caller.gid)?,
             self.own_gid,
             self.other_gids.as_ref(),
-        )?;
+        )
+        .or_else(|error| if self.any_gid { Ok(None) } else { Err(error) })?;
         let group = match caller.group {
             Some(group) => Some(self.gids.to_host(group)?),
             None => None,

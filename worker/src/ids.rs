@@ -40,8 +40,8 @@ impl IdMap {
         }
     }
 
-    /// The guest's id for a host's.
-    pub(crate) fn to_guest(&self, host: u32) -> u32 {
+    /// The guest's id for a host's; none if ranges say which host ids the guest knows, and this is not among them.
+    pub(crate) fn known_to_guest(&self, host: u32) -> Option<u32> {
         let mut found = self.ranges.iter().filter_map(|range| {
             let IdRange { from, to, count, .. } = *range;
             match range.kind {
@@ -51,7 +51,15 @@ impl IdMap {
                 IdRangeKind::Guest | IdRangeKind::SquashGuest | IdRangeKind::ForbidGuest => None,
             }
         });
-        found.next().unwrap_or(host)
+        let from_host = |range: &IdRange| {
+            matches!(
+                range.kind,
+                IdRangeKind::Host | IdRangeKind::Map | IdRangeKind::SquashHost
+            )
+        };
+        found
+            .next()
+            .or_else(|| (!self.ranges.iter().any(from_host)).then_some(host))
     }
 }
 
@@ -81,6 +89,12 @@ impl Mapped {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl IdMap {
+        fn to_guest(&self, host: u32) -> u32 {
+            self.known_to_guest(host).unwrap_or(host)
+        }
+    }
 
     fn range(kind: IdRangeKind, from: u32, to: u32, count: u32) -> IdRange {
         IdRange {
@@ -126,6 +140,17 @@ mod tests {
         assert_eq!(
             (map.to_host(65_536), map.to_guest(165_536)),
             (Ok(65_536), 165_536)
+        );
+    }
+
+    #[test]
+    fn what_the_guest_does_not_know_is_said_only_where_ranges_say_what_it_knows() {
+        let one_way = IdMap::new(vec![range(IdRangeKind::Guest, 0, 1000, 10)]);
+        assert_eq!(one_way.known_to_guest(5), Some(5));
+        let both = IdMap::new(vec![range(IdRangeKind::Map, 0, 1000, 10)]);
+        assert_eq!(
+            (both.known_to_guest(5), both.known_to_guest(1005)),
+            (None, Some(5))
         );
     }
 

@@ -23,6 +23,7 @@ mod pool;
 mod serve;
 mod start;
 mod sys;
+mod view;
 mod volume;
 mod xattr_map;
 

@@ -31,6 +31,7 @@ use crate::{
     pool::Pool,
     serve,
     sys::{self, stat},
+    view::{Owner, View},
     volume::{SYNTHETIC, Volume},
     xattr_map::XattrMap,
 };
@@ -92,6 +93,7 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
     let (own_uid, own_gid) = (geteuid().as_raw(), getegid().as_raw());
     let uid_map = Mapped::parse(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
     let gid_map = Mapped::parse(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default());
+    let (overflow_uid, overflow_gid) = (overflow_id("overflowuid"), overflow_id("overflowgid"));
     let (nofile, budget) = descriptor_limits(&config)?;
 
     let mut expected = vec![(control.as_fd(), "control channel")];
@@ -105,6 +107,13 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
     })?;
 
     let has = |capability: u32| report.capabilities & 1 << capability != 0;
+    let overflow = |map: &Mapped, id: u32| (!map.contains(id)).then_some(id);
+    let shown = &config.view;
+    let view = View::new(
+        shown,
+        Owner::new(shown.uid, shown.default_uid, overflow(&uid_map, overflow_uid)),
+        Owner::new(shown.gid, shown.default_gid, overflow(&gid_map, overflow_gid)),
+    );
     let identities = Identities {
         uids: IdMap::new(config.uid_map.clone()),
         gids: IdMap::new(config.gid_map.clone()),
@@ -112,10 +121,18 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         own_gid,
         other_uids: has(CAP_SETUID).then_some(uid_map),
         other_gids: has(CAP_SETGID).then_some(gid_map),
+        any_uid: view.uid.is_forced(),
+        any_gid: view.gid.is_forced(),
     };
-    let volume = volume(config, roots, identities, xattr_map, budget)?;
+    let volume = volume(config, roots, (identities, view), xattr_map, budget)?;
     run(confined, lanes, volume)?;
     Ok(report)
+}
+
+/// What the kernel shows for ids outside a user namespace (proc_sys_kernel(5)).
+fn overflow_id(name: &str) -> u32 {
+    let text = fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    text.trim().parse().unwrap_or(65_534)
 }
 
 const CAP_SETGID: u32 = 6;
@@ -143,7 +160,7 @@ fn descriptor_limits(config: &WorkerConfig) -> Result<(u64, usize), StartError> 
 fn volume(
     config: WorkerConfig,
     roots: WorkerRoots,
-    identities: Identities,
+    (identities, view): (Identities, View),
     xattr_map: Option<XattrMap>,
     budget: usize,
 ) -> Result<Volume, StartError> {
@@ -170,6 +187,7 @@ fn volume(
         locks: Locks::new(for_locks),
         config,
         identities,
+        view,
         xattr_map,
         roots: nodes,
         in_memory: AtomicU64::new(0),

@@ -20,6 +20,7 @@ use crate::{
     inode::{Held, Identity, Inodes, Key, Located, Seen},
     locks::Locks,
     sys::{CName, ProcPath, Stat, stat, stat_at},
+    view::View,
     xattr_map::XattrMap,
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Volume {
     pub(crate) locks: Locks,
     /// User and group ids.
     pub(crate) identities: Identities,
+    /// What the guest sees of owners and permissions.
+    pub(crate) view: View,
     /// Rules over attribute names.
     pub(crate) xattr_map: Option<XattrMap>,
     /// The shares' roots, as in the configuration.
@@ -128,8 +131,8 @@ impl Volume {
     pub(crate) fn attr(&self, stat: &Stat, share: u16, submount: bool) -> Attr {
         let mut attr = stat.attr(submount && self.config.announce_submounts);
         attr.ino = self.ino(attr.ino, share);
-        attr.uid = self.identities.uids.to_guest(attr.uid);
-        attr.gid = self.identities.gids.to_guest(attr.gid);
+        let Identities { uids, gids, .. } = &self.identities;
+        self.view.show(&mut attr, uids, gids);
         attr
     }
 

@@ -90,6 +90,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         flock: true,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        view: airlockfs_ipc::message::View::default(),
         sandbox: Sandbox::Namespace,
         seccomp: SeccompMode::Kill,
         allow_missing: Vec::new(),

@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use airlockfs_ipc::message;
 use clap::{Args, ValueEnum};
 
-use super::values::seconds;
+use super::values::{id, mask, mode, seconds};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Share")]
@@ -88,6 +89,54 @@ pub(crate) struct Share {
     /// Translate group ids, likewise
     #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]
     pub(crate) translate_gid: Vec<airlockfs_ipc::message::IdRange>,
+    #[command(flatten)]
+    pub(crate) view: View,
+}
+
+/// What the guest sees instead of what the host has.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Owners and permissions as the guest sees them")]
+pub(crate) struct View {
+    /// User that everything belongs to; chown to another is EPERM, and setuid is neither shown nor set
+    #[arg(long, value_name = "N", value_parser = id)]
+    pub(crate) uid: Option<u32>,
+    /// Group that everything belongs to, likewise
+    #[arg(long, value_name = "N", value_parser = id)]
+    pub(crate) gid: Option<u32>,
+    /// Permissions of everything, in octal; chmod to others is EPERM
+    #[arg(long, value_name = "OCTAL", value_parser = mode)]
+    pub(crate) mode: Option<u32>,
+    /// Permissions that nothing has: neither shown nor set
+    #[arg(long, value_name = "OCTAL", value_parser = mask)]
+    pub(crate) umask: Option<u32>,
+    /// The same for all but directories, in place of --umask
+    #[arg(long, value_name = "OCTAL", value_parser = mask)]
+    pub(crate) fmask: Option<u32>,
+    /// The same for directories, in place of --umask
+    #[arg(long, value_name = "OCTAL", value_parser = mask)]
+    pub(crate) dmask: Option<u32>,
+    /// User shown for host users without an id in the guest, by --translate-uid or --uid-map
+    #[arg(long, value_name = "N", value_parser = id)]
+    pub(crate) default_uid: Option<u32>,
+    /// Group shown for host groups without an id in the guest
+    #[arg(long, value_name = "N", value_parser = id)]
+    pub(crate) default_gid: Option<u32>,
+}
+
+impl View {
+    /// For the worker.
+    pub(crate) fn message(&self) -> message::View {
+        let mask = |own: Option<u32>| own.or(self.umask).unwrap_or(0);
+        message::View {
+            uid: self.uid,
+            gid: self.gid,
+            mode: self.mode,
+            fmask: mask(self.fmask),
+            dmask: mask(self.dmask),
+            default_uid: self.default_uid,
+            default_gid: self.default_gid,
+        }
+    }
 }
 
 /// `--cache`.

@@ -27,10 +27,76 @@ pub(super) fn log_level(text: &str) -> Result<log::LevelFilter, String> {
         .map_err(|_| "error, warn, info, debug, trace or off".to_owned())
 }
 
+/// The uid and gid that mean 'none' to the kernel.
+const NO_ID: u32 = u32::MAX;
+
+/// A uid or gid, decimal digits only.
+pub(super) fn id(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|id| *id != NO_ID && text.bytes().all(|byte| byte.is_ascii_digit()))
+        .ok_or_else(|| "a number from 0 to 4294967294".to_owned())
+}
+
+/// Permissions to take off, in octal however they are written: 22, 022, 0o22.
+pub(super) fn mask(text: &str) -> Result<u32, String> {
+    octal(text, 0o7777).ok_or_else(|| "permissions in octal, 0 to 7777".to_owned())
+}
+
+/// Permissions of everything, likewise. Setuid and setgid would make every file a privileged program.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    octal(text, 0o1777).ok_or_else(|| "permissions in octal, 0 to 1777".to_owned())
+}
+
+fn octal(text: &str, most: u32) -> Option<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    // from_str_radix would take a sign.
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let value = u32::from_str_radix(digits, 8).ok()?;
+    (plain && value <= most).then_some(value)
+}
+
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
         .ok()
         .and_then(|number| Duration::try_from_secs_f64(number).ok())
         .filter(|time| *time <= Duration::from_secs(u64::from(u32::MAX)))
         .ok_or_else(|| "seconds, such as 0, 1.5 or 86400".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_octal_however_they_are_written() {
+        for text in ["755", "0755", "0o755", "00755"] {
+            assert_eq!((mode(text), mask(text)), (Ok(0o755), Ok(0o755)), "{text}");
+        }
+        for bad in [
+            "",
+            "0o",
+            "8",
+            "9",
+            "0x1ff",
+            "+755",
+            "-1",
+            "755 ",
+            "rwx",
+            "0o0o7",
+            "10000",
+            "77777777777777",
+        ] {
+            assert!(mode(bad).is_err() && mask(bad).is_err(), "{bad}");
+        }
+        assert!(mode("1777").is_ok() && mode("2000").is_err() && mask("7777").is_ok());
+    }
+
+    #[test]
+    fn ids_are_decimal_and_not_the_one_for_none() {
+        assert_eq!((id("0"), id("4294967294")), (Ok(0), Ok(u32::MAX - 1)));
+        for bad in ["", "-1", "+1", "4294967295", "0x10", "1000:1000", "root"] {
+            assert!(id(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -85,6 +85,7 @@ fn profiles() -> Vec<(&'static str, Profile)> {
     let least = Features {
         rootful: true,
         readonly: true,
+        owners: true,
         xattr: false,
         device_nodes: false,
         file_flags: true,
@@ -138,6 +139,7 @@ const fn option(feature: Feature) -> &'static str {
         Feature::Base | Feature::FileFlags => "always",
         Feature::Write | Feature::FileFlagsWrite => "unless --readonly",
         Feature::ReadOnly => "with --readonly",
+        Feature::Owner => "unless --readonly, or --uid with --gid",
         Feature::Xattr => "with --xattr",
         Feature::XattrWrite => "with --xattr unless --readonly",
         Feature::DeviceNodes => "with --allow-device-nodes unless --readonly",

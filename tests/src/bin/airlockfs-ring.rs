@@ -117,6 +117,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         flock: false,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        view: airlockfs_ipc::message::View::default(),
         sandbox: airlockfs_ipc::message::Sandbox::Namespace,
         seccomp: SeccompMode::Kill,
         allow_missing: Vec::new(),

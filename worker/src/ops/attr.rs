@@ -17,6 +17,8 @@ use nix::{
 
 use super::dir;
 use crate::{
+    creds::Identities,
+    inode::Held,
     sys::{ProcPath, stat},
     volume::Volume,
 };
@@ -47,14 +49,19 @@ pub(crate) fn set(
         None => None,
     };
     volume.writable(held.share)?;
-    let uid = change
+    let view = &volume.view;
+    let uid = view
         .uid
+        .change(change.uid)?
         .map(|uid| volume.identities.uids.to_host(uid))
         .transpose()?;
-    let gid = change
+    let gid = view
         .gid
+        .change(change.gid)?
         .map(|gid| volume.identities.gids.to_host(gid))
         .transpose()?;
+    // Refused before anything is changed.
+    permissions(volume, &held, change)?;
     let path = ProcPath::new(&held);
     let path = path.as_c_str();
     if uid.is_some() || gid.is_some() {
@@ -81,11 +88,7 @@ pub(crate) fn set(
         }
         forget_capability(volume, &held)?;
     }
-    if let Some(mode) = change.mode {
-        if held.kind == libc::S_IFLNK {
-            return Err(Errno::ENOTSUP);
-        }
-        let mode = Mode::from_bits_truncate(mode);
+    if let Some(mode) = permissions(volume, &held, change)? {
         fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)?;
     }
     if change.atime.is_some() || change.mtime.is_some() {
@@ -94,6 +97,17 @@ pub(crate) fn set(
     }
     let stat = stat(&held)?;
     Ok(Reply::Attr(volume.attr(&stat, held.share, false)))
+}
+
+/// The permissions to set, if any.
+fn permissions(volume: &Volume, held: &Held, change: &AttrChange) -> Result<Option<Mode>, Errno> {
+    let Some(mode) = change.mode else { return Ok(None) };
+    if held.kind == libc::S_IFLNK {
+        return Err(Errno::ENOTSUP);
+    }
+    let Identities { uids, gids, .. } = &volume.identities;
+    let mode = volume.view.changed(mode, &stat(held)?.attr(false), uids, gids)?;
+    Ok(mode.map(Mode::from_bits_truncate))
 }
 
 fn time(change: Option<SetTime>) -> Result<TimeSpec, Errno> {

@@ -41,7 +41,7 @@ pub(crate) fn create(
     }
     let host = open::host_flags(volume, flags)? - OFlag::O_TRUNC;
     let new = host | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mode = mode(volume, &directory, creation);
+    let mode = mode(volume, &directory, libc::S_IFREG, creation);
     let make = || Ok(openat(&directory, c_name.as_c_str(), new, mode)?);
     let mut patience = 8;
     let file = loop {
@@ -126,7 +126,7 @@ pub(crate) fn temporary(
     let host = open::host_flags(volume, flags)? - OFlag::O_TRUNC;
     let exclusive = OFlag::from_bits_truncate(flags.cast_signed()) & OFlag::O_EXCL;
     let new = host | exclusive | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
-    let mode = mode(volume, &directory, creation);
+    let mode = mode(volume, &directory, libc::S_IFREG, creation);
     let file = volume
         .identities
         .as_caller(creation.caller, || Ok(openat(&directory, c".", new, mode)?))?;
@@ -148,7 +148,7 @@ pub(crate) fn mkdir(
 ) -> Result<Reply<'static>, Errno> {
     let directory = volume.writable_directory(parent)?;
     let c_name = CName::new(name);
-    let mode = mode(volume, &directory, creation);
+    let mode = mode(volume, &directory, libc::S_IFDIR, creation);
     volume.identities.as_caller(creation.caller, || {
         Ok(mkdirat(&directory, c_name.as_c_str(), mode)?)
     })?;
@@ -184,7 +184,7 @@ pub(crate) fn mknod(
     };
     // The kernel's encoding: 12 bits of major between 8 low and 12 high bits of minor.
     let device = libc::makedev(rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xf_ff00);
-    let mode = mode(volume, &directory, creation);
+    let mode = mode(volume, &directory, kind.bits(), creation);
     volume.identities.as_caller(creation.caller, || {
         Ok(mknodat(&directory, c_name.as_c_str(), kind, mode, device)?)
     })?;
@@ -251,11 +251,11 @@ fn label(volume: &Volume, new: impl AsFd, creation: &Creation<'_>) -> Result<(),
 
 /// Permissions for the host. Its own umask is 0: the guest's is taken off here, unless the directory has a default ACL
 /// that takes its place (acl(5)).
-fn mode(volume: &Volume, directory: &Held, creation: &Creation<'_>) -> Mode {
+fn mode(volume: &Volume, directory: &Held, kind: u32, creation: &Creation<'_>) -> Mode {
     let acl_decides = volume.config.posix_acl && creation.mode & creation.umask & 0o777 != 0 && {
         let path = ProcPath::new(directory);
         get_xattr(path.as_c_str(), c"system.posix_acl_default", &mut []).is_ok()
     };
     let umask = if acl_decides { 0 } else { creation.umask & 0o777 };
-    Mode::from_bits_truncate(creation.mode & !umask)
+    Mode::from_bits_truncate(volume.view.created(kind, creation.mode & !umask))
 }

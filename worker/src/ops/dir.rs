@@ -158,6 +158,8 @@ pub(crate) fn synthetic_attr(volume: &Volume) -> Attr {
         mode: libc::S_IFDIR | 0o555,
         nlink: links.saturating_add(2),
         blksize: 4096,
+        uid: volume.config.view.uid.unwrap_or(0),
+        gid: volume.config.view.gid.unwrap_or(0),
         ..Attr::default()
     }
 }

@@ -119,6 +119,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         flock: true,
         uid_map: vec![],
         gid_map: vec![],
+        view: airlockfs_ipc::message::View::default(),
         sandbox: Sandbox::None,
         seccomp: SeccompMode::Kill,
         allow_missing: vec![],
