@@ -324,6 +324,7 @@ pub enum Request<'a> {
         offset: u64,
         length: u64,
         mode: u32,
+        kill_suidgid: bool,
     },
     /// → `Copied`
     CopyFileRange {
@@ -332,6 +333,7 @@ pub enum Request<'a> {
         target: Handle,
         target_offset: u64,
         length: u64,
+        kill_suidgid: bool,
     },
     /// → `Opened`
     OpenDir { node: NodeId, flags: u32 },

@@ -230,8 +230,8 @@ impl Queue {
         self.may_operate(io, &file).then_some(file)
     }
 
-    /// Whether `io` may be carried out here: what is not open for writing gives the worker's error, and a change that
-    /// must leave the file's mode alone may be the worker's to make.
+    /// Whether `io` may be carried out here: what is not open for writing gives the worker's error, and what a
+    /// change leaves of a setuid or setgid bit is the worker's to decide.
     pub(crate) fn may_operate(&self, io: Io, file: &DonatedFile) -> bool {
         let changes = self
             .shared
@@ -239,10 +239,7 @@ impl Queue {
             .as_ref()
             .map_or(0, |handles| handles.mode_changes());
         match io {
-            Io::Write { kill_suidgid, .. } => {
-                file.is_writable() && (kill_suidgid || file.keeps_mode(changes))
-            }
-            Io::Fallocate { .. } => file.is_writable() && file.keeps_mode(changes),
+            Io::Write { .. } | Io::Fallocate { .. } => file.is_writable() && file.keeps_mode(changes),
             _ => true,
         }
     }

@@ -161,9 +161,10 @@ impl Server {
                 offset,
                 length,
                 mode,
+                kill_suidgid,
             } => {
                 return self.slow_on(ticket, handle, move |volume, open| {
-                    io::allocate(volume, open, offset, length, mode)
+                    io::allocate(volume, open, (offset, length), mode, kill_suidgid)
                 });
             }
             Request::CopyFileRange {
@@ -172,10 +173,11 @@ impl Server {
                 target,
                 target_offset,
                 length,
+                kill_suidgid,
             } => {
                 return self.slow_on(ticket, source, move |volume, from| {
                     let to = volume.handles.get(target)?;
-                    io::copy(volume, (from, source_offset), (&to, target_offset), length)
+                    io::copy(volume, (from, source_offset), (&to, target_offset), length, kill_suidgid)
                 });
             }
             Request::OpenDir { node, flags } => open::open_dir(volume, node, flags),

@@ -123,9 +123,9 @@ impl DonatedFile {
     }
 }
 
-/// setuid, or setgid where it is not the mark of mandatory locking.
+/// setuid or setgid. The latter goes even where the group may not execute, since this process is in no group.
 fn is_special(mode: libc::mode_t) -> bool {
-    mode & libc::S_ISUID != 0 || mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP
+    mode & (libc::S_ISUID | libc::S_ISGID) != 0
 }
 
 impl AsFd for DonatedFile {
@@ -194,9 +194,8 @@ mod tests {
         assert!(file.keeps_mode(0), "nobody said so");
         assert!(!file.keeps_mode(1));
         nix::sys::stat::fchmod(&*file, nix::sys::stat::Mode::from_bits_truncate(0o2745)).unwrap();
-        assert!(
-            file.keeps_mode(2),
-            "setgid without group execution is no privilege"
-        );
+        assert!(!file.keeps_mode(2));
+        nix::sys::stat::fchmod(&*file, nix::sys::stat::Mode::from_bits_truncate(0o1755)).unwrap();
+        assert!(file.keeps_mode(3));
     }
 }

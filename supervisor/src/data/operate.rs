@@ -212,6 +212,7 @@ mod tests {
             offset: 0,
             length: 100,
             mode: 0,
+            kill_suidgid: false,
         };
         assert_eq!(run(&file, &memory, allocate), Reply::Done);
         assert_eq!(run(&file, &memory, read), Reply::Data { size: 100 });
@@ -258,12 +259,14 @@ mod tests {
                 offset: u64::MAX,
                 length: 1,
                 mode: 0,
+                kill_suidgid: false,
             },
             Io::Fallocate {
                 handle: HANDLE,
                 offset: 0,
                 length: 1,
                 mode: u32::MAX,
+                kill_suidgid: false,
             },
         ] {
             assert!(matches!(run(&file, &memory, io), Reply::Error(_)), "{io:?}");

@@ -132,6 +132,7 @@ pub(crate) enum Io {
         offset: u64,
         length: u64,
         mode: u32,
+        kill_suidgid: bool,
     },
     /// Attributes of an open file; `reply` is [`ReplyShape::Attr`] or [`ReplyShape::Statx`].
     GetAttr {
@@ -195,11 +196,13 @@ impl Io {
                 offset,
                 length,
                 mode,
+                kill_suidgid,
             } => Request::Fallocate {
                 handle,
                 offset,
                 length,
                 mode,
+                kill_suidgid,
             },
             Self::GetAttr { node, handle, .. } => Request::GetAttr {
                 node,

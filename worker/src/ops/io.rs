@@ -181,14 +181,17 @@ pub(crate) fn seek(
 pub(crate) fn allocate(
     volume: &Volume,
     open: &Open,
-    offset: u64,
-    length: u64,
+    (offset, length): (u64, u64),
     mode: u32,
+    kill: bool,
 ) -> Result<Reply<'static>, Errno> {
     let (offset, length) = (file_offset(offset)?, file_offset(length)?);
     let mode = FallocateFlags::from_bits(mode.cast_signed()).ok_or(Errno::ENOTSUP)?;
     writable_file(open)?;
     fallocate(open, mode, offset, length)?;
+    if kill {
+        kill_suidgid(open)?;
+    }
     forget_capability(volume, open)?;
     Ok(Reply::Done)
 }
@@ -207,12 +210,17 @@ pub(crate) fn copy(
     (source, source_offset): (&Open, u64),
     (target, target_offset): (&Open, u64),
     length: u64,
+    kill: bool,
 ) -> Result<Reply<'static>, Errno> {
     let mut from = file_offset(source_offset)?;
     let mut to = file_offset(target_offset)?;
     let length = usize::try_from(length.min(i64::MAX.unsigned_abs())).map_err(|_| Errno::EINVAL)?;
     data_file(source)?;
     writable_file(target)?;
+    // Before the data changes, as for a write.
+    if kill && length > 0 {
+        kill_suidgid(target)?;
+    }
     let copied = copy_file_range(
         source.as_fd(),
         Some(&mut from),

@@ -60,6 +60,7 @@ fn a_handle_does_only_what_it_was_opened_for() {
         offset: 0,
         length: 10,
         mode: 0,
+        kill_suidgid: false,
     };
     assert_eq!(worker.call(&fallocate(reading)), Err(Errno::EBADF));
     assert_eq!(worker.call(&fallocate(writing)), Ok(Reply::Done));
@@ -171,6 +172,7 @@ fn holes_and_data_are_found_made_and_copied() {
         offset: 1 << 20,
         length: 2048,
         mode: (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32,
+        kill_suidgid: false,
     };
     assert_eq!(worker.call(&punch), Ok(Reply::Done));
     assert_eq!(worker.read(handle, (1 << 20) + 2047, 2).unwrap(), [0, 7]);
@@ -179,6 +181,7 @@ fn holes_and_data_are_found_made_and_copied() {
         offset: 0,
         length: 10,
         mode: 1 << 30,
+        kill_suidgid: false,
     };
     assert_eq!(worker.call(&wrong), Err(Errno::ENOTSUP));
     let (_, target) = worker.create("g", libc::O_RDWR, 0o600).unwrap();
@@ -188,6 +191,7 @@ fn holes_and_data_are_found_made_and_copied() {
         target,
         target_offset,
         length: 4,
+        kill_suidgid: false,
     };
     assert_eq!(worker.call(&copy(handle, target, 10)), Ok(Reply::Copied(4)));
     assert_eq!(worker.read(target, 10, 10).unwrap(), [0, 0, 7, 7]);

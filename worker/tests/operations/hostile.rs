@@ -174,6 +174,7 @@ fn made_up_nodes_and_handles_are_refused_by_every_operation() {
                 offset: 0,
                 length: 1,
                 mode: 0,
+                kill_suidgid: false,
             },
             Request::CopyFileRange {
                 source: handle,
@@ -181,6 +182,7 @@ fn made_up_nodes_and_handles_are_refused_by_every_operation() {
                 target: known,
                 target_offset: 0,
                 length: 1,
+                kill_suidgid: false,
             },
             Request::CopyFileRange {
                 source: known,
@@ -188,6 +190,7 @@ fn made_up_nodes_and_handles_are_refused_by_every_operation() {
                 target: handle,
                 target_offset: 0,
                 length: 1,
+                kill_suidgid: false,
             },
             Request::ReleaseDir { handle },
             Request::GetFileFlags {

@@ -227,7 +227,15 @@ pub(in crate::fuse) fn fallocate<'a>(input: &mut Input<'a, '_>) -> Result<Operat
         offset,
         length,
         mode,
+        kill_suidgid: unprivileged(input),
     }))
+}
+
+/// Whether the bits go that a change by somebody without CAP_FSETID takes. Neither FALLOCATE nor COPY_FILE_RANGE says
+/// (fuse.h has no flag for it), but with KILLPRIV_V2 nobody else clears them: root is taken to have the capability,
+/// and others not to have it. Without KILLPRIV_V2 the guest's kernel sends SETATTR before.
+const fn unprivileged(input: &Input<'_, '_>) -> bool {
+    input.session.has(flags::HANDLE_KILLPRIV_V2) && input.header.uid != 0
 }
 
 pub(in crate::fuse) fn copy_file_range<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -258,6 +266,7 @@ fn copy<'a>(input: &mut Input<'a, '_>, wide: bool, limit: u64) -> Result<Operati
         target: Handle(body.fh_out),
         target_offset,
         length,
+        kill_suidgid: unprivileged(input),
     };
     Ok(Operation::control(
         request,

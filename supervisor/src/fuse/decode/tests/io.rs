@@ -174,6 +174,7 @@ fn other_file_operations() {
             offset: 1,
             length: 2,
             mode: 3,
+            kill_suidgid: true,
         },
     );
     assert_means(
@@ -190,6 +191,7 @@ fn other_file_operations() {
         target: Handle(10),
         target_offset: 0,
         length,
+        kill_suidgid: true,
     };
     // The older form answers in 32 bits.
     let narrow = ReplyShape::Copied {

@@ -1,0 +1,1 @@
+//! Times, owners, modes and flags.
