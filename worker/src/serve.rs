@@ -177,7 +177,13 @@ impl Server {
             } => {
                 return self.slow_on(ticket, source, move |volume, from| {
                     let to = volume.handles.get(target)?;
-                    io::copy(volume, (from, source_offset), (&to, target_offset), length, kill_suidgid)
+                    io::copy(
+                        volume,
+                        (from, source_offset),
+                        (&to, target_offset),
+                        length,
+                        kill_suidgid,
+                    )
                 });
             }
             Request::OpenDir { node, flags } => open::open_dir(volume, node, flags),

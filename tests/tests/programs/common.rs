@@ -13,6 +13,8 @@ use airlockfs_tests::tempdir::TempDir;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
+use crate::ground::Ground;
+
 /// A mounted share. Fields drop in this order: unmount first.
 pub(crate) struct Mounted {
     pub(crate) bridge: Bridge,
@@ -50,10 +52,38 @@ impl Mounted {
 /// Does the same work in a plain directory and on a share with each set of options. The outcomes must be the same.
 pub(crate) fn same_everywhere<T: Debug + PartialEq>(options: &[&[&str]], work: impl Fn(&Path) -> Vec<T>) {
     let plain = TempDir::new().expect("a directory");
-    let expected = work(&plain);
+    compare(options, work(&plain), Mounted::new, work);
+}
+
+/// As [`same_everywhere`], on fresh file systems of some kind.
+pub(crate) fn same_on<T: Debug + PartialEq>(
+    ground: impl Fn() -> Ground,
+    options: &[&[&str]],
+    work: impl Fn(&Path) -> Vec<T>,
+) {
+    let plain = ground();
+    let expected = work(&plain.path());
+    drop(plain);
+    // They outlive the daemons that share them.
+    let grounds = std::cell::RefCell::new(Vec::new());
+    let start = |options: &[&str]| {
+        let ground = ground();
+        let mounted = Mounted::launch(Launch::airlockfs().share(&ground.path()).args(options));
+        grounds.borrow_mut().push(ground);
+        mounted
+    };
+    compare(options, expected, start, work);
+}
+
+fn compare<T: Debug + PartialEq>(
+    options: &[&[&str]],
+    expected: Vec<T>,
+    start: impl Fn(&[&str]) -> Mounted,
+    work: impl Fn(&Path) -> Vec<T>,
+) {
     let mut differences = String::new();
     for options in options {
-        let mounted = Mounted::new(options);
+        let mounted = start(options);
         let found = work(mounted.bridge.path());
         assert_eq!(found.len(), expected.len(), "{options:?}");
         for (found, expected) in found.iter().zip(&expected) {
@@ -62,7 +92,10 @@ pub(crate) fn same_everywhere<T: Debug + PartialEq>(options: &[&[&str]], work: i
             }
         }
     }
-    assert!(differences.is_empty(), "not as in a plain directory:\n{differences}");
+    assert!(
+        differences.is_empty(),
+        "not as in a plain directory:\n{differences}"
+    );
 }
 
 /// An outcome that can be compared.
@@ -149,4 +182,28 @@ pub(crate) fn get_xattr_sized(path: &Path, name: &std::ffi::CStr, room: &mut [u8
         )
     })
     .map(|length| length as usize)
+}
+
+/// removexattr(2).
+pub(crate) fn remove_xattr(path: &Path, name: &std::ffi::CStr) -> nix::Result<()> {
+    // SAFETY: two strings.
+    Errno::result(unsafe { libc::removexattr(path_of(path).as_ptr(), name.as_ptr()) }).map(drop)
+}
+
+/// listxattr(2) with so much room; without room the length, as so many NULs.
+pub(crate) fn list_xattrs(path: &Path, room: usize) -> nix::Result<Vec<u8>> {
+    let mut list = vec![0; room];
+    // SAFETY: a string, and room for as many bytes as said.
+    let length =
+        Errno::result(unsafe { libc::listxattr(path_of(path).as_ptr(), list.as_mut_ptr().cast(), room) })?;
+    list.resize(length as usize, 0);
+    Ok(list)
+}
+
+/// ioctl(2) with room for what it might write.
+pub(crate) fn ioctl(file: &std::fs::File, request: u64) -> nix::Result<()> {
+    use std::os::fd::AsRawFd;
+    let mut room = [0u8; 4096];
+    // SAFETY: the requests that are tried write less than the room there is.
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request as _, room.as_mut_ptr()) }).map(drop)
 }

@@ -3,4 +3,9 @@
 
 mod attributes;
 mod common;
+mod data;
+mod directories;
+mod ground;
+mod names;
 mod privileges;
+mod special;

@@ -44,8 +44,13 @@ pub(crate) fn open_held(
         libc::S_IFLNK => return Err(Errno::ELOOP),
         _ => return Err(Errno::ENXIO),
     }
+    let only_written = flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY;
     let mut flags = host_flags(volume, flags)?;
     flags.set(OFlag::O_NONBLOCK, !wait);
+    if only_written && flags.contains(OFlag::O_RDWR) {
+        // Reads that fill a page around what a program writes are no accesses of its own.
+        flags |= OFlag::O_NOATIME;
+    }
     if flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR | OFlag::O_TRUNC) {
         volume.writable(held.share)?;
     }
