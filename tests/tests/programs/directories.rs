@@ -235,7 +235,7 @@ fn what_is_there_all_the_time_is_listed_once() {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     let path = host.join(format!("comes and goes {}", round % 100));
                     fs::write(&path, "").expect("write");
-                    if round % 3 == 0 {
+                    if round.is_multiple_of(3) {
                         let _ = fs::rename(&path, host.join("renamed"));
                     } else {
                         fs::remove_file(&path).expect("unlink");
