@@ -21,16 +21,11 @@ const NOBODY: u32 = 65_534;
 /// Launches and serves until the VMM or a signal ends it.
 pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     settings::check(cli)?;
-    let directory = cli
-        .share
-        .shared_dir
-        .as_deref()
-        .unwrap_or(std::path::Path::new(""));
-    let share = worker_process::share(directory, cli.share.readonly)?;
+    let shares = worker_process::shares(&cli.share)?;
     let descriptors = settings::descriptors(cli)?;
     let listener = socket::listen(&cli.device)?;
     let queues = settings::request_queues(cli);
-    let config = settings::worker_config(cli, share, descriptors.for_guest);
+    let config = settings::worker_config(cli, shares, descriptors.for_guest);
     let features = Features::of(&config, nix::unistd::geteuid().is_root());
     let signals = serve::signals()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;

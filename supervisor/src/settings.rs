@@ -7,7 +7,7 @@ use airlockfs_policy::{
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{
-    cli::{Cache, Cli, FileHandles, OnDisconnect, When},
+    cli::{Cache, Cli, FileHandles, OnDisconnect, SandboxArg, When},
     device::TAG_MAX,
     fuse::{CacheMode, CachePolicy, Options},
     serve::{self, ServeOptions},
@@ -20,6 +20,8 @@ const FEWEST_DESCRIPTORS: u64 = 128;
 /// As many as virtiofsd asks for.
 const MOST_DESCRIPTORS: u64 = 1_000_000;
 const DEFAULT_SLOW_THREADS: u16 = 4;
+/// Directories and files under one tag: what is to be served must fit the worker's first message.
+const MOST_SHARES: usize = 64;
 
 /// Refuses combinations that cannot mean anything.
 pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
@@ -27,8 +29,26 @@ pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
     if cli.device.socket_path.is_none() && cli.device.fd.is_none() {
         return usage("--socket-path PATH or --fd N is required; see airlockfsd --help");
     }
-    if cli.share.shared_dir.is_none() {
-        return usage("--shared-dir DIR is required; see airlockfsd --help");
+    let mut names: Vec<_> = cli.share.named().map(|(named, _)| &named.name).collect();
+    match (&cli.share.shared_dir, names.len()) {
+        (None, 0) => {
+            return usage("--shared-dir DIR or --share NAME=PATH is required; see airlockfsd --help");
+        }
+        (Some(_), 1..) => {
+            return usage("--shared-dir is the root by itself: it does not go with --share and --share-ro");
+        }
+        (_, count) if count > MOST_SHARES => return usage("--share and --share-ro: at most 64 of them"),
+        _ => {}
+    }
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+        let name = twice
+            .first()
+            .map_or_else(String::new, |name| name.to_string_lossy().into());
+        return usage(&format!("--share and --share-ro: {name} is the name of two"));
+    }
+    if !names.is_empty() && cli.confinement.sandbox == SandboxArg::Chroot {
+        return usage("--sandbox chroot takes one --shared-dir, not --share and --share-ro");
     }
     if cli.confinement.inode_file_handles == FileHandles::Mandatory {
         return usage(
@@ -36,7 +56,7 @@ pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
              descriptors are opened again when needed",
         );
     }
-    if cli.share.readonly && cli.share.writeback {
+    if cli.share.is_readonly() && cli.share.writeback {
         return usage("--writeback makes no sense with --readonly");
     }
     let view = cli.share.view.message();
@@ -119,10 +139,10 @@ fn xattr(cli: &Cli) -> bool {
 }
 
 /// The worker's part.
-pub(crate) fn worker_config(cli: &Cli, share: Share, max_descriptors: u64) -> WorkerConfig {
+pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64) -> WorkerConfig {
     WorkerConfig {
-        readonly: cli.share.readonly,
-        shares: vec![share],
+        readonly: cli.share.is_readonly(),
+        shares,
         xattr: xattr(cli),
         xattr_map: cli.share.xattrmap.clone(),
         posix_acl: cli.share.posix_acl != When::Never,
@@ -153,13 +173,7 @@ pub(crate) fn worker_config(cli: &Cli, share: Share, max_descriptors: u64) -> Wo
 
 /// What the supervisor and the worker may do, started as root or not.
 pub(crate) fn profiles(cli: &Cli, as_root: bool) -> (Profile, Profile) {
-    let unnamed = Share {
-        path: Vec::new(),
-        identity: (0, 0),
-        name: None,
-        readonly: cli.share.readonly,
-    };
-    let config = worker_config(cli, unnamed, 0);
+    let config = worker_config(cli, Vec::new(), 0);
     let own_user_namespace = user_namespace(cli) != UserNamespace::Auto;
     (
         supervisor_profile(&Features::of(&config, as_root)),

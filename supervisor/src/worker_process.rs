@@ -24,6 +24,8 @@ use airlockfs_policy::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::cli::{NamedPath, Share};
+
 const EXECUTABLE: &str = "airlockfs-worker";
 /// Where it may lie, seen from the directory of this program.
 const PLACES: [&str; 5] = [
@@ -48,22 +50,45 @@ pub(crate) struct Worker {
     pub(crate) report: message::ConfinementReport,
 }
 
-/// The share as the worker gets it.
-pub(crate) fn share(directory: &Path, readonly: bool) -> Result<message::Share, StartError> {
-    let shown = directory.display();
-    let missing = |what: String| StartError::new(ExitKind::NoInput, format!("--shared-dir {shown}: {what}"));
-    let path = directory
-        .canonicalize()
-        .map_err(|error| missing(error.to_string()))?;
+/// What is shared, as the worker gets it.
+pub(crate) fn shares(options: &Share) -> Result<Vec<message::Share>, StartError> {
+    let only = options.shared_dir.iter().map(|directory| {
+        let shown = format!("--shared-dir {}", directory.display());
+        share(&shown, directory, None, options.readonly)
+    });
+    let named = options.named().map(|(named, readonly)| {
+        let NamedPath { name, path } = named;
+        let shown = format!("--share {}={}", name.display(), path.display());
+        share(&shown, path, Some(name.as_bytes().to_vec()), readonly)
+    });
+    only.chain(named).collect()
+}
+
+/// A directory; with a name it may be a regular file.
+fn share(
+    shown: &str,
+    path: &Path,
+    name: Option<Vec<u8>>,
+    readonly: bool,
+) -> Result<message::Share, StartError> {
+    let missing = |what: String| StartError::new(ExitKind::NoInput, format!("{shown}: {what}"));
+    let path = path.canonicalize().map_err(|error| missing(error.to_string()))?;
     let found = path.metadata().map_err(|error| missing(error.to_string()))?;
-    if !found.is_dir() {
-        return Err(missing("not a directory".to_owned()));
+    match name {
+        Some(_) if !found.is_dir() && !found.is_file() => {
+            return Err(missing("neither a directory nor a regular file".to_owned()));
+        }
+        None if !found.is_dir() => {
+            return Err(missing(
+                "not a directory (a file is shared by --share NAME=FILE)".to_owned(),
+            ));
+        }
+        _ => {}
     }
-    let path = path.as_os_str().as_bytes().to_vec();
     Ok(message::Share {
-        path,
+        path: path.as_os_str().as_bytes().to_vec(),
         identity: (found.dev(), found.ino()),
-        name: None,
+        name,
         readonly,
     })
 }
@@ -100,7 +125,13 @@ pub(crate) fn start(
     };
     control
         .send(&Start { lanes, config }, &ring.worker.descriptors())
-        .map_err(|_| gone())?;
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => StartError::new(
+                ExitKind::Usage,
+                "paths, maps and rules on the command line are too long: more than 64 KiB",
+            ),
+            _ => gone(),
+        })?;
     let ready = poll(
         &mut [PollFd::new(control.as_fd(), PollFlags::POLLIN)],
         PollTimeout::from(START_LIMIT),

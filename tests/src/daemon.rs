@@ -48,6 +48,7 @@ pub fn peer() -> Option<PathBuf> {
 pub struct Launch {
     program: PathBuf,
     share: Option<PathBuf>,
+    shared_dir: bool,
     socket: Option<PathBuf>,
     by_fd: bool,
     umask: Option<u32>,
@@ -72,6 +73,7 @@ impl Launch {
         Self {
             program: program.to_owned(),
             share: None,
+            shared_dir: true,
             socket: None,
             by_fd: false,
             umask: None,
@@ -93,6 +95,13 @@ impl Launch {
     #[must_use]
     pub fn share(mut self, dir: &Path) -> Self {
         self.share = Some(dir.to_owned());
+        self
+    }
+
+    /// Says nothing of the directory to the daemon: what is shared is among the options, by name.
+    #[must_use]
+    pub fn by_name(mut self) -> Self {
+        self.shared_dir = false;
         self
     }
 
@@ -167,7 +176,10 @@ impl Launch {
         };
         let socket = self.socket.take().unwrap_or_else(|| home.join("vhost-user.sock"));
         let mut command = Command::new(&self.program);
-        command.arg("--shared-dir").arg(&share).args(&self.args);
+        if self.shared_dir {
+            command.arg("--shared-dir").arg(&share);
+        }
+        command.args(&self.args);
         let mut inherit = std::mem::take(&mut self.inherit);
         if self.by_fd {
             let listener = UnixListener::bind(&socket)?;

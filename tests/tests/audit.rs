@@ -86,6 +86,33 @@ fn all_holds_by_default_while_a_guest_works() {
 }
 
 #[test]
+fn all_holds_for_several_shares_and_another_directory_is_found_out() {
+    let home = TempDir::new().expect("a directory");
+    let (one, two) = (home.join("one"), home.join("two"));
+    std::fs::create_dir(&one).expect("mkdir");
+    std::fs::write(&two, "data").expect("write");
+    let daemon = Launch::airlockfs()
+        .by_name()
+        .args([
+            format!("--share=a name={}", one.display()),
+            format!("--share-ro=file={}", two.display()),
+        ])
+        .start();
+    all_hold(&daemon);
+    let client = daemon.client();
+    let file = client.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+    client.lookup(ROOT, "a name").expect("LOOKUP");
+    client.open(file, libc::O_RDONLY).expect("OPEN");
+    all_hold(&daemon);
+
+    std::fs::rename(&one, home.join("moved")).expect("rename");
+    std::fs::create_dir(&one).expect("mkdir");
+    let (code, points) = outcomes(daemon.supervisor().pid());
+    let root = &points[&("worker".to_owned(), "root".to_owned())];
+    assert_eq!((code, root.0.as_str()), (2, "failed"));
+}
+
+#[test]
 fn all_holds_for_an_ordinary_user() {
     let daemon = Launch::airlockfs().user(1000).start();
     all_hold(&daemon);

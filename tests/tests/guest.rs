@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
-use airlockfs_tests::daemon::{Daemon, bin_dir};
+use airlockfs_tests::daemon::{Daemon, Launch, bin_dir};
+use airlockfs_tests::tempdir::TempDir;
 use anyhow::Result;
 use xtask::image::Program;
 use xtask::kernel;
@@ -50,6 +51,45 @@ fn a_guest_works_on_a_host_directory() -> Result<()> {
 #[test]
 fn the_same_work_is_served_when_file_data_takes_the_ring() -> Result<()> {
     workload(&["--no-donate"])
+}
+
+#[test]
+fn several_shares_are_mounts_of_their_own_in_a_guest() -> Result<()> {
+    let home = TempDir::new()?;
+    for name in ["a", "b"] {
+        fs::create_dir(home.join(name))?;
+        fs::write(home.join(name).join("file"), name)?;
+    }
+    fs::write(home.join("single"), "single")?;
+    let path = |name: &str| home.join(name).display().to_string();
+    let daemon = Launch::airlockfs()
+        .by_name()
+        .args([
+            format!("--tag={TAG}"),
+            format!("--share=one={}", path("a")),
+            format!("--share-ro=two={}", path("b")),
+            format!("--share=file={}", path("single")),
+        ])
+        .start();
+    let script = "
+        refused() { if \"$@\"; then exit 1; fi; }
+        test \"$(ls | tr '\\n' ' ')\" = 'file one two '
+        test \"$(cat one/file two/file file)\" = absingle
+        test \"$(stat -c %d one)\" != \"$(stat -c %d two)\"
+        test \"$(stat -c %d one)\" != \"$(stat -c %d .)\"
+        refused mkdir new
+        refused touch two/new
+        refused ln one/file two/new
+        refused ln two/file one/new
+        cp two/file one/copy
+        mv one/copy one/moved
+        echo written > file
+    ";
+    guest(&daemon, script)?;
+    assert_eq!(fs::read_to_string(home.join("a/moved"))?, "b");
+    assert_eq!(fs::read_to_string(home.join("single"))?, "written\n");
+    assert_eq!(fs::read_dir(home.join("b"))?.count(), 1);
+    Ok(())
 }
 
 #[test]

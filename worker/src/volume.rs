@@ -117,13 +117,13 @@ impl Volume {
         Ok(())
     }
 
-    /// An inode's number for the guest. Several shares that are not announced as mounts of their own are one file system
-    /// to it, in which numbers must differ.
+    /// An inode's number for the guest. Several shares are one file system to a guest that does not make mounts of them
+    /// (FUSE_SUBMOUNTS), and files always are: there numbers must differ.
     pub(crate) fn ino(&self, ino: u64, share: u16) -> u64 {
-        if self.config.announce_submounts || self.roots.len() < 2 {
-            ino
-        } else {
-            ino ^ ((u64::from(share) + 1) << 48)
+        let shares = &self.config.shares;
+        match shares.get(usize::from(share)) {
+            Some(found) if found.name.is_some() => ino ^ ((u64::from(share) + 1) << 48),
+            _ => ino,
         }
     }
 

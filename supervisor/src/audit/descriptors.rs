@@ -17,11 +17,15 @@ pub(super) fn check(pair: &Pair, points: &mut Vec<Point>) {
     point(points, supervisor, "descriptors", None, seen);
     let worker = &pair.worker;
     // Without mounts of its own, the worker's files are told by where they lie on the host.
-    let path = pair.options.share.shared_dir.as_deref();
-    let path = path.and_then(|path| path.canonicalize().ok());
-    let (seen, excuse) = match (pair.no_place(), path) {
+    let paths: Option<Vec<_>> = pair
+        .options
+        .share
+        .paths()
+        .map(|path| path.canonicalize().ok())
+        .collect();
+    let (seen, excuse) = match (pair.no_place(), paths) {
         (None, _) => (place::mounts(worker).map(Share::Mounts), None),
-        (Some(_), Some(path)) => (Ok(Share::Path(path)), None),
+        (Some(_), Some(paths)) => (Ok(Share::Paths(paths)), None),
         (option, None) => (place::mounts(worker).map(Share::Mounts), option),
     };
     let seen = seen.and_then(|share| list(worker, |open| open.of_worker(&share)));
@@ -32,15 +36,15 @@ pub(super) fn check(pair: &Pair, points: &mut Vec<Point>) {
 enum Share {
     /// It lies in one of these mounts.
     Mounts(Vec<Mount>),
-    /// It lies beneath this directory.
-    Path(PathBuf),
+    /// It lies beneath one of these paths.
+    Paths(Vec<PathBuf>),
 }
 
 impl Share {
     fn holds(&self, open: &Open) -> bool {
         match self {
             Self::Mounts(mounts) => mounts.iter().any(|mount| mount.id == open.mount),
-            Self::Path(path) => Path::new(&open.target).starts_with(path),
+            Self::Paths(paths) => paths.iter().any(|path| Path::new(&open.target).starts_with(path)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use airlockfs_policy::Profile;
 
@@ -125,36 +126,66 @@ fn empty_root(process: &Process) -> Seen {
     Ok((holds, found))
 }
 
-/// The worker's root is the share, its only mount but for those beneath the share.
+/// The worker's root is the share, its only mount but for those beneath the share; or a directory with the shares.
 fn share_is_root(pair: &Pair) -> Seen {
     let process = &pair.worker;
     let mounts = mounts(process)?;
-    let roots: Vec<&Mount> = mounts.iter().filter(|mount| mount.point == "/").collect();
-    let [root] = roots.as_slice() else {
-        return Ok((false, format!("{} mounts at /", roots.len())));
+    let options = &pair.options.share;
+    let only = options.shared_dir.as_deref();
+    let (mut holds, mut found) = place(process, &mounts, "", only, options.is_readonly())?;
+    let named: Vec<_> = options.named().collect();
+    if !named.is_empty() {
+        let shelf = mounts.iter().find(|mount| mount.point == "/");
+        // Nothing is made in it, and nothing but the shares is there.
+        holds &= shelf.is_some_and(|shelf| shelf.kind == "tmpfs" && shelf.has(&["ro"]));
+        holds &= fs::read_dir(process.path("root"))?.count() == named.len();
+        found = format!("a directory of {} shares", named.len());
+    }
+    for (share, readonly) in named {
+        let (ok, what) = place(
+            process,
+            &mounts,
+            &share.name.to_string_lossy(),
+            Some(&share.path),
+            readonly,
+        )?;
+        holds &= ok;
+        found += &format!("; {}: {what}", share.name.display());
+    }
+    let beneath = mounts.len().saturating_sub(1);
+    Ok((holds, format!("{found}; {beneath} mounts beneath the root")))
+}
+
+/// At a name in the worker's root stands one mount, and that is what lies at `path`, as far as that can be seen.
+fn place(process: &Process, mounts: &[Mount], name: &str, path: Option<&Path>, readonly: bool) -> Seen {
+    let at = format!("/{}", escaped(name));
+    let here: Vec<&Mount> = mounts.iter().filter(|mount| mount.point == at).collect();
+    let [mount] = here.as_slice() else {
+        return Ok((false, format!("{} mounts at {at}", here.len())));
     };
     let mut wanted = vec!["nosuid", "nodev", "noexec"];
-    if pair.options.share.readonly {
+    if readonly {
         wanted.push("ro");
     }
-    let at = fs::metadata(process.path("root"))?;
-    let share = pair.options.share.shared_dir.as_deref();
-    let share = share
-        .filter(|path| path.is_absolute())
-        .and_then(|path| fs::metadata(path).ok());
-    let (same, which) = match share {
-        Some(share) if (share.dev(), share.ino()) == (at.dev(), at.ino()) => (true, "the shared directory"),
-        Some(_) => (false, "NOT the shared directory"),
-        None => (
-            true,
-            "a directory (--shared-dir cannot be seen from here to compare)",
-        ),
+    let inside = fs::metadata(process.path("root").join(name))?;
+    let outside = path.filter(|path| path.is_absolute());
+    let outside = outside.and_then(|path| fs::metadata(path).ok());
+    let (same, which) = match outside {
+        Some(outside) if (outside.dev(), outside.ino()) == (inside.dev(), inside.ino()) => {
+            (true, "what is shared")
+        }
+        Some(_) => (false, "NOT what is shared"),
+        None => (true, "something (its path cannot be seen from here to compare)"),
     };
-    let found = format!(
-        "{which}, {} with {} mounts beneath, {}",
-        root.kind,
-        mounts.len() - 1,
-        root.options.join(",")
-    );
-    Ok((same && root.has(&wanted), found))
+    let found = format!("{which}, {} {}", mount.kind, mount.options.join(","));
+    Ok((same && mount.has(&wanted), found))
+}
+
+/// A name as mountinfo writes it (proc_pid_mountinfo(5)).
+fn escaped(name: &str) -> String {
+    let escape = |c: char| match c {
+        ' ' | '\t' | '\n' | '\\' | '#' => format!("\\{:03o}", u32::from(c)),
+        other => other.to_string(),
+    };
+    name.chars().map(escape).collect()
 }

@@ -10,6 +10,7 @@ mod share;
 mod values;
 
 pub(crate) use share::{Cache, Share, When};
+pub(crate) use values::NamedPath;
 use values::{log_level, poll_time, tag};
 
 /// Shares a host directory with a virtual machine over virtio-fs, for guests that nobody trusts.

@@ -1,11 +1,14 @@
 //! Options about what is shared and how the guest sees it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use airlockfs_ipc::message;
 use clap::{Args, ValueEnum};
 
-use super::values::{id, mask, mode, seconds};
+use super::values::{NamedPath, id, mask, mode, named_path, seconds};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Share")]
@@ -13,6 +16,13 @@ pub(crate) struct Share {
     /// The directory to share
     #[arg(long, value_name = "DIR")]
     pub(crate) shared_dir: Option<PathBuf>,
+    /// Instead of --shared-dir: show this directory or regular file as NAME in the tag's root. May be repeated; all
+    /// after the first = is the path
+    #[arg(long, value_name = "NAME=PATH", value_parser = named_path())]
+    pub(crate) share: Vec<NamedPath>,
+    /// The same, and let nothing be changed in it
+    #[arg(long, value_name = "NAME=PATH", value_parser = named_path())]
+    pub(crate) share_ro: Vec<NamedPath>,
     /// Let nothing be changed; the kernel enforces it too
     #[arg(long)]
     pub(crate) readonly: bool,
@@ -91,6 +101,25 @@ pub(crate) struct Share {
     pub(crate) translate_gid: Vec<airlockfs_ipc::message::IdRange>,
     #[command(flatten)]
     pub(crate) view: View,
+}
+
+impl Share {
+    /// What stands by name under the tag, each with whether nothing changes in it.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&NamedPath, bool)> {
+        let writable = self.share.iter().map(|named| (named, self.readonly));
+        writable.chain(self.share_ro.iter().map(|named| (named, true)))
+    }
+
+    /// Nothing at all may be changed.
+    pub(crate) fn is_readonly(&self) -> bool {
+        self.readonly || self.share.is_empty() && !self.share_ro.is_empty()
+    }
+
+    /// The paths that are shared.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let only = self.shared_dir.as_deref().into_iter();
+        only.chain(self.named().map(|(named, _)| named.path.as_path()))
+    }
 }
 
 /// What the guest sees instead of what the host has.

@@ -1,6 +1,40 @@
 //! How values on the command line are written.
 
-use std::time::Duration;
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use airlockfs_ipc::Name;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+/// A path with the name it stands under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedPath {
+    /// One path component.
+    pub(crate) name: OsString,
+    /// On the host.
+    pub(crate) path: PathBuf,
+}
+
+/// `NAME=PATH`. A name has no `=`, and a path is taken as it is: there is nothing in it that could be read as an option.
+pub(super) fn named_path() -> impl TypedValueParser<Value = NamedPath> {
+    OsStringValueParser::new()
+        .try_map(|text| split_name(&text).ok_or("NAME=PATH, NAME being one path component"))
+}
+
+fn split_name(text: &OsStr) -> Option<NamedPath> {
+    let bytes = text.as_bytes();
+    let (name, path) = bytes.split_at_checked(bytes.iter().position(|byte| *byte == b'=')?)?;
+    let path = path.get(1..).filter(|path| !path.is_empty())?;
+    Name::new(name).ok()?;
+    Some(NamedPath {
+        name: OsStr::from_bytes(name).to_owned(),
+        path: OsStr::from_bytes(path).into(),
+    })
+}
 
 pub(super) fn tag(text: &str) -> Result<String, String> {
     match text.len() {
@@ -90,6 +124,35 @@ mod tests {
             assert!(mode(bad).is_err() && mask(bad).is_err(), "{bad}");
         }
         assert!(mode("1777").is_ok() && mode("2000").is_err() && mask("7777").is_ok());
+    }
+
+    #[test]
+    fn a_path_is_what_follows_the_name_and_nothing_else() {
+        let split = |text: &[u8]| {
+            let named = split_name(OsStr::from_bytes(text))?;
+            Some((named.name.as_bytes().to_vec(), named.path.into_os_string()))
+        };
+        for path in ["/srv", "/a=b", "/a:ro", "/a,ro", "relative", "=", "--readonly"] {
+            let text = format!("name={path}");
+            assert_eq!(
+                split(text.as_bytes()),
+                Some((b"name".to_vec(), path.into())),
+                "{path}"
+            );
+        }
+        assert!(split(b"\xff=/\xfe").is_some(), "names and paths are bytes");
+        for bad in [
+            &b"/srv"[..],
+            b"=/srv",
+            b"name=",
+            b"a/b=/srv",
+            b".=/srv",
+            b"..=/srv",
+            b"",
+        ] {
+            assert_eq!(split(bad), None, "{bad:?}");
+        }
+        assert_eq!(split(&[&[b'x'; 256][..], b"=/srv"].concat()), None);
     }
 
     #[test]

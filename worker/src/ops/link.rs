@@ -80,11 +80,11 @@ pub(crate) fn rename(
     let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let directory = volume.directory(parent)?;
     let new_directory = volume.directory(new_parent)?;
-    volume.writable(directory.share)?;
-    volume.writable(new_directory.share)?;
+    // The kernel's order: another mount, then a read-only one.
     if directory.share != new_directory.share {
         return Err(Errno::EXDEV);
     }
+    volume.writable(directory.share)?;
     let from = Place {
         parent,
         name: name.as_bytes(),
