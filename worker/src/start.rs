@@ -174,11 +174,7 @@ fn volume(
     for (index, descriptor) in (0..).zip(roots.shares) {
         let stat = stat(&descriptor).map_err(cannot)?;
         let identity = Identity::of(&stat, index);
-        nodes.push(
-            inodes
-                .add_root(&identity, stat.kind(), descriptor)
-                .map_err(cannot)?,
-        );
+        nodes.push(inodes.add_root(&identity, descriptor).map_err(cannot)?);
     }
     Ok(Volume {
         inodes,

@@ -74,11 +74,6 @@ impl Volume {
         self.in_memory.store(mount, Relaxed);
     }
 
-    /// Whether what is above a node is outside.
-    pub(crate) fn is_root(&self, id: NodeId) -> bool {
-        self.roots.contains(&id)
-    }
-
     /// The inode of a node id, by whatever way there is. ESTALE if there is none.
     pub(crate) fn held(&self, id: NodeId) -> Result<Held, Errno> {
         match self.inodes.held(id) {
@@ -202,4 +197,5 @@ pub(crate) const SYNTHETIC: Identity = Identity {
         share: u16::MAX,
     },
     birth: (0, 0),
+    kind: libc::S_IFDIR,
 };

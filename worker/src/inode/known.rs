@@ -47,7 +47,7 @@ impl Inodes {
                 table.refresh(index, &identity);
                 index
             }
-            None => table.insert(&identity, stat.kind())?,
+            None => table.insert(&identity)?,
         };
         let location = Location {
             parent: directory,
@@ -66,7 +66,7 @@ impl Inodes {
         let mut table = self.write();
         let index = match table.find(&identity) {
             Some(index) => index,
-            None => table.insert(&identity, stat.kind())?,
+            None => table.insert(&identity)?,
         };
         table.look_up(index);
         Ok(table.id(index))
@@ -109,6 +109,13 @@ impl Inodes {
             name: place.name,
         })?;
         Some(table.id(index))
+    }
+
+    /// Inode number of the directory that an inode was last seen in. None for a share's root, and where it is not known.
+    pub(crate) fn parent_ino(&self, id: NodeId) -> Option<u64> {
+        let table = self.read();
+        let node = table.node(table.index(id)?)?;
+        Some(table.node(node.parent)?.ino)
     }
 
     /// Notes that the name `place` is gone, under which `id` was known.

@@ -2,7 +2,7 @@
 //!
 //! An inode is known by one statx(2) of its name, without being opened. When it is needed itself (as a directory, to be
 //! opened, to be changed) it is opened with O_PATH beneath its parent, never following a link, and must still be the
-//! same: device, inode number, mount and birth time. Else its id is stale (ESTALE) and the guest looks it up again.
+//! same: device, inode number, mount, birth time and type. Else its id is stale (ESTALE) and the guest looks it up again.
 //! The descriptor is kept while the budget lasts.
 //!
 //! The table's lock is never held across a system call, nor while a descriptor is closed.
@@ -129,14 +129,9 @@ impl Inodes {
     }
 
     /// Adds a share's root, which is never forgotten. The first one added is the root that the guest mounts.
-    pub(crate) fn add_root(
-        &self,
-        identity: &Identity,
-        kind: u32,
-        descriptor: OwnedFd,
-    ) -> Result<NodeId, Errno> {
+    pub(crate) fn add_root(&self, identity: &Identity, descriptor: OwnedFd) -> Result<NodeId, Errno> {
         let mut table = self.write();
-        let index = table.insert(identity, kind)?;
+        let index = table.insert(identity)?;
         table.pin(index, Arc::new(descriptor));
         Ok(table.id(index))
     }
@@ -144,7 +139,7 @@ impl Inodes {
     /// Adds a root that is no inode of the host: the directory over several shares.
     pub(crate) fn add_synthetic_root(&self, identity: &Identity) -> Result<NodeId, Errno> {
         let mut table = self.write();
-        let index = table.insert(identity, libc::S_IFDIR)?;
+        let index = table.insert(identity)?;
         Ok(table.id(index))
     }
 

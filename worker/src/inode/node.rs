@@ -31,8 +31,12 @@ pub(crate) struct Key {
 pub(crate) struct Identity {
     /// The key.
     pub(crate) key: Key,
-    /// Birth time: seconds and nanoseconds, zeros where the file system has none.
+    /// Birth time: seconds and nanoseconds, zeros where the file system has none. As coarse as the kernel's clock: of two
+    /// files made within the same few milliseconds the second can have the number and the birth time of the first.
     pub(crate) birth: (i64, u32),
+    /// File type: the S_IFMT bits of its mode. What is opened is chosen by it, so one that was a regular file a moment
+    /// ago must not pass for it.
+    pub(crate) kind: u32,
 }
 
 impl Identity {
@@ -46,6 +50,7 @@ impl Identity {
                 share,
             },
             birth: stat.birth(),
+            kind: stat.kind(),
         }
     }
 }
@@ -96,13 +101,17 @@ impl Node {
         Identity {
             key: self.key(),
             birth: (self.birth_seconds, self.birth_nanoseconds),
+            kind: self.mode_kind(),
         }
     }
 
     /// Whether `identity` is this inode. While a descriptor holds the inode its number cannot go to another, so the
     /// birth time need not be the same: overlayfs changes it when it copies up.
     pub(super) fn is(&self, identity: &Identity) -> bool {
-        self.key() == identity.key && (self.identity().birth == identity.birth || self.descriptor.is_some())
+        let own = self.identity();
+        own.key == identity.key
+            && own.kind == identity.kind
+            && (own.birth == identity.birth || self.descriptor.is_some())
     }
 
     /// Whether it holds its descriptor for good.
@@ -114,7 +123,7 @@ impl Node {
         self.parent == parent && *self.name == *name
     }
 
-    pub(super) fn mode_kind(&self) -> u32 {
-        u32::from(self.kind) << 12
+    pub(super) const fn mode_kind(&self) -> u32 {
+        (self.kind as u32) << 12
     }
 }

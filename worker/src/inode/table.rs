@@ -111,7 +111,7 @@ impl Table {
 
     /// Adds an inode that [`Self::find`] does not find, without location, lookups or descriptor. ENOMEM when the guest
     /// knows too many.
-    pub(super) fn insert(&mut self, identity: &Identity, kind: u32) -> Result<u32, Errno> {
+    pub(super) fn insert(&mut self, identity: &Identity) -> Result<u32, Errno> {
         let node = Node {
             ino: identity.key.ino,
             mount: identity.key.mount,
@@ -127,7 +127,7 @@ impl Table {
             hot: NONE,
             generation: 0,
             share: identity.key.share,
-            kind: (kind >> 12) as u8,
+            kind: (identity.kind >> 12) as u8,
             referenced: AtomicBool::new(false),
         };
         let index = match self.free.pop() {

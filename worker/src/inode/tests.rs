@@ -18,6 +18,7 @@ fn identity(ino: u64, birth: i64) -> Identity {
             share: 0,
         },
         birth: (birth, 0),
+        kind: libc::S_IFDIR,
     }
 }
 
@@ -27,14 +28,14 @@ fn descriptor() -> Arc<OwnedFd> {
 
 fn with_root() -> Table {
     let mut table = Table::new();
-    assert_eq!(table.insert(&identity(1, 0), libc::S_IFDIR), Ok(ROOT));
+    assert_eq!(table.insert(&identity(1, 0)), Ok(ROOT));
     table.pin(ROOT, descriptor());
     table
 }
 
 /// A node with one lookup, under a name.
 fn add(table: &mut Table, ino: u64, parent: u32, name: &str) -> u32 {
-    let index = table.insert(&identity(ino, 0), libc::S_IFDIR).unwrap();
+    let index = table.insert(&identity(ino, 0)).unwrap();
     locate(table, index, parent, name);
     table.look_up(index);
     index
@@ -215,5 +216,30 @@ fn many_inodes_come_and_go() {
     }
     assert_eq!((table.len(), table.node(ROOT).unwrap().children), (1, 0));
     assert_eq!(table.find(&identity(100, 0)), None);
-    assert_eq!(table.insert(&identity(100, 0), 0).err(), None::<Errno>);
+    assert_eq!(table.insert(&identity(100, 0)).err(), None::<Errno>);
+}
+
+#[test]
+fn another_kind_of_file_is_another_inode_though_number_and_birth_are_the_same() {
+    let mut table = with_root();
+    let file = Identity {
+        kind: libc::S_IFREG,
+        ..identity(2, 7)
+    };
+    let fifo = Identity {
+        kind: libc::S_IFIFO,
+        ..file
+    };
+    let first = table.insert(&file).unwrap();
+    assert_eq!(table.find(&fifo), None);
+    let second = table.insert(&fifo).unwrap();
+    assert_eq!(
+        (table.find(&file), table.find(&fifo)),
+        (Some(first), Some(second))
+    );
+    assert_eq!(table.node(first).unwrap().identity(), file);
+    assert_eq!(table.node(second).unwrap().identity(), fifo);
+    // Nor while it is hot: where numbers are not to be relied on, the type is.
+    table.heat(first, descriptor());
+    assert_eq!(table.find(&fifo), Some(second));
 }

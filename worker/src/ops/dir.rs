@@ -116,8 +116,12 @@ impl Entries {
                 return Ok(());
             }
             let ino = match record.name {
-                // What is above the share is nobody's business.
-                b".." if volume.is_root(open.node.id) => stat(open)?.ino(),
+                // As the guest knows it: above a share, a mount or a directory that the host took out of the share lies
+                // what is nobody's business.
+                b".." => match volume.inodes.parent_ino(open.node.id) {
+                    Some(ino) => ino,
+                    None => stat(open)?.ino(),
+                },
                 _ => record.ino,
             };
             let ino = volume.ino(ino, open.node.share);
