@@ -6,6 +6,7 @@
 //! - [`boundary`] breaks the rules between the two processes, from either side.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
 //! - [`mod@bench`] measures daemons against each other.
+//! - [`trace`] counts what they do.
 //!
 //! Nothing here but [`boundary`] and a benchmark depends on the daemon's crates: what is tested is what goes over the wire.
 
@@ -17,4 +18,5 @@ pub mod fuse;
 pub mod procfs;
 pub mod stop;
 pub mod tempdir;
+pub mod trace;
 pub mod vmm;

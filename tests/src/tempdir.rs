@@ -13,7 +13,16 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     /// Makes one under `$TMPDIR`, or /tmp.
     pub fn new() -> Result<Self> {
-        let template = std::env::temp_dir().join("airlockfs-test-XXXXXX");
+        Self::under(&std::env::temp_dir())
+    }
+
+    /// Makes one on a RAM file system, where nothing waits for a device.
+    pub fn in_memory() -> Result<Self> {
+        Self::under(Path::new("/dev/shm"))
+    }
+
+    fn under(parent: &Path) -> Result<Self> {
+        let template = parent.join("airlockfs-test-XXXXXX");
         let path = nix::unistd::mkdtemp(&template).with_context(|| format!("make {}", template.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
         Ok(Self(path))
