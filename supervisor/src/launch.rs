@@ -55,6 +55,14 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         (signals.as_fd(), "signals"),
     ];
     expected.extend(worker.lanes.iter().flat_map(|lane| lane.descriptors()));
+    #[cfg(feature = "breach")]
+    let breach = airlockfs_breach::inherited(airlockfs_breach::SUPERVISOR);
+    #[cfg(feature = "breach")]
+    expected.extend(
+        breach
+            .as_ref()
+            .map(|orders| (orders.as_fd(), "orders of the tests")),
+    );
     // The filter has no call that tells it.
     let own_pid = std::process::id();
     let (confined, report) = confine_supervisor(&SupervisorPlan {
@@ -76,6 +84,9 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         log::warn!("weaker than by default: {line}");
     }
 
+    #[cfg(feature = "breach")]
+    airlockfs_breach::start("airlockfsd", breach)
+        .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
     let ends = Ends {
         listener,
         lanes: worker.lanes,

@@ -45,6 +45,9 @@ use clap::{Parser, error::ErrorKind};
 
 use crate::cli::Command;
 
+#[cfg(all(feature = "breach", not(debug_assertions)))]
+compile_error!("the feature `breach` lets tests order any system call: it is never released");
+
 /// What launchers ask before they start a back end (QEMU's docs/interop/vhost-user.json).
 const CAPABILITIES: &str = r#"{"type": "fs", "features": ["separate-options"]}"#;
 

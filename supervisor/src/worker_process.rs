@@ -26,7 +26,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::{NamedPath, Share};
 
-const EXECUTABLE: &str = "airlockfs-worker";
+const EXECUTABLE: &str = if cfg!(feature = "breach") {
+    "airlockfs-worker-breach"
+} else {
+    "airlockfs-worker"
+};
 /// Where it may lie, seen from the directory of this program.
 const PLACES: [&str; 5] = [
     ".",
@@ -123,8 +127,14 @@ pub(crate) fn start(
             "the worker ended before it was confined; see the lines above",
         )
     };
+    #[cfg_attr(not(feature = "breach"), expect(unused_mut))]
+    let mut handed = ring.worker.descriptors();
+    #[cfg(feature = "breach")]
+    let breach = airlockfs_breach::inherited(airlockfs_breach::WORKER);
+    #[cfg(feature = "breach")]
+    handed.extend(breach.as_ref().map(AsFd::as_fd));
     control
-        .send(&Start { lanes, config }, &ring.worker.descriptors())
+        .send(&Start { lanes, config }, &handed)
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidInput => StartError::new(
                 ExitKind::Usage,

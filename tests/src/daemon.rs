@@ -55,6 +55,7 @@ pub struct Launch {
     user: Option<u32>,
     nofile: Option<u64>,
     args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
     inherit: Vec<OwnedFd>,
 }
 
@@ -80,6 +81,7 @@ impl Launch {
             user: None,
             nofile: None,
             args: Vec::new(),
+            env: Vec::new(),
             inherit: Vec::new(),
         }
     }
@@ -140,7 +142,15 @@ impl Launch {
         self
     }
 
-    /// Lets the daemon inherit a descriptor that it does not expect.
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Lets the daemon inherit a descriptor, under its number here.
     #[must_use]
     pub fn inherit(mut self, fd: OwnedFd) -> Self {
         self.inherit.push(fd);
@@ -180,6 +190,7 @@ impl Launch {
             command.arg("--shared-dir").arg(&share);
         }
         command.args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let mut inherit = std::mem::take(&mut self.inherit);
         if self.by_fd {
             let listener = UnixListener::bind(&socket)?;
@@ -233,6 +244,7 @@ impl Launch {
             child,
             process,
             log,
+            program: self.program,
             socket,
             share,
             _home: home,
@@ -269,6 +281,7 @@ pub struct Daemon {
     child: Child,
     process: Process,
     log: Arc<Log>,
+    program: PathBuf,
     socket: PathBuf,
     share: PathBuf,
     _home: TempDir,
@@ -309,7 +322,9 @@ impl Daemon {
 
     /// The worker: the process below the supervisor that runs the worker's binary.
     pub fn worker(&self) -> Result<Process> {
-        let binary = std::fs::metadata(bin_dir()?.join("airlockfs-worker"))?;
+        let name = self.program.file_name().context("a program")?.to_string_lossy();
+        let name = name.replace("airlockfsd", "airlockfs-worker");
+        let binary = std::fs::metadata(self.program.with_file_name(name))?;
         for process in Process::open(self.process.pid())?.tree()? {
             let Ok(exe) = std::fs::metadata(format!("/proc/{}/exe", process.pid())) else {
                 continue;

@@ -1,4 +1,5 @@
-//! docs/SPEC.md is kept: every test it names is there, and every operation has its row.
+//! docs/SPEC.md and docs/THREAT_MODEL.md are kept: every promise and every barrier names a test, every test named is
+//! there, and every operation and attacker has its row.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -7,48 +8,81 @@ fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What stands between backticks in the rows of the tables.
-fn references(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let rows = text.lines().filter(|line| line.starts_with('|'));
-    rows.flat_map(|row| {
-        let mut file = "";
-        let last = row.rsplit('|').nth(1).unwrap_or_default();
-        last.split('`')
-            .skip(1)
-            .step_by(2)
-            .map(move |quoted| match quoted.split_once(": ") {
-                Some((path, test)) => {
-                    file = path;
-                    (path, test)
-                }
-                None => (file, quoted),
-            })
+/// What stands between backticks in the last column of a table's row: a file and a test.
+fn references(row: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut file = "";
+    let last = row.rsplit('|').nth(1).unwrap_or_default();
+    last.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(move |quoted| match quoted.split_once(": ") {
+            Some((path, test)) => {
+                file = path;
+                (path, test)
+            }
+            None => (file, quoted),
+        })
+}
+
+/// Documents whose tables of a last column `test` are held to it.
+const DOCUMENTS: [&str; 2] = ["docs/SPEC.md", "docs/THREAT_MODEL.md"];
+
+/// The rows of those tables, one after another, without their headers.
+fn rows(text: &str) -> impl Iterator<Item = &str> {
+    let (mut in_table, mut of_tests) = (false, false);
+    text.lines().filter(move |line| {
+        let row = line.starts_with('|');
+        let header = row && !in_table;
+        in_table = row;
+        if header {
+            of_tests = line.trim_end().ends_with("| test |");
+        }
+        row && !header && of_tests && !line.starts_with("|---")
     })
 }
 
 #[test]
 fn every_test_that_a_promise_names_is_there() {
-    let text = read("docs/SPEC.md");
-    let missing: BTreeSet<String> = references(&text)
-        .filter(|(file, test)| !read(file).contains(&format!("fn {test}(")))
-        .map(|(file, test)| format!("{file}: {test}"))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "docs/SPEC.md names tests that are not there: {missing:#?}"
-    );
-    assert!(references(&text).count() > 100);
+    for (document, at_least) in DOCUMENTS.into_iter().zip([100, 40]) {
+        let text = read(document);
+        let named: Vec<_> = rows(&text).flat_map(references).collect();
+        let missing: BTreeSet<String> = named
+            .iter()
+            .filter(|(file, test)| !read(file).contains(&format!("fn {test}(")))
+            .map(|(file, test)| format!("{file}: {test}"))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{document} names tests that are not there: {missing:#?}"
+        );
+        assert!(named.len() > at_least, "{document}");
+    }
 }
 
 #[test]
 fn every_promise_names_a_test() {
-    let text = read("docs/SPEC.md");
-    for row in text
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.contains("---"))
-    {
-        let header = row.ends_with("| test |");
-        assert!(header || references(row).next().is_some(), "no test: {row}");
+    for document in DOCUMENTS {
+        let text = read(document);
+        for row in rows(&text) {
+            assert!(references(row).next().is_some(), "{document}, no test: {row}");
+        }
+    }
+}
+
+#[test]
+fn every_attacker_has_a_barrier_with_a_test() {
+    let text = read("docs/THREAT_MODEL.md");
+    for attacker in [
+        "guest user",
+        "guest kernel",
+        "fallen supervisor",
+        "fallen worker",
+        "local user of the host",
+        "launcher with injected options",
+        "VMM",
+    ] {
+        let has_a_row = rows(&text).any(|row| row.starts_with(&format!("| {attacker}")));
+        assert!(has_a_row, "{attacker}");
     }
 }
 

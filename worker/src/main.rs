@@ -31,6 +31,9 @@ use std::process::ExitCode;
 
 use airlockfs_policy::ExitKind;
 
+#[cfg(all(feature = "breach", not(debug_assertions)))]
+compile_error!("the feature `breach` lets tests order any system call: it is never released");
+
 fn main() -> ExitCode {
     let control = match start::start() {
         Ok(control) => control,

@@ -76,9 +76,12 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
     let received = control
         .receive::<Start>(1 + 2 * usize::from(MAX_LANES))
         .map_err(|error| failed(format!("cannot read what to serve: {error}")))?;
-    let Some((Start { lanes, config }, descriptors)) = received else {
+    #[cfg_attr(not(feature = "breach"), expect(unused_mut))]
+    let Some((Start { lanes, config }, mut descriptors)) = received else {
         return Err(failed("airlockfsd ended before it said what to serve"));
     };
+    #[cfg(feature = "breach")]
+    let breach = airlockfs_breach::handed_over(&mut descriptors, 1 + 2 * usize::from(lanes));
     let poll = Duration::from_micros(u64::from(config.poll_us));
     let lanes = ring::map(descriptors, lanes, poll)
         .map_err(|error| failed(format!("cannot map the ring: {error}")))?;
@@ -98,6 +101,12 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
 
     let mut expected = vec![(control.as_fd(), "control channel")];
     expected.extend(lanes.iter().flat_map(WorkerLane::descriptors));
+    #[cfg(feature = "breach")]
+    expected.extend(
+        breach
+            .as_ref()
+            .map(|orders| (orders.as_fd(), "orders of the tests")),
+    );
     let namespaces = std::env::args().nth(1).unwrap_or_default();
     let (confined, report, roots) = confine_worker(&WorkerPlan {
         config: &config,
@@ -126,6 +135,8 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
     };
     let volume = volume(config, roots, (identities, view), xattr_map, budget)?;
     run(confined, lanes, volume)?;
+    #[cfg(feature = "breach")]
+    airlockfs_breach::start("airlockfs-worker", breach).map_err(|error| failed(error.to_string()))?;
     Ok(report)
 }
 

@@ -5,13 +5,12 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
+use airlockfs_breach::survive_traps;
 use airlockfs_ipc::channel::{self, Channel};
 use airlockfs_ipc::message::{ConfinementReport, Start, Started};
 use airlockfs_policy::confine::{SupervisorPlan, WorkerPlan, confine_supervisor, confine_worker};
 use airlockfs_policy::spawn::{WorkerLaunch, spawn_worker};
 use airlockfs_policy::{Features, Namespaces, StartError, UserNamespace};
-
-use crate::order::{Order, obey, survive_traps};
 
 fn channel_at(number: i32) -> Channel {
     // SAFETY: whoever started this process put the channel there, and nothing else takes it.
@@ -128,8 +127,6 @@ fn confine(start: &Start, expected: &[BorrowedFd<'_>]) -> Result<ConfinementRepo
 }
 
 fn serve(control: &Channel) -> ExitCode {
-    while let Ok(Some((order, _))) = control.receive::<Order>(0) {
-        control.send(&obey(order), &[]).unwrap();
-    }
+    airlockfs_breach::serve(control).unwrap();
     ExitCode::SUCCESS
 }

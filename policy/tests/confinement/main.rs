@@ -1,13 +1,12 @@
-//! Real processes confine themselves as in production; then an attacker is in and makes system calls. Each test says
-//! what he gets. Runs as root: it starts processes as root and as an ordinary user.
+//! Processes that confine themselves as in production, and what they can do then: how they start, what options give
+//! and take, what still works. What an attacker in the real ones can not do is in `tests/tests/security_breach`. Runs
+//! as root: it starts processes as root and as an ordinary user.
 
 mod inside;
 mod options;
-mod order;
 mod outside;
 mod spawning;
 mod supervisor;
-mod sweep;
 mod worker;
 
 use std::panic::catch_unwind;
@@ -30,14 +29,7 @@ fn main() -> ExitCode {
 
 fn run(filter: &str) -> ExitCode {
     outside::leave_the_host();
-    let tests = [
-        spawning::TESTS,
-        worker::TESTS,
-        options::TESTS,
-        supervisor::TESTS,
-        sweep::TESTS,
-    ]
-    .concat();
+    let tests = [spawning::TESTS, worker::TESTS, options::TESTS, supervisor::TESTS].concat();
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in tests.iter().filter(|(name, _)| name.contains(filter)) {
         let holds = catch_unwind(test).is_ok();

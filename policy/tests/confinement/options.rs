@@ -2,13 +2,13 @@
 
 use std::fs;
 
+use airlockfs_breach::Argument;
 use airlockfs_ipc::message::{Sandbox, SeccompMode};
 use airlockfs_policy::UserNamespace;
 use libc::*;
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::Test;
-use crate::order::Argument;
 use crate::outside::{KILLED, Scratch, config, share, try_worker, worker};
 use crate::worker::{errno, must_open, open};
 

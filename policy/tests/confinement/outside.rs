@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use airlockfs_breach::{Answer, Argument, Order};
 use airlockfs_ipc::channel::{self, Channel};
 use airlockfs_ipc::message::{ConfinementReport, Sandbox, SeccompMode, Share, Start, Started, WorkerConfig};
 use airlockfs_policy::UserNamespace;
@@ -15,8 +16,6 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-
-use crate::order::{Answer, Argument, Order};
 
 /// An ordinary user without any rights.
 pub(crate) const USER: u32 = 4242;

@@ -1,24 +1,22 @@
-//! What a fallen worker can and cannot do.
+//! What a confined worker is, and what it can still do.
 
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use airlockfs_ipc::message::SeccompMode;
+use airlockfs_breach::{Argument, Order};
 use airlockfs_policy::UserNamespace;
 use libc::*;
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::Test;
-use crate::order::{Argument, Order};
-use crate::outside::{KILLED, Outcome, Scratch, Session, config, try_worker, worker};
+use crate::outside::{Outcome, Scratch, Session, config, try_worker, worker};
 
 pub(crate) const TESTS: &[Test] = &[
     (
         "the worker's root is the share and nothing else is mounted",
         root_is_the_share,
     ),
-    ("no road leads the worker out of the share", no_road_out),
     ("the worker serves files through /proc/self/fd", serves_files),
     (
         "the worker has the capabilities of a file server and no others",
@@ -31,15 +29,6 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "the worker sees mounts that arrive beneath the share",
         sees_later_mounts,
-    ),
-    (
-        "a call that is not on the worker's list kills it",
-        forbidden_calls_kill,
-    ),
-    ("the filter holds on threads made later", filter_holds_on_threads),
-    (
-        "without the filter Landlock and namespaces still hold the worker",
-        without_filter,
     ),
     ("a share that was swapped is refused", swapped_share),
     ("a share behind a symbolic link is refused", linked_share),
@@ -100,51 +89,6 @@ fn root_is_the_share() {
     assert_eq!(session.status("NoNewPrivs"), "1");
     assert_eq!(session.status("Groups"), "");
     assert_eq!(session.status("Umask"), "0000");
-}
-
-fn no_road_out() {
-    let scratch = Scratch::new("roads");
-    fs::write(scratch.path().join("inside"), "").unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", scratch.path().join("absolute")).unwrap();
-    std::os::unix::fs::symlink("../../../../../../etc/passwd", scratch.path().join("relative")).unwrap();
-    let session = worker(&config(scratch.path()));
-    let [proc_fd, share] = session.descriptors;
-    for directory in [AT_FDCWD, proc_fd, share] {
-        for name in [
-            "/etc/passwd",
-            "/../etc/passwd",
-            "../../../../../../etc/passwd",
-            "../../etc/passwd",
-            "../root/etc/passwd",
-            "../../1/root/etc/passwd",
-            "../cwd/../etc/passwd",
-            "/absolute",
-            "/relative",
-            "/proc/self/root/etc/passwd",
-        ] {
-            // Descriptors are named by numbers in the working directory, and are no directories of procfs.
-            let outcome = open(&session, directory, name, O_RDONLY);
-            assert!(
-                [errno(ENOENT), errno(ENOTDIR), errno(ELOOP)].contains(&outcome),
-                "{directory} {name}: {outcome:?}"
-            );
-        }
-    }
-    // `..` of the working directory is the directory itself: nothing else of procfs is there.
-    for name in [
-        "../status",
-        "../mem",
-        "../environ",
-        "../exe",
-        "../fd/0",
-        "../root",
-        "../task",
-    ] {
-        assert_eq!(open(&session, AT_FDCWD, name, O_PATH), errno(ENOENT), "{name}");
-    }
-    // `..` of the share's root is the share's root.
-    let above = must_open(&session, share, "..", O_PATH);
-    must_open(&session, above, "inside", O_RDONLY);
 }
 
 fn serves_files() {
@@ -326,187 +270,6 @@ fn sees_later_mounts() {
     }
     umount(&volume).unwrap();
     assert_eq!(open(&session, AT_FDCWD, "/volume/arrived", O_PATH), errno(ENOENT));
-}
-
-fn forbidden_calls_kill() {
-    let scratch = Scratch::new("forbidden");
-    let text = |text: &str| Argument::from(text);
-    let calls: &[(i64, Vec<Argument>)] = &[
-        (SYS_socket, vec![AF_UNIX.into(), SOCK_STREAM.into(), 0.into()]),
-        (SYS_execve, vec![text("/bin/sh"), 0.into(), 0.into()]),
-        (
-            SYS_execveat,
-            vec![3.into(), text(""), 0.into(), 0.into(), AT_EMPTY_PATH.into()],
-        ),
-        (SYS_ptrace, vec![(PTRACE_TRACEME as i32).into()]),
-        (
-            SYS_open_by_handle_at,
-            vec![3.into(), Argument::Buffer(128), O_RDONLY.into()],
-        ),
-        (
-            SYS_openat2,
-            vec![AT_FDCWD.into(), text("/"), Argument::Buffer(24), 24.into()],
-        ),
-        (SYS_unshare, vec![CLONE_NEWUSER.into()]),
-        (SYS_setns, vec![3.into(), 0.into()]),
-        (
-            SYS_mount,
-            vec![text("x"), text("/"), text("tmpfs"), 0.into(), 0.into()],
-        ),
-        (SYS_pivot_root, vec![text("."), text(".")]),
-        (SYS_chroot, vec![text(".")]),
-        (SYS_chdir, vec![text("/")]),
-        (SYS_kill, vec![(-1).into(), 0.into()]),
-        (SYS_umask, vec![0.into()]),
-        (SYS_setresuid, vec![0.into(), 0.into(), 0.into()]),
-        // Allowed calls with other arguments.
-        (SYS_clone, vec![SIGCHLD.into(), 0.into()]),
-        (SYS_clone, vec![(CLONE_NEWUSER | SIGCHLD).into(), 0.into()]),
-        (
-            SYS_mmap,
-            vec![
-                0.into(),
-                4096.into(),
-                PROT_EXEC.into(),
-                (MAP_PRIVATE | MAP_ANONYMOUS).into(),
-            ],
-        ),
-        (
-            SYS_mmap,
-            vec![
-                0.into(),
-                4096.into(),
-                PROT_READ.into(),
-                MAP_PRIVATE.into(),
-                3.into(),
-            ],
-        ),
-        (
-            SYS_mprotect,
-            vec![0.into(), 4096.into(), (PROT_READ | PROT_EXEC).into()],
-        ),
-        (SYS_openat, vec![3.into(), text("name"), O_RDONLY.into()]),
-        (
-            SYS_openat,
-            vec![
-                AT_FDCWD.into(),
-                text("/new"),
-                (O_CREAT | O_WRONLY).into(),
-                0.into(),
-            ],
-        ),
-        (
-            SYS_statx,
-            vec![3.into(), text("name"), 0.into(), 0.into(), Argument::Buffer(256)],
-        ),
-        (SYS_flock, vec![3.into(), LOCK_EX.into()]),
-        (SYS_prctl, vec![PR_SET_DUMPABLE.into(), 1.into()]),
-        (SYS_fcntl, vec![3.into(), F_SETOWN.into(), 1.into()]),
-        (SYS_ioctl, vec![0.into(), TIOCSTI.into(), 0.into()]),
-    ];
-    for (number, arguments) in calls {
-        let session = worker(&config(scratch.path()));
-        assert_eq!(session.call(*number, arguments), KILLED, "{number} {arguments:?}");
-    }
-    // The 32-bit entry, where numbers mean other calls (5 is open), and which not every kernel has.
-    #[cfg(target_arch = "x86_64")]
-    {
-        let session = worker(&config(scratch.path()));
-        let outcome = session.order(Order::Legacy(5));
-        assert!(
-            [KILLED, Outcome::Killed(SIGSEGV)].map(Err).contains(&outcome),
-            "{outcome:?}"
-        );
-    }
-    // The C library must fall back: this one is no crime.
-    let session = worker(&config(scratch.path()));
-    assert_eq!(
-        session.call(SYS_clone3, &[Argument::Buffer(88), 88.into()]),
-        errno(ENOSYS)
-    );
-}
-
-fn filter_holds_on_threads() {
-    let scratch = Scratch::new("threads");
-    let session = worker(&config(scratch.path()));
-    let order = Order::CallOnThread(SYS_socket, vec![AF_INET.into(), SOCK_STREAM.into(), 0.into()]);
-    assert_eq!(session.order(order), Err(KILLED));
-}
-
-fn without_filter() {
-    let scratch = Scratch::new("no-filter");
-    fs::write(scratch.path().join("script"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(scratch.path().join("script"), Permissions::from_mode(0o755)).unwrap();
-    let mut open_filter = config(scratch.path());
-    open_filter.seccomp = SeccompMode::None;
-    let session = worker(&open_filter);
-    assert_eq!(session.report.weakened.len(), 1, "{:?}", session.report.weakened);
-    let call = |number, arguments: &[Argument]| session.call(number, arguments);
-    let text = |text: &str| Argument::from(text);
-    assert_eq!(
-        call(SYS_execve, &[text("/script"), 0.into(), 0.into()]),
-        errno(EACCES)
-    );
-    assert_eq!(
-        call(
-            SYS_mount,
-            &[text("t"), text("/"), text("tmpfs"), 0.into(), 0.into()]
-        ),
-        errno(EPERM)
-    );
-    assert_eq!(call(SYS_chroot, &[text("/")]), errno(EPERM));
-    assert_eq!(call(SYS_unshare, &[CLONE_NEWNS.into()]), errno(EPERM));
-    assert_eq!(call(SYS_kill, &[(-1).into(), 0.into()]), errno(ESRCH));
-    let device = [
-        AT_FDCWD.into(),
-        text("/disk"),
-        (S_IFBLK as i32 | 0o600).into(),
-        0x801.into(),
-    ];
-    assert_eq!(call(SYS_mknodat, &device), errno(EACCES));
-    // A file handle of ext4's kind: eight bytes, inode 2, generation 0.
-    let mut handle = vec![8, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
-    handle.resize(64, 0);
-    let (handle, mount) = (
-        Argument::Bytes(handle),
-        must_open(&session, AT_FDCWD, "/", O_RDONLY),
-    );
-    assert_eq!(
-        call(SYS_open_by_handle_at, &[mount.into(), handle, 0.into()]),
-        errno(EPERM)
-    );
-    assert_eq!(
-        call(SYS_setresuid, &[0.into(), 0.into(), 0.into()]),
-        Outcome::Returned(0)
-    );
-    assert_eq!(
-        call(
-            SYS_setrlimit,
-            &[
-                (RLIMIT_NOFILE as i32).into(),
-                Argument::Bytes([0xff; 16].to_vec())
-            ]
-        ),
-        errno(EPERM)
-    );
-    // Nothing of its identity can be changed back.
-    assert_eq!(
-        call(SYS_prctl, &[PR_GET_SECUREBITS.into()]),
-        Outcome::Returned(0b1110_1011)
-    );
-    assert_eq!(
-        call(SYS_prctl, &[PR_SET_SECUREBITS.into(), 0.into()]),
-        errno(EPERM)
-    );
-    assert_eq!(call(SYS_prctl, &[PR_GET_DUMPABLE.into()]), Outcome::Returned(0));
-    // TCP is not for it even where a network is: here there is none either.
-    let (socket, _) = session.must(SYS_socket, &[AF_INET.into(), SOCK_STREAM.into(), 0.into()]);
-    let mut address = vec![2, 0, 0, 80, 127, 0, 0, 1];
-    address.resize(16, 0);
-    assert_eq!(
-        call(SYS_connect, &[socket.into(), Argument::Bytes(address), 16.into()]),
-        errno(EACCES)
-    );
 }
 
 fn swapped_share() {
