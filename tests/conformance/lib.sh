@@ -9,6 +9,7 @@
 #   SECOND      the same directory as a second daemon serves it; the directory itself where there is no daemon
 #   AGENT       where to leave a command for a second guest, which runs agent.sh; empty on the host
 #   LEVEL       quick or full
+#   PRELOAD     a library that opens what $DIRECT_IO names with O_DIRECT
 #   OPERATIONS  how many operations a suite does that counts them
 # Scripts are for a POSIX sh: in a guest dash runs them, with busybox for what the image has no program for.
 set -u

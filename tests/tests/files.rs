@@ -108,6 +108,8 @@ fn a_handle_does_what_it_was_opened_for(options: &[&str]) {
     assert_eq!(fs.write(write_only, 1, b"E"), Ok(1));
     assert_eq!(fs.read(read_only, 0, 10).expect("READ"), b"tExt");
     assert!(fs.fallocate(read_only, 0, 0, 10).is_err());
+    // The access mode that Linux has for ioctl alone; it takes the right to read and to write.
+    assert!(fs.open(node, libc::O_ACCMODE).is_ok());
 }
 
 fn truncating_and_appending_opens(options: &[&str]) {

@@ -30,6 +30,13 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     Ok(paths::target().join("debug"))
 }
 
+/// Builds one of our libraries that programs in scripts load; returns its file.
+pub fn library(name: &str) -> Result<PathBuf> {
+    command::run(cargo().args(["build", "--package", "xtask", "--example", name]))?;
+    let file = format!("lib{}.so", name.replace('-', "_"));
+    Ok(paths::target().join("debug/examples").join(file))
+}
+
 /// Builds the programs of these packages as shipped; returns the directory that holds them.
 pub fn release(packages: &[&str]) -> Result<PathBuf> {
     let packages = packages.iter().flat_map(|name| ["--package", name]);

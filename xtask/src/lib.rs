@@ -17,6 +17,7 @@ pub mod image;
 pub mod kernel;
 pub mod modules;
 pub mod paths;
+pub mod peer;
 pub mod process;
 pub mod provision;
 pub mod qemu;

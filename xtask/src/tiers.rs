@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-use crate::{binaries, kernel, paths, provision};
+use crate::{binaries, conformance, kernel, paths, provision};
 
 /// The integration tests that boot guests; all others are the harness tier.
 const GUEST: &str = "guest";
@@ -48,6 +48,16 @@ pub fn run() -> Result<()> {
         .collect();
     tier("harness", &harness)?;
     tier("guest", &["--test", GUEST])?;
+    println!("== conformance");
+    let differences = conformance::quick().unwrap_or_else(|error| {
+        eprintln!("conformance could not run: {error:#}");
+        conformance::Count { passed: 0, failed: 1 }
+    });
+    count.passed += differences.passed;
+    count.failed += differences.failed;
+    if differences.failed > 0 {
+        broken.push("conformance");
+    }
 
     println!("{} passed, {} failed", count.passed, count.failed);
     if !broken.is_empty() {

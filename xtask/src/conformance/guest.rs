@@ -99,8 +99,9 @@ pub(super) fn run(
 fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &str) -> Result<Vm> {
     let agent = if suite.second { "/mnt/agent" } else { "" };
     let program = format!(
-        "export SCRATCH=/tmp/scratch CACHE=/tmp/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} LEVEL={} OPERATIONS={}\n\
+        "export SCRATCH=/tmp/scratch CACHE=/tmp/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} PRELOAD=/tools/{} LEVEL={} OPERATIONS={}\n\
          mkdir $SCRATCH $CACHE\n{command}\n",
+        setup.preload.file_name().unwrap_or_default().display(),
         setup.level(),
         // Emulated, a guest is many times slower than the bridge.
         setup.operations / 100
@@ -123,7 +124,7 @@ fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &
         .into_iter()
         .zip(suite.crates)
         .map(|(dir, (name, _))| dir.join(name));
-    let own = [setup.tools.join("lock-tool")];
+    let own = [setup.tools.join("lock-tool"), setup.preload.clone()];
     let host: Vec<PathBuf> = std::iter::once(&"dash")
         .chain(guest.tools)
         .map(|name| paths::require(name))

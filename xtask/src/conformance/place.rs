@@ -58,7 +58,7 @@ impl Place {
             }
             Self::Bridge => on_share(&setup.binaries.join("airlockfsd"), &ours, suite, setup, &log)?,
             Self::Peer => {
-                let program = setup.peer.as_deref().context("$AIRLOCKFS_PEER")?;
+                let program = setup.peer.as_deref().context("there is no virtiofsd")?;
                 on_share(program, suite.options, suite, setup, &log)?
             }
             Self::Guest => {

@@ -44,6 +44,14 @@ impl Results {
         }
     }
 
+    /// How many tests passed.
+    pub(super) fn passed(&self) -> u64 {
+        self.tests
+            .values()
+            .map(|outcome| u64::from(*outcome == Outcome::Pass))
+            .sum()
+    }
+
     /// How many tests went which way.
     pub(super) fn summary(&self) -> String {
         let count =

@@ -70,6 +70,7 @@ impl<'a> Script<'a> {
             .env("MOUNT", self.mount.unwrap_or(Path::new("")))
             .env("SECOND", self.second.unwrap_or(self.dir))
             .env("AGENT", "")
+            .env("PRELOAD", &self.setup.preload)
             .env("LEVEL", self.setup.level())
             .env("OPERATIONS", self.setup.operations.to_string())
             .stdin(Stdio::null())

@@ -90,19 +90,20 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "fsx",
         script: "fsx",
-        about: "random operations on one file against a model, through the page cache and mappings",
+        about: "random operations on one file against a model, through the page cache, mappings and O_DIRECT",
         crates: &[FSX],
+        options: &["--allow-direct-io"],
         quick: true,
         minutes: 240,
         guest: Some(Guest { tools: &[] }),
         ..Suite::DEFAULT
     },
     Suite {
-        name: "fsx-direct",
+        name: "fsx-uncached",
         script: "fsx",
         about: "the same without a cache in the guest, mappings included",
         crates: &[FSX],
-        options: &["--cache", "never", "--allow-mmap"],
+        options: &["--cache", "never", "--allow-mmap", "--allow-direct-io"],
         quick: true,
         minutes: 240,
         guest: Some(Guest { tools: &[] }),
@@ -111,10 +112,11 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "fsx-writeback",
         script: "fsx",
-        about: "the same with the write-back cache",
+        about: "the same with the write-back cache, and O_DIRECT in the guest alone",
         crates: &[FSX],
         options: &["--cache", "always", "--writeback"],
         minutes: 240,
+        guest: Some(Guest { tools: &[] }),
         ..Suite::DEFAULT
     },
     Suite {

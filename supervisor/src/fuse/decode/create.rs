@@ -24,7 +24,7 @@ pub(in crate::fuse) fn create<'a>(input: &mut Input<'a, '_>) -> Result<Operation
     let request = Request::Create {
         parent: input.node()?,
         name: input.name()?,
-        flags: open_flags(body.flags, libc::O_EXCL)?,
+        flags: open_flags(body.flags, libc::O_EXCL),
         kill_suidgid: body.open_flags & flags::OPEN_KILL_SUIDGID != 0,
         creation: creation(input, regular(body.mode)?, body.umask)?,
     };
@@ -37,7 +37,7 @@ pub(in crate::fuse) fn tmpfile<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
     input.string()?;
     let request = Request::TmpFile {
         parent: input.node()?,
-        flags: open_flags(body.flags, libc::O_EXCL)?,
+        flags: open_flags(body.flags, libc::O_EXCL),
         creation: creation(input, regular(body.mode)?, body.umask)?,
     };
     Ok(Operation::control(request, ReplyShape::Created))

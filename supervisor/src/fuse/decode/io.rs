@@ -35,12 +35,14 @@ const FALLOC_FL_WRITE_ZEROES: u32 = 0x80;
 const COPY_MAX_32: u64 = 0xffff_f000;
 
 /// Open flags without what does not matter; `more` are allowed besides.
-pub(super) fn open_flags(sent: u32, more: i32) -> Result<u32, Fault> {
-    let kept = sent & (OPEN_FLAGS | more).cast_unsigned();
-    if kept & libc::O_ACCMODE.cast_unsigned() == libc::O_ACCMODE.cast_unsigned() {
-        return Err(Fault::malformed("open flags with access mode 3"));
-    }
-    Ok(kept)
+pub(super) fn open_flags(sent: u32, more: i32) -> u32 {
+    let kept = (sent.cast_signed()) & (OPEN_FLAGS | more);
+    // Linux's own fourth access mode takes the right to read and to write, and then does neither (open(2), BUGS).
+    let kept = match kept & libc::O_ACCMODE {
+        libc::O_ACCMODE => kept & !libc::O_ACCMODE | libc::O_RDWR,
+        _ => kept,
+    };
+    kept.cast_unsigned()
 }
 
 pub(in crate::fuse) fn open<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -50,7 +52,7 @@ pub(in crate::fuse) fn open<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'
     }
     let request = Request::Open {
         node: input.node()?,
-        flags: open_flags(body.flags, 0)?,
+        flags: open_flags(body.flags, 0),
         kill_suidgid: body.open_flags & flags::OPEN_KILL_SUIDGID != 0,
     };
     Ok(Operation::control(
@@ -69,7 +71,7 @@ pub(in crate::fuse) fn opendir<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
     }
     let request = Request::OpenDir {
         node: input.node()?,
-        flags: open_flags(body.flags, 0)?,
+        flags: open_flags(body.flags, 0),
     };
     Ok(Operation::control(
         request,
