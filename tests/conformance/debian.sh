@@ -2,10 +2,16 @@
 . "${0%/*}/lib.sh"
 
 root="$DIR/root"
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-# The mirror that this host's apt uses.
-mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' 'Created-By: Packages' 'Component: main' |
-    awk -v suite="$suite" '$2 == suite { print $1; exit }')
+if [ -e /etc/os-release ]; then
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    # The mirror that this host's apt uses.
+    mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' 'Created-By: Packages' 'Component: main' |
+        awk -v suite="$suite" '$2 == suite { print $1; exit }')
+else
+    # A guest, which finds what a run on the host has downloaded, and asks nobody.
+    suite=$(basename "$CACHE"/debian-*.tar .tar)
+    suite=${suite#debian-} mirror=http://localhost/
+fi
 packages="$CACHE/debian-$suite.tar"
 
 download() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::results::{Outcome, Results, SCRIPT};
-use super::script::{directory, script};
+use super::script::{cache_directory, directory, script};
 use super::suites::Suite;
 use super::{Setup, tools};
 use crate::daemon::Daemon;
@@ -30,6 +30,21 @@ const GROUP: &str = "root:x:0:\ndaemon:x:1:\ngames:x:60:\n";
 pub(super) struct Guest {
     /// Programs of the host to take along; busybox stands in for all others.
     pub(super) tools: &'static [&'static str],
+    /// A directory of the host to take along, for such a program.
+    pub(super) tree: Option<&'static str>,
+    /// Whether the script finds on the share, in `cache`, what its run on the host has downloaded.
+    pub(super) cache: bool,
+}
+
+impl Guest {
+    /// Takes programs along, and nothing else.
+    pub(super) const fn with(tools: &'static [&'static str]) -> Self {
+        Self {
+            tools,
+            tree: None,
+            cache: false,
+        }
+    }
 }
 
 /// Boots, runs, collects. An error is a failure to run it at all.
@@ -41,6 +56,14 @@ pub(super) fn run(
     log: &Path,
 ) -> Result<Results> {
     let share = Scratch::new()?;
+    if guest.cache {
+        let cache = share.path().join("cache");
+        fs::create_dir(&cache)?;
+        for entry in fs::read_dir(cache_directory())? {
+            let entry = entry?;
+            fs::copy(entry.path(), cache.join(entry.file_name()))?;
+        }
+    }
     let airlockfsd = setup.binaries.join("airlockfsd");
     let start = || Daemon::start(&airlockfsd, share.path(), TAG, options);
 
@@ -99,11 +122,11 @@ pub(super) fn run(
 fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &str) -> Result<Vm> {
     let agent = if suite.second { "/mnt/agent" } else { "" };
     let program = format!(
-        "export SCRATCH=/tmp/scratch CACHE=/tmp/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} PRELOAD=/tools/{} LEVEL={} OPERATIONS={}\n\
-         mkdir $SCRATCH $CACHE\n{command}\n",
+        "export SCRATCH=/tmp/scratch CACHE=/mnt/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} PRELOAD=/tools/{} LEVEL={} OPERATIONS={}\n\
+         mkdir $SCRATCH\n{command}\n",
         setup.preload.file_name().unwrap_or_default().display(),
-        setup.level(),
         // Emulated, a guest is many times slower than the bridge.
+        setup.guest_level(),
         setup.operations / 100
     );
     let mut program = Program::new(TAG, &program);
@@ -119,6 +142,9 @@ fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         program.files.push((format!("/suite/{name}"), content));
+    }
+    if let Some(tree) = guest.tree {
+        add_tree(Path::new(tree), &mut program.files)?;
     }
     let crates = tools::directories(suite)
         .into_iter()
@@ -136,4 +162,18 @@ fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &
         ..Machine::default()
     };
     Vm::boot(&kernel::get()?, &program, &machine)
+}
+
+/// Adds every file beneath a directory, what links point to in their place.
+fn add_tree(dir: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            add_tree(&path, files)?;
+        } else {
+            let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            files.push((path.to_string_lossy().into_owned(), content));
+        }
+    }
+    Ok(())
 }

@@ -45,7 +45,7 @@ impl<'a> Script<'a> {
     /// Runs it. `abort` has to end whatever could keep a process of it from being killed.
     pub(super) fn run(self, abort: impl FnOnce()) -> Result<Results> {
         let scratch = Scratch::new()?;
-        let cache = paths::target().join("conformance/cache");
+        let cache = cache_directory();
         std::fs::create_dir_all(&cache)?;
         let (reader, writer) = pipe().context("cannot make a pipe")?;
         // Whatever ends, its processes end with it, and what it has mounted is gone.
@@ -136,6 +136,11 @@ impl<'a> Script<'a> {
 /// Where the scripts are.
 pub(super) fn directory() -> PathBuf {
     paths::workspace().join("tests/conformance")
+}
+
+/// What scripts keep between runs.
+pub(super) fn cache_directory() -> PathBuf {
+    paths::target().join("conformance/cache")
 }
 
 /// The file of a suite's script.

@@ -84,7 +84,7 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--xattr", "--posix-acl", "--killpriv-v2"],
         own_options: &["--allow-device-nodes"],
         quick: true,
-        guest: Some(Guest { tools: &[] }),
+        guest: Some(Guest::with(&[])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -95,7 +95,7 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--allow-direct-io"],
         quick: true,
         minutes: 240,
-        guest: Some(Guest { tools: &[] }),
+        guest: Some(Guest::with(&[])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -106,7 +106,7 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--cache", "never", "--allow-mmap", "--allow-direct-io"],
         quick: true,
         minutes: 240,
-        guest: Some(Guest { tools: &[] }),
+        guest: Some(Guest::with(&[])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -116,7 +116,7 @@ pub(super) const SUITES: &[Suite] = &[
         crates: &[FSX],
         options: &["--cache", "always", "--writeback"],
         minutes: 240,
-        guest: Some(Guest { tools: &[] }),
+        guest: Some(Guest::with(&[])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -126,6 +126,7 @@ pub(super) const SUITES: &[Suite] = &[
         packages: &[("fio", "fio")],
         options: &["--allow-direct-io"],
         quick: true,
+        guest: Some(Guest::with(&["fio"])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -139,6 +140,7 @@ pub(super) const SUITES: &[Suite] = &[
         own_options: &["--allow-device-nodes"],
         quick: true,
         minutes: 60,
+        guest: Some(Guest::with(&["stress-ng"])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -148,7 +150,7 @@ pub(super) const SUITES: &[Suite] = &[
         packages: &[("sqlite3", "sqlite3")],
         own_options: &["--posix-lock"],
         quick: true,
-        guest: Some(Guest { tools: &["sqlite3"] }),
+        guest: Some(Guest::with(&["sqlite3"])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -157,9 +159,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "a repository of 10,000 files is made, cloned, checked, merged, packed",
         packages: &[("git", "git")],
         quick: true,
-        guest: Some(Guest {
-            tools: &["git", "diff"],
-        }),
+        guest: Some(Guest::with(&["git", "diff"])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -175,24 +175,22 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--xattr", "--posix-acl"],
         own_options: &["--allow-device-nodes"],
         quick: true,
-        guest: Some(Guest {
-            tools: &[
-                "tar",
-                "find",
-                "stat",
-                "sort",
-                "cp",
-                "dd",
-                "touch",
-                "sha256sum",
-                "truncate",
-                "getfacl",
-                "setfacl",
-                "getfattr",
-                "setfattr",
-                "setcap",
-            ],
-        }),
+        guest: Some(Guest::with(&[
+            "tar",
+            "find",
+            "stat",
+            "sort",
+            "cp",
+            "dd",
+            "touch",
+            "sha256sum",
+            "truncate",
+            "getfacl",
+            "setfacl",
+            "getfattr",
+            "setfattr",
+            "setcap",
+        ])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -202,6 +200,27 @@ pub(super) const SUITES: &[Suite] = &[
         packages: &[("debootstrap", "debootstrap")],
         options: &["--xattr", "--posix-acl"],
         own_options: &["--allow-device-nodes"],
+        minutes: 120,
+        guest: Some(Guest {
+            tools: &[
+                "debootstrap",
+                "dpkg",
+                "dpkg-deb",
+                "perl",
+                "tar",
+                "gzip",
+                "xz",
+                "zstd",
+                "chroot",
+                "mount",
+                "sort",
+                "cp",
+                "sha256sum",
+                "mknod",
+            ],
+            tree: Some("/usr/share/debootstrap"),
+            cache: true,
+        }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -212,11 +231,9 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--xattr", "--posix-acl"],
         own_options: &["--allow-device-nodes"],
         quick: true,
-        guest: Some(Guest {
-            tools: &[
-                "find", "stat", "mount", "touch", "getfacl", "setfacl", "getfattr", "setfattr",
-            ],
-        }),
+        guest: Some(Guest::with(&[
+            "find", "stat", "mount", "touch", "getfacl", "setfacl", "getfattr", "setfattr",
+        ])),
         ..Suite::DEFAULT
     },
     Suite {
@@ -227,7 +244,7 @@ pub(super) const SUITES: &[Suite] = &[
         own_options: &["--posix-lock", "--flock"],
         second: true,
         quick: true,
-        guest: Some(Guest { tools: &[] }),
+        guest: Some(Guest::with(&[])),
         ..Suite::DEFAULT
     },
 ];
