@@ -1,7 +1,9 @@
 # overlayfs with its upper and work directories on the share, as a container's root has them.
 . "${0%/*}/lib.sh"
 
+# A guest's tmpfs may have no user attributes; then the image is on the share as well.
 lower="$SCRATCH/lower" merged="$SCRATCH/merged"
+setfattr -n user.probe -v 1 "$SCRATCH" 2> /dev/null || lower="$DIR/lower"
 mkdir -p "$lower" "$merged" "$DIR/upper" "$DIR/work"
 
 image() {

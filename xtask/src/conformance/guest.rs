@@ -127,7 +127,7 @@ fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &
         setup.preload.file_name().unwrap_or_default().display(),
         // Emulated, a guest is many times slower than the bridge.
         setup.guest_level(),
-        setup.operations / 100
+        setup.operations / suite.share / 100
     );
     let mut program = Program::new(TAG, &program);
     program.files = vec![

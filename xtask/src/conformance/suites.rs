@@ -28,6 +28,8 @@ pub(super) struct Suite {
     pub(super) guest: Option<Guest>,
     /// Whether `--quick` runs it.
     pub(super) quick: bool,
+    /// It does one of so many of the operations asked for.
+    pub(super) share: u64,
     /// How long it may take at any place, in minutes.
     pub(super) minutes: u64,
 }
@@ -44,6 +46,7 @@ impl Suite {
         second: false,
         guest: None,
         quick: false,
+        share: 1,
         minutes: 30,
     };
 
@@ -100,6 +103,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "fsx-uncached",
+        share: 10,
         script: "fsx",
         about: "the same without a cache in the guest, mappings included",
         crates: &[FSX],
@@ -111,6 +115,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "fsx-writeback",
+        share: 10,
         script: "fsx",
         about: "the same with the write-back cache, and O_DIRECT in the guest alone",
         crates: &[FSX],
