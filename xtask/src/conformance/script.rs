@@ -72,7 +72,10 @@ impl<'a> Script<'a> {
             .env("AGENT", "")
             .env("PRELOAD", &self.setup.preload)
             .env("LEVEL", self.setup.level())
-            .env("OPERATIONS", (self.setup.operations / self.suite.share).to_string())
+            .env(
+                "OPERATIONS",
+                (self.setup.operations / self.suite.share).to_string(),
+            )
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer);
