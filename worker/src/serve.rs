@@ -142,7 +142,11 @@ impl Server {
                 size,
                 kill_suidgid,
             } => return self.write(ticket, handle, offset, size, kill_suidgid),
-            Request::Donate { handle } => open::donate(volume, handle, &self.lane.completer()),
+            Request::Donate { handle } => {
+                // The channel may be full (net.unix.max_dgram_qlen) until the supervisor looks at what was answered.
+                self.lane.flush();
+                open::donate(volume, handle, &self.lane.completer())
+            }
             Request::Release { handle, flock_owner } => open::release(volume, handle, flock_owner),
             Request::ReleaseDir { handle } => open::release(volume, handle, None),
             Request::Flush { handle, lock_owner } => lock::flush(volume, handle, lock_owner),

@@ -1,6 +1,7 @@
 //! From the first instruction to the first request: receive what to serve, give up everything else, say so.
 
 use std::{
+    collections::HashSet,
     fs,
     os::fd::AsFd,
     sync::{Arc, atomic::AtomicU64},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use airlockfs_ipc::{
+    Name,
     channel::Channel,
     message::{ConfinementReport, Start, Started, WorkerConfig},
     ring::{self, MAX_LANES, WorkerLane},
@@ -38,6 +40,8 @@ use crate::{
 
 /// Descriptors beyond the guest's budget: the ring's, the channels', those open for the length of an operation.
 const RESERVED: u64 = 128;
+/// Most threads for slow operations, as `--thread-pool-size` has it.
+const SLOW_THREADS_MAX: u16 = 64;
 /// Fewest descriptors to serve a guest with.
 const FEWEST: u64 = 64;
 
@@ -82,6 +86,7 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
     };
     #[cfg(feature = "breach")]
     let breach = airlockfs_breach::handed_over(&mut descriptors, 1 + 2 * usize::from(lanes));
+    check(&config)?;
     let poll = Duration::from_micros(u64::from(config.poll_us));
     let lanes = ring::map(descriptors, lanes, poll)
         .map_err(|error| failed(format!("cannot map the ring: {error}")))?;
@@ -144,6 +149,32 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
 fn overflow_id(name: &str) -> u32 {
     let text = fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
     text.trim().parse().unwrap_or(65_534)
+}
+
+/// Refuses what airlockfsd never asks for.
+fn check(config: &WorkerConfig) -> Result<(), StartError> {
+    let usage = |message: &str| Err(StartError::new(ExitKind::Usage, message));
+    if config.shares.is_empty() {
+        return usage("nothing to serve");
+    }
+    if config.shares.iter().any(|share| !share.path.starts_with(b"/")) {
+        return usage("a shared directory's path is not absolute");
+    }
+    let names: Vec<_> = config.shares.iter().map(|share| share.name.as_deref()).collect();
+    if !matches!(names[..], [None]) {
+        let proper = |name: &Option<&[u8]>| name.is_some_and(|name| Name::new(name).is_ok());
+        if !names.iter().all(proper) {
+            return usage("each of several shares needs a name of one path component");
+        }
+        let distinct: HashSet<_> = names.iter().collect();
+        if distinct.len() < names.len() {
+            return usage("two shares of one name");
+        }
+    }
+    if config.slow_threads > SLOW_THREADS_MAX {
+        return usage("too many threads");
+    }
+    Ok(())
 }
 
 const CAP_SETGID: u32 = 6;

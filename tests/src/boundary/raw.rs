@@ -129,6 +129,15 @@ impl RawLane {
         self.write(MESSAGES + slot * STRIDE, &bytes[..bytes.len().min(MESSAGE)]);
     }
 
+    /// Changes one byte of a slot's message.
+    pub fn write_message_at(&self, slot: u16, at: usize, byte: u8) {
+        let offset = MESSAGES + usize::from(slot) % SLOTS * STRIDE + at % MESSAGE;
+        assert!(offset < LANE);
+        // SAFETY: in bounds; a byte of a message is no one's but an atomic's.
+        let place = unsafe { std::sync::atomic::AtomicU8::from_ptr(self.base.add(offset)) };
+        place.store(byte, SeqCst);
+    }
+
     /// Writes to a bulk buffer.
     pub fn write_bulk(&self, bulk: u16, at: usize, bytes: &[u8]) {
         self.write(BULK_START + usize::from(bulk) % BULKS * BULK + at, bytes);
@@ -172,6 +181,13 @@ impl RawLane {
         let count = self.word(COMPLETED).load(SeqCst);
         self.put_completion(count, entry);
         self.word(COMPLETED).store(count.wrapping_add(1), SeqCst);
+    }
+
+    /// Message of the completion at a count, and its entry.
+    pub fn completion(&self, count: u32) -> (u64, Vec<u8>) {
+        let entry = self.long(COMPLETIONS + count as usize % SLOTS * 8).load(SeqCst);
+        let (slot, length) = (usize::from(entry as u16) % SLOTS, (entry >> 32) as usize);
+        (entry, self.read(MESSAGES + slot * STRIDE, length.min(MESSAGE)))
     }
 
     /// Takes the next request, if one comes within some time.

@@ -91,9 +91,11 @@ impl Drop for Scratch {
 pub(crate) struct Worker {
     pub(crate) process: Process,
     log: File,
-    control: Option<Channel>,
+    pub(crate) control: Option<Channel>,
     pub(crate) lane: SupervisorLane,
     pub(crate) report: ConfinementReport,
+    /// The ring's memory, for those who break its rules.
+    pub(crate) memory: OwnedFd,
     scratch: Scratch,
     /// What the last reply left in the bulk buffer.
     pub(crate) data: Vec<u8>,
@@ -166,6 +168,7 @@ impl Worker {
         drop(theirs);
         let process = spawn(theirs_fd, &log, config.sandbox, who);
         let start = Start { lanes: 1, config };
+        let memory = ring.worker.descriptors()[0].try_clone_to_owned().unwrap();
         control.send(&start, &ring.worker.descriptors()).unwrap();
         let mut worker = Self {
             process,
@@ -173,6 +176,7 @@ impl Worker {
             control: Some(control),
             lane: ring.lanes.into_iter().next().unwrap(),
             report: ConfinementReport::default(),
+            memory,
             scratch,
             data: Vec::new(),
             target: Vec::new(),
@@ -203,7 +207,7 @@ impl Worker {
     }
 
     /// What it logged.
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let mut said = vec![0; 4096];
         let length = self.log.read_at(&mut said, 0).unwrap();
         String::from_utf8_lossy(&said[..length]).into_owned()
@@ -285,11 +289,19 @@ impl Worker {
 
     /// Waits for it to end. Its exit code and its log.
     pub(crate) fn wait(&mut self) -> (i32, String) {
+        assert!(self.ended_within(30_000), "it does not end: {}", self.said());
         let child = Pid::from_raw(self.process.child.take().unwrap());
         match waitpid(child, None).unwrap() {
             WaitStatus::Exited(_, code) => (code, self.said()),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Whether it ended within some milliseconds: then its end of the control channel is closed.
+    pub(crate) fn ended_within(&self, milliseconds: u16) -> bool {
+        let Some(control) = &self.control else { return true };
+        let mut control = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+        poll(&mut control, PollTimeout::from(milliseconds)).unwrap() > 0
     }
 
     pub(crate) fn lookup(&mut self, parent: NodeId, name: &str) -> Result<Entry, Errno> {

@@ -1,5 +1,10 @@
 //! A supervisor that breaks the rules, and a guest that makes things up.
 
+mod messages;
+mod requests;
+mod ring;
+mod start;
+
 use airlockfs_ipc::{
     Errno, Handle, NodeId,
     message::{AttrChange, Caller, FileLock, FsXattr, Reply, Request, XattrName},

@@ -13,5 +13,8 @@ mod locks;
 mod names;
 mod namespaces;
 mod options;
+#[path = "../../../tests/src/boundary/raw.rs"]
+#[allow(unreachable_pub, reason = "a file that is also in the suites' library")]
+mod raw;
 mod spawn;
 mod xattrs;
