@@ -122,7 +122,7 @@ fn fuse_options(cli: &Cli) -> Options {
         posix_lock: share.posix_lock,
         flock: share.flock,
         killpriv_v2: share.killpriv_v2,
-        allow_mmap: share.allow_mmap,
+        allow_mmap: !share.no_allow_mmap,
         zero_open: false,
         forward_flush: share.posix_lock,
         forward_access: false,

@@ -78,7 +78,6 @@ fn init_offers_what_a_linux_guest_needs() {
 fn what_an_option_turns_on_is_agreed_on_with_it_only() {
     for (option, flag) in [
         ("--killpriv-v2", init_flags::HANDLE_KILLPRIV_V2),
-        ("--allow-mmap", init_flags::DIRECT_IO_ALLOW_MMAP),
         ("--writeback", init_flags::WRITEBACK_CACHE),
         ("--posix-acl=always", init_flags::POSIX_ACL),
         ("--posix-lock", init_flags::POSIX_LOCKS),
@@ -89,6 +88,27 @@ fn what_an_option_turns_on_is_agreed_on_with_it_only() {
         assert!(with & flag != 0, "{option}");
         let without = Daemon::start(["--tag", "session"]).client().negotiated();
         assert!(without & flag == 0, "without {option}");
+    }
+}
+
+#[test]
+fn what_an_option_turns_off_is_agreed_on_without_it_only() {
+    for (option, flag) in [
+        ("--no-allow-mmap", init_flags::DIRECT_IO_ALLOW_MMAP),
+        ("--no-readdirplus", init_flags::DO_READDIRPLUS),
+        ("--no-readdirplus", init_flags::READDIRPLUS_AUTO),
+        ("--no-announce-submounts", init_flags::SUBMOUNTS),
+        ("--cache=always", init_flags::AUTO_INVAL_DATA),
+    ] {
+        let without = Daemon::start(["--tag", "session"]).client().negotiated();
+        assert!(without & flag != 0, "without {option}");
+        let with = Daemon::start([option]).client().negotiated();
+        assert!(with & flag == 0, "{option}");
+    }
+    // The option of virtiofsd is what is done anyway; the last one counts.
+    for options in [&["--allow-mmap"][..], &["--no-allow-mmap", "--allow-mmap"]] {
+        let with = Daemon::start(options).client().negotiated();
+        assert!(with & init_flags::DIRECT_IO_ALLOW_MMAP != 0, "{options:?}");
     }
 }
 

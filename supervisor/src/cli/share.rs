@@ -46,9 +46,12 @@ pub(crate) struct Share {
     /// Pass O_DIRECT on to the host's file system
     #[arg(long)]
     pub(crate) allow_direct_io: bool,
-    /// Let shared files be mapped with --cache never and metadata
-    #[arg(long)]
+    /// Let files be mapped shared with --cache never and metadata too [default: on]
+    #[arg(long, overrides_with = "no_allow_mmap")]
     pub(crate) allow_mmap: bool,
+    /// Refuse that (ENODEV), as such a mapping is a cache of the guest's
+    #[arg(long, overrides_with = "allow_mmap")]
+    pub(crate) no_allow_mmap: bool,
     /// Pass O_NOATIME on to the host's file system
     #[arg(long)]
     pub(crate) preserve_noatime: bool,
