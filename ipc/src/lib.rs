@@ -15,4 +15,4 @@ mod types;
 
 pub use dir_entry::DIR_ENTRY_MAX;
 pub use errno::Errno;
-pub use types::{Bytes, Handle, NAME_MAX, Name, NodeId, ProtocolError};
+pub use types::{Bytes, GENERATIONS, Handle, NAME_MAX, Name, NodeId, ProtocolError};

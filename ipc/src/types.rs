@@ -21,6 +21,31 @@ impl NodeId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Handle(pub u64);
 
+/// Node ids and handles use at most this many generations of a place in their tables, so that their highest bit is 0.
+pub const GENERATIONS: u32 = 1 << 31;
+
+impl Handle {
+    /// The bit that the worker's own handles do not have.
+    const BY_NODE: u64 = 1 << 63;
+
+    /// The handle of a file or directory that is used without having been opened (FUSE_NO_OPEN_SUPPORT,
+    /// FUSE_NO_OPENDIR_SUPPORT): the worker opens it for reading. None for an id that the worker never gave.
+    pub const fn of_node(node: NodeId) -> Option<Self> {
+        match node.0 & Self::BY_NODE {
+            0 => Some(Self(node.0 | Self::BY_NODE)),
+            _ => None,
+        }
+    }
+
+    /// The node of such a handle.
+    pub const fn node(self) -> Option<NodeId> {
+        match self.0 & Self::BY_NODE {
+            0 => None,
+            _ => Some(NodeId(self.0 & !Self::BY_NODE)),
+        }
+    }
+}
+
 /// One component of a path: 1 to 255 bytes, no `/`, no NUL, neither `.` nor `..`.
 /// The only way a name reaches a system call; the check is made where it is decoded, in both processes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +121,15 @@ impl std::error::Error for ProtocolError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handles_of_nodes_are_no_others() {
+        let node = NodeId(u64::from(GENERATIONS - 1) << 32 | 7);
+        let handle = Handle::of_node(node);
+        assert_eq!(handle.and_then(Handle::node), Some(node));
+        assert_eq!(Handle(node.0).node(), None);
+        assert_eq!(Handle::of_node(NodeId(u64::MAX)), None);
+    }
 
     #[test]
     fn a_name_is_one_component() {

@@ -92,6 +92,9 @@ impl Queue {
             Operation::Interrupt { .. } => self.put_used(caller.head, 0),
             Operation::Forget(forgets) => {
                 self.forgets.extend_from_slice(forgets.as_bytes());
+                if let Some(handles) = &self.shared.handles {
+                    handles.forgotten(forgets.as_bytes());
+                }
                 self.put_used(caller.head, 0);
             }
             _ if self.shared.failure.is_set() => self.answer_error(caller, Errno::EIO, memory),

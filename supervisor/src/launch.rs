@@ -94,7 +94,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         worker_process: worker.process.pidfd,
         signals,
     };
-    let served = serve::serve(confined, ends, &settings::serve_options(cli));
+    let served = serve::serve(confined, ends, &settings::serve_options(cli, descriptors));
     served.map_err(|error| {
         let kind = match error {
             ServeError::Vmm(_) => ExitKind::Protocol,

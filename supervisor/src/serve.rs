@@ -73,6 +73,8 @@ pub(crate) struct ServeOptions {
     pub(crate) fuse: fuse::Options,
     /// Descriptors of regular files are asked for.
     pub(crate) donate: bool,
+    /// How many of them may be of files that the guest uses without opening them.
+    pub(crate) used_by_node: usize,
     /// What happens when the VMM goes.
     pub(crate) on_disconnect: OnDisconnect,
     /// Most threads that wait for devices.
@@ -133,7 +135,7 @@ pub(crate) fn serve(_confined: Confined, ends: Ends, options: &ServeOptions) -> 
     let shared = Arc::new(Shared {
         memory: memory.clone(),
         session: Session::default(),
-        handles: options.donate.then(HandleTable::new),
+        handles: options.donate.then(|| HandleTable::new(options.used_by_node)),
         pool: Pool::new(memory.clone(), options.data_threads.max(1)).map_err(system("no data thread"))?,
         options: options.fuse,
         failure: Failure::new(failure_bell),

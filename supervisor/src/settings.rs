@@ -71,7 +71,7 @@ pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
 }
 
 /// How to serve.
-pub(crate) fn serve_options(cli: &Cli) -> ServeOptions {
+pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions {
     let tag = cli.device.tag.as_ref().map(|text| {
         let mut tag = [0; TAG_MAX];
         tag.iter_mut()
@@ -83,6 +83,10 @@ pub(crate) fn serve_options(cli: &Cli) -> ServeOptions {
         tag,
         fuse: fuse_options(cli),
         donate: !cli.confinement.no_donate,
+        used_by_node: match zero_open(cli) {
+            true => usize::try_from(descriptors.for_guest / 4).unwrap_or(usize::MAX),
+            false => 0,
+        },
         on_disconnect: match cli.device.on_disconnect {
             OnDisconnect::Exit => serve::OnDisconnect::Exit,
             OnDisconnect::Listen => serve::OnDisconnect::Listen,
@@ -123,11 +127,19 @@ fn fuse_options(cli: &Cli) -> Options {
         flock: share.flock,
         killpriv_v2: share.killpriv_v2,
         allow_mmap: !share.no_allow_mmap,
-        zero_open: false,
+        zero_open: zero_open(cli),
         forward_flush: share.posix_lock,
         forward_access: false,
         idmapped_mounts: false,
     }
+}
+
+/// Files are opened and closed without a message: where nothing changes, nothing need be asked. What an open file is
+/// for on the host (locks, flags of open(2)) needs one.
+fn zero_open(cli: &Cli) -> bool {
+    let share = &cli.share;
+    let needed = share.posix_lock || share.flock || share.allow_direct_io || share.preserve_noatime;
+    share.is_readonly() && share.cache == Cache::Always && !needed
 }
 
 fn xattr(cli: &Cli) -> bool {
@@ -152,6 +164,7 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
         direct_io: cli.share.allow_direct_io,
         preserve_noatime: cli.share.preserve_noatime,
         announce_submounts: !cli.share.no_announce_submounts,
+        zero_open: zero_open(cli),
         posix_lock: cli.share.posix_lock,
         flock: cli.share.flock,
         uid_map: cli.share.translate_uid.clone(),

@@ -145,7 +145,7 @@ pub(crate) mod tests {
             Self {
                 memory: memory.clone(),
                 session: Session::default(),
-                handles: donate.then(HandleTable::new),
+                handles: donate.then(|| HandleTable::new(0)),
                 pool: Pool::new(memory, 2).unwrap(),
                 options,
                 failure: Failure::new(EventFd::new().unwrap()),

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use airlockfs_ipc::{Errno, Handle, NodeId};
+use airlockfs_ipc::{Errno, GENERATIONS, Handle, NodeId};
 
 use crate::{inode::Located, ops::dir::Entries};
 
@@ -72,6 +72,14 @@ struct Slot {
     open: Option<Arc<Open>>,
 }
 
+impl Slot {
+    /// Makes it ready for another file. A slot whose generations are used up is never used again.
+    const fn renew(&mut self) -> bool {
+        self.generation += 1;
+        self.generation < GENERATIONS
+    }
+}
+
 impl Slots {
     fn slot(&mut self, handle: Handle) -> Option<(u32, &mut Slot)> {
         let index = (handle.0 as u32).checked_sub(1)?;
@@ -128,9 +136,7 @@ impl Handles {
         let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let (index, slot) = table.slot(handle).ok_or(Errno::EBADF)?;
         let open = slot.open.take().ok_or(Errno::EBADF)?;
-        // A slot whose generations are used up is never used again.
-        if let Some(generation) = slot.generation.checked_add(1) {
-            slot.generation = generation;
+        if slot.renew() {
             table.free.push(index);
         }
         Ok(open)
@@ -144,8 +150,7 @@ impl Handles {
         for (index, slot) in slots.iter_mut().enumerate() {
             if let Some(open) = slot.open.take() {
                 all.push(open);
-                if let Some(generation) = slot.generation.checked_add(1) {
-                    slot.generation = generation;
+                if slot.renew() {
                     free.push(index as u32);
                 }
             }

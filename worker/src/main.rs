@@ -13,6 +13,7 @@
 //! Lock order: a directory handle's entries, then the table of inodes, of handles or of file locks, never two of these.
 //! The locks of the first two tables are not held across system calls.
 
+mod by_node;
 mod creds;
 mod handle;
 mod ids;

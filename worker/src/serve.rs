@@ -180,7 +180,7 @@ impl Server {
                 kill_suidgid,
             } => {
                 return self.slow_on(ticket, source, move |volume, from| {
-                    let to = volume.handles.get(target)?;
+                    let to = volume.open_file(target)?;
                     io::copy(
                         volume,
                         (from, source_offset),
@@ -298,7 +298,7 @@ impl Server {
         handle: Handle,
         operation: impl FnOnce(&Volume, &Open) -> Answer<'static> + Send + 'static,
     ) -> Result<(), ProtocolError> {
-        match self.volume.handles.get(handle) {
+        match self.volume.open_file(handle) {
             Ok(open) => self.slow(ticket, move |volume| operation(volume, &open)),
             Err(error) => self.lane.complete(ticket, &Reply::Error(error)),
         }
@@ -325,7 +325,7 @@ impl Server {
 
     fn read(&mut self, ticket: Ticket, handle: Handle, offset: u64, size: u32) -> Result<(), ProtocolError> {
         let (buffer, size) = self.bulk(&ticket, size)?;
-        let result = self.volume.handles.get(handle).and_then(|open| {
+        let result = self.volume.open_file(handle).and_then(|open| {
             let read = io::read_at_hand(&self.volume, &open, offset, size, &buffer)?;
             Ok((open, read))
         });
@@ -334,6 +334,12 @@ impl Server {
             Ok((open, io::Read::Waits(done))) => {
                 self.slow(ticket, move |_| io::read_rest(&open, offset, size, done, &buffer));
             }
+            // A program of the host has a lease on it.
+            Err(Errno::EAGAIN) if handle.node().is_some() => self.slow(ticket, move |volume| {
+                let node = handle.node().ok_or(Errno::EBADF)?;
+                let open = open::by_node(volume, node, true)?;
+                io::read_rest(io::data_file(&open)?, offset, size, 0, &buffer)
+            }),
             Err(error) => self.lane.complete(ticket, &Reply::Error(error)),
         }
         Ok(())
@@ -348,7 +354,7 @@ impl Server {
         kill: bool,
     ) -> Result<(), ProtocolError> {
         let (buffer, size) = self.bulk(&ticket, size)?;
-        let answer = match self.volume.handles.get(handle) {
+        let answer = match self.volume.open_file(handle) {
             Ok(open) if io::write_is_slow(&open, size) => {
                 self.slow(ticket, move |volume| {
                     io::write(volume, &open, offset, size, kill, &buffer)

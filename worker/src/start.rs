@@ -25,6 +25,7 @@ use nix::{
 };
 
 use crate::{
+    by_node::ByNode,
     creds::Identities,
     handle::Handles,
     ids::{IdMap, Mapped},
@@ -208,7 +209,12 @@ fn volume(
 ) -> Result<Volume, StartError> {
     let cannot = |error| failed(format!("cannot look at the shared directory: {error}"));
     let for_locks = budget / 8;
-    let inodes = Inodes::new(budget - for_locks);
+    // What is left over is for directories on the way.
+    let (for_handles, by_node) = match config.zero_open {
+        true => (budget / 2, budget / 4),
+        false => (budget / 4 * 3, 0),
+    };
+    let inodes = Inodes::new(budget - for_locks - by_node);
     if config.shares.iter().any(|share| share.name.is_some()) {
         inodes.add_synthetic_root(&SYNTHETIC).map_err(cannot)?;
     }
@@ -220,8 +226,8 @@ fn volume(
     }
     Ok(Volume {
         inodes,
-        // What is left over is for directories on the way.
-        handles: Handles::new(budget / 4 * 3),
+        handles: Handles::new(for_handles),
+        by_node: ByNode::new(by_node),
         locks: Locks::new(for_locks),
         config,
         identities,

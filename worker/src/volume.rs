@@ -2,7 +2,10 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use airlockfs_ipc::{
@@ -15,10 +18,12 @@ use nix::{
 };
 
 use crate::{
+    by_node::ByNode,
     creds::Identities,
     handle::{Handles, Open},
     inode::{Held, Identity, Inodes, Key, Located, Seen},
     locks::Locks,
+    ops,
     sys::{CName, ProcPath, Stat, stat, stat_at},
     view::View,
     xattr_map::XattrMap,
@@ -32,6 +37,8 @@ pub(crate) struct Volume {
     pub(crate) inodes: Inodes,
     /// Open files.
     pub(crate) handles: Handles,
+    /// Those that are used without being opened.
+    pub(crate) by_node: ByNode,
     /// Locks on them.
     pub(crate) locks: Locks,
     /// User and group ids.
@@ -148,7 +155,7 @@ impl Volume {
     /// Attributes of a node, by a handle if there is one.
     pub(crate) fn node_attr(&self, id: NodeId, handle: Option<Handle>) -> Result<Attr, Errno> {
         if let Some(handle) = handle {
-            let open = self.handles.get(handle)?;
+            let open = self.open_file(handle)?;
             return Ok(self.attr(&stat(&*open)?, open.node.share, false));
         }
         match self.inodes.stat(id) {
@@ -163,6 +170,24 @@ impl Volume {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The open file of a handle, or what a node's own handle stands for. EAGAIN for the latter as [`ops::open::by_node`].
+    pub(crate) fn open_file(&self, handle: Handle) -> Result<Arc<Open>, Errno> {
+        match handle.node() {
+            None => self.handles.get(handle),
+            Some(_) if !self.config.zero_open => Err(Errno::EBADF),
+            Some(node) => match self.by_node.get(node) {
+                Some(open) => Ok(open),
+                None => ops::open::by_node(self, node, false),
+            },
+        }
+    }
+
+    /// Whether an inode lies on the mount that its share begins with, which stays as long as the share is served.
+    pub(crate) fn is_at_home(&self, node: Located) -> bool {
+        let root = self.roots.get(usize::from(node.share));
+        root.is_some_and(|&root| self.held(root).is_ok_and(|root| root.mount == node.mount))
     }
 
     /// Hands out a handle.

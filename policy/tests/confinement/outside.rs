@@ -85,6 +85,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         direct_io: false,
         preserve_noatime: false,
         announce_submounts: true,
+        zero_open: false,
         posix_lock: true,
         flock: true,
         uid_map: Vec::new(),

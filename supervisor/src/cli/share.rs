@@ -23,7 +23,8 @@ pub(crate) struct Share {
     /// The same, and let nothing be changed in it
     #[arg(long, value_name = "NAME=PATH", value_parser = named_path())]
     pub(crate) share_ro: Vec<NamedPath>,
-    /// Let nothing be changed; the kernel enforces it too
+    /// Let nothing be changed; the kernel enforces it too. With --cache always the guest also opens and closes without
+    /// a message: mount it with -o ro, or open for writing succeeds and only the write is refused
     #[arg(long)]
     pub(crate) readonly: bool,
     /// What the guest may cache: never, auto (1 s), metadata or always (a day)

@@ -1,7 +1,7 @@
 //! Which open files the supervisor knows, and where their data goes. Shared by all queues' threads.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use airlockfs_ipc::Handle;
+use airlockfs_ipc::{Handle, NodeId};
 
 use super::DonatedFile;
 
@@ -89,13 +89,36 @@ pub(crate) struct HandleTable {
     shards: [Mutex<Shard>; SHARDS],
     /// Changes when the guest gives some file a setuid or setgid bit: then a file that had none may have one now.
     mode_changes: AtomicU32,
+    by_node: ByNode,
+}
+
+/// Files that are used without having been opened, and so never released: the oldest makes room.
+#[derive(Debug)]
+struct ByNode {
+    max: usize,
+    /// All that are in the table, the oldest first; some are not any more.
+    order: Mutex<VecDeque<Handle>>,
+}
+
+impl ByNode {
+    /// Notes one, and says which must go for it.
+    fn admit(&self, handle: Handle) -> Option<Handle> {
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.push_back(handle);
+        (order.len() > self.max).then(|| order.pop_front()).flatten()
+    }
 }
 
 impl HandleTable {
-    /// An empty table.
-    pub(crate) fn new() -> Self {
+    /// An empty table. `by_node`: how many files that are used without having been opened it may hold; 0 where there
+    /// are none.
+    pub(crate) fn new(by_node: usize) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
+            by_node: ByNode {
+                max: by_node,
+                order: Mutex::default(),
+            },
             mode_changes: AtomicU32::new(0),
         }
     }
@@ -128,13 +151,16 @@ impl HandleTable {
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
+        let mut order = self.by_node.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.clear();
     }
 
     /// Where a read or a write of `size` bytes goes.
     pub(crate) fn route(&self, handle: Handle, size: u32) -> Route {
         let mut shard = self.shard(handle);
         let Some(entry) = shard.get_mut(&handle) else {
-            return Route::Ring;
+            drop(shard);
+            return self.route_unopened(handle, size);
         };
         match &entry.state {
             State::Donated(file) => Route::File(file.clone()),
@@ -147,6 +173,35 @@ impl HandleTable {
                 Route::AskFirst(entry.access)
             }
             State::Asked | State::Refused => Route::Ring,
+        }
+    }
+
+    /// The first access to a file that is used without having been opened.
+    fn route_unopened(&self, handle: Handle, size: u32) -> Route {
+        if handle.node().is_none() || self.by_node.max == 0 {
+            return Route::Ring;
+        }
+        let access = Access { mode: libc::O_RDONLY };
+        let (state, route) = match size <= SMALL {
+            true => (State::Touched, Route::Ring),
+            false => (State::Asked, Route::AskFirst(access)),
+        };
+        self.shard(handle).insert(handle, Entry { access, state });
+        if let Some(oldest) = self.by_node.admit(handle) {
+            self.released(oldest);
+        }
+        route
+    }
+
+    /// FORGET of these nodes, 16 bytes for each: nobody uses their files any more.
+    pub(crate) fn forgotten(&self, records: &[u8]) {
+        if self.by_node.max == 0 {
+            return;
+        }
+        for node in records.chunks_exact(16).filter_map(|record| record.first_chunk()) {
+            if let Some(handle) = Handle::of_node(NodeId(u64::from_ne_bytes(*node))) {
+                self.released(handle);
+            }
         }
     }
 
@@ -192,7 +247,7 @@ mod tests {
     const HANDLE: Handle = Handle(7);
 
     fn table() -> HandleTable {
-        let table = HandleTable::new();
+        let table = HandleTable::new(0);
         table.opened(
             HANDLE,
             Access::of_flags((libc::O_RDWR | libc::O_TRUNC).cast_unsigned()),
@@ -235,5 +290,33 @@ mod tests {
         assert!(table.file(HANDLE).is_some());
         table.clear();
         assert_eq!(Arc::strong_count(&file), 1, "cleared");
+    }
+
+    #[test]
+    fn files_that_nobody_opened_are_donated_too_and_the_oldest_makes_room() {
+        let table = HandleTable::new(2);
+        let by_node = |node| Handle::of_node(NodeId(node)).unwrap();
+        let file = DonatedFile::for_test();
+        for node in 1..=3 {
+            let handle = by_node(node);
+            assert!(matches!(
+                table.route(handle, SMALL + 1),
+                Route::AskFirst(Access { mode: libc::O_RDONLY })
+            ));
+            table.donated(handle, &file);
+        }
+        assert!(table.file(by_node(1)).is_none() && table.file(by_node(3)).is_some());
+        let record = [3_u64.to_ne_bytes(), 1_u64.to_ne_bytes()].concat();
+        table.forgotten(&record);
+        assert!(table.file(by_node(3)).is_none() && table.file(by_node(2)).is_some());
+        assert!(matches!(table.route(by_node(9), 1), Route::Ring));
+        assert!(matches!(table.route(by_node(9), 1), Route::AskFirst(_)));
+        table.clear();
+        assert_eq!(Arc::strong_count(&file), 1);
+        // Where files are opened, nobody has such a handle.
+        assert!(matches!(
+            HandleTable::new(0).route(by_node(1), SMALL + 1),
+            Route::Ring
+        ));
     }
 }

@@ -113,6 +113,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         direct_io: false,
         preserve_noatime: false,
         announce_submounts: true,
+        zero_open: false,
         posix_lock: false,
         flock: false,
         uid_map: Vec::new(),

@@ -84,6 +84,11 @@ impl Bridge {
         &self.mount
     }
 
+    /// How many requests of an operation the kernel has sent.
+    pub fn requests(&self, opcode: u32) -> u64 {
+        self.relay.seen(opcode)
+    }
+
     /// Blocks until somebody unmounts the directory, or `fd` is readable. True when it was unmounted.
     pub fn wait_unmounted_or(&self, fd: std::os::fd::BorrowedFd<'_>) -> bool {
         self.relay.wait_end_or(fd)

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
@@ -42,7 +42,12 @@ pub(super) struct Relay {
     /// The answer to INIT, and to the bridge's own DESTROY.
     init: Answer,
     destroyed: Answer,
+    /// Requests of the kernel so far, by opcode.
+    seen: [AtomicU64; OPCODES],
 }
+
+/// Opcodes that are counted are below this.
+const OPCODES: usize = 64;
 
 /// An answer that another thread waits for.
 #[derive(Debug, Default)]
@@ -85,7 +90,14 @@ impl Relay {
             gone: AtomicBool::new(false),
             init: Answer::default(),
             destroyed: Answer::default(),
+            seen: std::array::from_fn(|_| AtomicU64::new(0)),
         })
+    }
+
+    pub(super) fn seen(&self, opcode: u32) -> u64 {
+        self.seen
+            .get(opcode as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     pub(super) fn wait_init(&self, patience: Duration) -> Option<Result<(), Errno>> {
@@ -164,6 +176,9 @@ impl Relay {
 
     fn queue(&self, slot: usize, len: usize, queue: usize) {
         let header = self.slots.header(self.vmm.memory(), slot);
+        if let Some(count) = self.seen.get(header.opcode as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         let (request, reply) = self.slots.addresses(slot);
         let queue = match header.opcode {
             FORGET | BATCH_FORGET | INTERRUPT => HIPRIO,

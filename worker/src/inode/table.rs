@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use airlockfs_ipc::{Errno, NodeId};
+use airlockfs_ipc::{Errno, GENERATIONS, NodeId};
 use hashbrown::HashTable;
 
 use super::{
@@ -249,8 +249,8 @@ impl Table {
             let key = node.key();
             node.kind = 0;
             // A place whose generations are used up is never used again.
-            if let Some(generation) = node.generation.checked_add(1) {
-                node.generation = generation;
+            node.generation += 1;
+            if node.generation < GENERATIONS {
                 self.free.push(index);
             }
             let hash = self.key_hash(&key);

@@ -73,7 +73,7 @@ pub(crate) fn read(
     plus: bool,
     buffer: &BulkBuffer,
 ) -> Result<Reply<'static>, Errno> {
-    let open = volume.handles.get(handle)?;
+    let open = volume.open_file(handle)?;
     let mut page = Page {
         buffer,
         used: 0,

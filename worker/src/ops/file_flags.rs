@@ -9,7 +9,7 @@ use crate::{sys, volume::Volume};
 
 /// Flags, short or extended.
 pub(crate) fn get(volume: &Volume, handle: Handle, extended: bool) -> Result<Reply<'static>, Errno> {
-    let open = volume.handles.get(handle)?;
+    let open = volume.open_file(handle)?;
     if extended {
         sys::fs_xattr(&*open).map(Reply::FsXattr)
     } else {
@@ -19,7 +19,7 @@ pub(crate) fn get(volume: &Volume, handle: Handle, extended: bool) -> Result<Rep
 
 /// Sets the short flags.
 pub(crate) fn set(volume: &Volume, handle: Handle, flags: u32) -> Result<Reply<'static>, Errno> {
-    let open = volume.handles.get(handle)?;
+    let open = volume.open_file(handle)?;
     volume.writable(open.node.share)?;
     sys::set_file_flags(&*open, flags)?;
     Ok(Reply::Done)
@@ -27,7 +27,7 @@ pub(crate) fn set(volume: &Volume, handle: Handle, flags: u32) -> Result<Reply<'
 
 /// Sets the extended ones.
 pub(crate) fn set_extended(volume: &Volume, handle: Handle, value: FsXattr) -> Result<Reply<'static>, Errno> {
-    let open = volume.handles.get(handle)?;
+    let open = volume.open_file(handle)?;
     volume.writable(open.node.share)?;
     sys::set_fs_xattr(&*open, value)?;
     Ok(Reply::Done)

@@ -168,7 +168,7 @@ pub(crate) fn seek(
         libc::SEEK_HOLE => Whence::SeekHole,
         _ => return Err(Errno::EINVAL),
     };
-    let open = volume.handles.get(handle)?;
+    let open = volume.open_file(handle)?;
     let found = lseek(
         data_file(&open)?,
         i64::try_from(offset).map_err(|_| Errno::ENXIO)?,

@@ -39,6 +39,9 @@ pub(crate) fn forget(volume: &Volume, records: &[u8]) -> Reply<'static> {
         let (id, count) = record.split_at(8);
         (NodeId(number(id)), number(count))
     });
+    if volume.config.zero_open {
+        volume.by_node.forget(records.clone().map(|(id, _)| id));
+    }
     volume.inodes.forget(records);
     Reply::Done
 }
@@ -47,6 +50,7 @@ pub(crate) fn forget(volume: &Volume, records: &[u8]) -> Reply<'static> {
 pub(crate) fn reset(volume: &Volume) -> Reply<'static> {
     volume.locks.clear();
     drop(volume.handles.clear());
+    volume.by_node.clear();
     volume.inodes.reset();
     Reply::Done
 }

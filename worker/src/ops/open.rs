@@ -1,6 +1,9 @@
 //! OPEN, OPENDIR, RELEASE and donation.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
 
 use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, ring::Completer};
 use nix::fcntl::OFlag;
@@ -38,6 +41,10 @@ pub(crate) fn open_held(
     kill: bool,
     wait: bool,
 ) -> Result<Handle, Errno> {
+    volume.open_handle(regular(volume, held, flags, kill, wait)?)
+}
+
+fn regular(volume: &Volume, held: &Held, flags: u32, kill: bool, wait: bool) -> Result<Open, Errno> {
     match held.kind {
         libc::S_IFREG => {}
         libc::S_IFDIR => return Err(Errno::EISDIR),
@@ -61,7 +68,27 @@ pub(crate) fn open_held(
         }
         forget_capability(volume, &file)?;
     }
-    volume.open_handle(Open::file(file, held.located(), flags.bits()))
+    Ok(Open::file(file, held.located(), flags.bits()))
+}
+
+/// Opens a regular file or a directory for reading that is used without OPEN, and keeps it for the next time. EAGAIN as
+/// for [`open`].
+pub(crate) fn by_node(volume: &Volume, node: NodeId, wait: bool) -> Result<Arc<Open>, Errno> {
+    let open = if volume.is_synthetic(node) {
+        directory(volume, node, 0)?
+    } else {
+        let held = volume.held(node)?;
+        match held.kind {
+            libc::S_IFDIR => directory(volume, node, 0)?,
+            _ => regular(volume, &held, libc::O_RDONLY as u32, false, wait)?,
+        }
+    };
+    let open = Arc::new(open);
+    // Nobody could unmount what is kept open on another mount, and nobody would know why.
+    if volume.is_at_home(open.node) {
+        volume.by_node.keep(node, &open);
+    }
+    Ok(open)
 }
 
 fn open_file(held: &Held, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -97,7 +124,12 @@ pub(crate) fn host_flags(volume: &Volume, flags: u32) -> Result<OFlag, Errno> {
 
 /// Opens a directory.
 pub(crate) fn open_dir(volume: &Volume, node: NodeId, flags: u32) -> Result<Reply<'static>, Errno> {
-    let open = if volume.is_synthetic(node) {
+    let handle = volume.open_handle(directory(volume, node, flags)?)?;
+    Ok(Reply::Opened { handle })
+}
+
+fn directory(volume: &Volume, node: NodeId, flags: u32) -> Result<Open, Errno> {
+    Ok(if volume.is_synthetic(node) {
         let root = volume.roots.first().ok_or(Errno::ESTALE)?;
         let mut located = volume.held(*root)?.located();
         let file = reopen(volume.held(*root)?, OFlag::O_PATH)?;
@@ -112,9 +144,7 @@ pub(crate) fn open_dir(volume: &Volume, node: NodeId, flags: u32) -> Result<Repl
             volume.config.preserve_noatime && asked.contains(OFlag::O_NOATIME),
         );
         Open::directory(open_file(&held, host)?, held.located())
-    };
-    let handle = volume.open_handle(open)?;
-    Ok(Reply::Opened { handle })
+    })
 }
 
 /// Ends a handle; the file closes when nothing uses it any more. `flock_owner`: its lock on the whole file goes too.
@@ -135,7 +165,7 @@ pub(crate) fn release(
 /// root may keep them; and it does not know capabilities under a mapped name. (Bits that are set later, while the file
 /// is open for writing, are lost at the next write through such a descriptor.)
 pub(crate) fn donate(volume: &Volume, handle: Handle, lane: &Completer) -> Result<Reply<'static>, Errno> {
-    let open = volume.handles.get(handle)?;
+    let open = volume.open_file(handle)?;
     if !volume.config.donate || open.entries.is_some() {
         return Ok(Reply::NotDonated);
     }

@@ -117,6 +117,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         direct_io: true,
         preserve_noatime: false,
         announce_submounts: true,
+        zero_open: false,
         posix_lock: true,
         flock: true,
         uid_map: vec![],

@@ -1,7 +1,7 @@
 //! Attributes: GETATTR, STATX, SETATTR, ACCESS.
 
+use airlockfs_ipc::Errno;
 use airlockfs_ipc::message::{AttrChange, Request, SetTime, Timestamp};
-use airlockfs_ipc::{Errno, Handle};
 
 use super::create::{PERMISSIONS, caller, id};
 use super::input::{Fault, Input, offset};
@@ -26,12 +26,10 @@ fn attributes<'a>(
     reply: ReplyShape,
 ) -> Result<Operation<'a>, Fault> {
     let node = input.node()?;
-    if getattr_flags & flags::GETATTR_FH != 0 {
-        return Ok(Operation::Io(Io::GetAttr {
-            node,
-            handle: Handle(fh),
-            reply,
-        }));
+    if getattr_flags & flags::GETATTR_FH != 0
+        && let Some(handle) = input.opened(fh)
+    {
+        return Ok(Operation::Io(Io::GetAttr { node, handle, reply }));
     }
     Ok(Operation::control(Request::GetAttr { node, handle: None }, reply))
 }
@@ -59,7 +57,7 @@ pub(in crate::fuse) fn setattr<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
             .transpose()?,
         kill_suidgid: has(flags::FATTR_KILL_SUIDGID) || disowned,
     };
-    let handle = has(flags::FATTR_FH).then_some(Handle(body.fh));
+    let handle = has(flags::FATTR_FH).then(|| input.opened(body.fh)).flatten();
     Ok(Operation::control(
         Request::SetAttr {
             node: input.node()?,

@@ -1,11 +1,12 @@
 //! A request's body while it is decoded: every read is bounded, what is left over is an error.
 
 use airlockfs_ipc::message::XattrName;
-use airlockfs_ipc::{Errno, Name, NodeId};
+use airlockfs_ipc::{Errno, Handle, Name, NodeId};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::fuse::Negotiated;
 use crate::fuse::abi::InHeader;
+use crate::fuse::abi::flags;
 
 /// Why a request is not carried out; [`crate::fuse::Refusal`] without the answer's address.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +127,38 @@ impl<'a, 's> Input<'a, 's> {
     /// The node the request is about.
     pub(super) fn node(&self) -> Result<NodeId, Fault> {
         node(self.header.nodeid)
+    }
+
+    /// The open file that `fh` names; where files are opened without asking, 0 is the node's own.
+    pub(super) fn file(&self, fh: u64) -> Result<Handle, Fault> {
+        self.handle(fh, flags::NO_OPEN_SUPPORT)
+    }
+
+    /// The open directory that `fh` names, likewise.
+    pub(super) fn directory(&self, fh: u64) -> Result<Handle, Fault> {
+        self.handle(fh, flags::NO_OPENDIR_SUPPORT)
+    }
+
+    fn handle(&self, fh: u64, unasked: u64) -> Result<Handle, Fault> {
+        match fh {
+            0 if self.session.flags & unasked != 0 => Handle::of_node(self.node()?)
+                .ok_or(Fault::refused(Errno::ESTALE, "a node that was never given")),
+            _ => Ok(Handle(fh)),
+        }
+    }
+
+    /// The file that is written to. Files are opened without asking only where nothing changes.
+    pub(super) fn written(&self, fh: u64) -> Result<Handle, Fault> {
+        match self.file(fh)? {
+            handle if handle == Handle(fh) => Ok(handle),
+            _ => Err(Fault::refused(Errno::EROFS, "nothing is changed here")),
+        }
+    }
+
+    /// Either, where 0 stands for none.
+    pub(super) fn opened(&self, fh: u64) -> Option<Handle> {
+        let unasked = flags::NO_OPEN_SUPPORT | flags::NO_OPENDIR_SUPPORT;
+        (fh != 0 || self.session.flags & unasked == 0).then_some(Handle(fh))
     }
 
     /// `size`, for which the guest gave room. A guest that asks for more than it has room for is not answered less:

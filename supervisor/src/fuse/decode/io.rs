@@ -116,7 +116,7 @@ pub(in crate::fuse) fn read<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'
     let size = input.roomy(body.size)?;
     let size = size.min(u32::try_from(to_end(offset)).unwrap_or(u32::MAX));
     Ok(Operation::Io(Io::Read {
-        handle: Handle(body.fh),
+        handle: input.file(body.fh)?,
         offset,
         size,
     }))
@@ -138,7 +138,7 @@ pub(in crate::fuse) fn write<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         });
     }
     Ok(Operation::Io(Io::Write {
-        handle: Handle(body.fh),
+        handle: input.written(body.fh)?,
         offset,
         size: body.size,
         kill_suidgid: body.write_flags & flags::WRITE_KILL_SUIDGID != 0,
@@ -149,7 +149,7 @@ pub(in crate::fuse) fn fsync<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
     let body: FsyncIn = input.take()?;
     let datasync = body.fsync_flags & flags::FSYNC_FDATASYNC != 0;
     Ok(Operation::Io(Io::Fsync {
-        handle: Handle(body.fh),
+        handle: input.file(body.fh)?,
         datasync,
     }))
 }
@@ -158,7 +158,7 @@ pub(in crate::fuse) fn fsyncdir<'a>(input: &mut Input<'a, '_>) -> Result<Operati
     let body: FsyncIn = input.take()?;
     let datasync = body.fsync_flags & flags::FSYNC_FDATASYNC != 0;
     let request = Request::FsyncDir {
-        handle: Handle(body.fh),
+        handle: input.directory(body.fh)?,
         datasync,
     };
     Ok(Operation::control(request, ReplyShape::Nothing))
@@ -180,7 +180,7 @@ fn listing<'a>(input: &mut Input<'a, '_>, plus: bool) -> Result<Operation<'a>, F
     let body: ReadIn = input.take()?;
     let size = input.roomy(body.size)?.min(input.session.max_write);
     let request = Request::ReadDir {
-        handle: Handle(body.fh),
+        handle: input.directory(body.fh)?,
         offset: body.offset,
         size,
         plus,
@@ -202,7 +202,7 @@ pub(in crate::fuse) fn lseek<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
     }
     let offset = offset(body.offset, Errno::ENXIO)?;
     Ok(Operation::Io(Io::Lseek {
-        handle: Handle(body.fh),
+        handle: input.file(body.fh)?,
         offset,
         whence,
     }))
@@ -223,7 +223,7 @@ pub(in crate::fuse) fn fallocate<'a>(input: &mut Input<'a, '_>) -> Result<Operat
             ..Fault::malformed("FALLOCATE past the largest offset")
         });
     }
-    let (handle, length, mode) = (Handle(body.fh), body.length, body.mode);
+    let (handle, length, mode) = (input.written(body.fh)?, body.length, body.mode);
     Ok(Operation::Io(Io::Fallocate {
         handle,
         offset,
@@ -263,9 +263,9 @@ fn copy<'a>(input: &mut Input<'a, '_>, wide: bool, limit: u64) -> Result<Operati
         .min(to_end(source_offset))
         .min(to_end(target_offset));
     let request = Request::CopyFileRange {
-        source: Handle(body.fh_in),
+        source: input.file(body.fh_in)?,
         source_offset,
-        target: Handle(body.fh_out),
+        target: input.written(body.fh_out)?,
         target_offset,
         length,
         kill_suidgid: unprivileged(input),

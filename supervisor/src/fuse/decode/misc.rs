@@ -75,7 +75,11 @@ pub(in crate::fuse) fn syncfs<'a>(input: &mut Input<'a, '_>) -> Result<Operation
 /// numbers say long. All others are ENOTTY, whatever they carry.
 pub(in crate::fuse) fn ioctl<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: IoctlIn = input.take()?;
-    let (node, handle) = (input.node()?, Handle(body.fh));
+    let node = input.node()?;
+    let handle = match input.opened(body.fh) {
+        Some(handle) => handle,
+        None => Handle::of_node(node).ok_or(Fault::refused(Errno::ESTALE, "a node that was never given"))?,
+    };
     let (flags_len, fsxattr_len) = (size_of::<u32>() as u32, size_of::<abi::FsXattr>() as u32);
     let (sizes, request, reply) = match body.cmd {
         flags::FS_IOC_GETFLAGS => (
