@@ -14,7 +14,7 @@ use std::io;
 use airlockfs_ipc::channel::Channel;
 
 pub use inherited::{SUPERVISOR, WORKER, handed_over, inherited};
-pub use obey::obey;
+pub use obey::{obey, start_helper};
 pub use order::{Answer, Argument, Order, TRAPPED};
 pub use trap::survive_traps;
 
@@ -29,13 +29,23 @@ pub fn serve(channel: &Channel) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the thread that obeys in a process that serves, if it was given a channel, and says so aloud.
+/// Starts the threads that obey in a process that serves, if it was given a channel, and says so aloud. Returns how many
+/// of them run `before` first.
 ///
 /// # Errors
-/// The thread cannot be started.
-pub fn start(process: &str, channel: Option<Channel>) -> io::Result<()> {
-    let Some(channel) = channel else { return Ok(()) };
+/// A thread cannot be started.
+pub fn start(
+    process: &str,
+    channel: Option<Channel>,
+    before: impl FnOnce() + Send + 'static,
+) -> io::Result<usize> {
+    let Some(channel) = channel else { return Ok(0) };
     eprintln!("{process}: BREACHED: a build for tests, which makes any system call it is ordered to");
     let thread = std::thread::Builder::new().name("breach".to_owned());
-    thread.spawn(move || serve(&channel)).map(drop)
+    thread.spawn(move || {
+        before();
+        serve(&channel)
+    })?;
+    start_helper()?;
+    Ok(1)
 }

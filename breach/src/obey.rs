@@ -3,9 +3,36 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::{Mutex, OnceLock, mpsc};
 
 use crate::order::{Answer, Argument, Order};
+
+/// A call, and where its answer goes.
+type Job = (i64, Vec<Argument>, mpsc::Sender<Answer>);
+
+static HELPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+
+/// Starts the thread that obeys [`Order::CallOnThread`], once for a process: filtered, it may not be able to. Returns
+/// when it waits.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start_helper() -> io::Result<()> {
+    let (sender, jobs) = mpsc::channel::<Job>();
+    let (ready, waits) = mpsc::channel();
+    // Set once.
+    let _ = HELPER.set(Mutex::new(sender));
+    std::thread::Builder::new().spawn(move || {
+        // These fail when nobody waits any more.
+        let _ = ready.send(());
+        for (number, arguments, answer) in jobs {
+            let _ = answer.send(call(number, arguments));
+        }
+    })?;
+    waits.recv().map_err(io::Error::other)
+}
 
 /// Does what it is told.
 ///
@@ -14,9 +41,13 @@ use crate::order::{Answer, Argument, Order};
 pub fn obey(order: Order, descriptors: Vec<OwnedFd>) -> Answer {
     match order {
         Order::Call(number, arguments) => call(number, arguments),
-        Order::CallOnThread(number, arguments) => std::thread::spawn(move || call(number, arguments))
-            .join()
-            .expect("a thread"),
+        Order::CallOnThread(number, arguments) => {
+            let (answer, answered) = mpsc::channel();
+            let helper = HELPER.get().and_then(|helper| helper.lock().ok());
+            let job = (number, arguments, answer);
+            helper.expect("a helper").send(job).expect("a helper that lives");
+            answered.recv().expect("an answer")
+        }
         Order::Calls(calls) => {
             let results = calls.iter().map(|(number, registers)| raw(*number, registers));
             let bytes: Vec<u8> = results.flat_map(i64::to_ne_bytes).collect();

@@ -9,10 +9,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{fchdir, getegid, geteuid, sethostname};
+use seccompiler::BpfProgram;
 
 use crate::{
-    ExitKind, Features, Namespaces, StartError, capabilities, descriptors, identity, idmap, landlock, limits,
-    mounts, namespaces, report, seccomp, supervisor_profile, sys, worker_profile,
+    ExitKind, Features, Namespaces, Process, Profile, StartError, capabilities, descriptors, identity, idmap,
+    landlock, limits, mounts, namespaces, report, seccomp, supervisor_profile, sys, trap, worker_profile,
 };
 
 /// Proof that this process is confined; serving demands it.
@@ -58,15 +59,70 @@ pub struct SupervisorPlan<'a> {
     pub nofile: u64,
 }
 
-/// Confines the calling worker for ever. It has one thread and has received its `Start` message.
+/// A process that has given up everything but system calls. It starts its threads now, which inherit all of that, and
+/// then has them all filtered: so the filter lets nothing through that only starting a thread takes.
+#[must_use = "the system call filter is not in force yet"]
+#[derive(Debug)]
+pub struct Unfiltered {
+    filter: Option<BpfProgram>,
+    status: report::Status,
+    process: Process,
+    seccomp: SeccompMode,
+    report: ConfinementReport,
+}
+
+impl Unfiltered {
+    /// Effective capabilities, by kernel number.
+    pub fn capabilities(&self) -> u64 {
+        self.report.capabilities
+    }
+
+    /// Installs the system call filter on all threads, for ever.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or something that was given up is still there; the process must then exit.
+    pub fn filter(mut self) -> Result<(Confined, ConfinementReport), StartError> {
+        if self.seccomp == SeccompMode::Trap {
+            trap::report(self.process).map_err(|error| {
+                StartError::new(ExitKind::OsError, format!("cannot handle SIGSYS: {error}"))
+            })?;
+        }
+        if let Some(filter) = &self.filter {
+            seccomp::install(filter)?;
+        }
+        let facts = report::verify(self.status, self.report.capabilities, self.seccomp)?;
+        self.report.uid = facts.uid;
+        self.report.gid = facts.gid;
+        Ok((Confined(()), self.report))
+    }
+
+    fn new(
+        profile: &Profile,
+        filter: Option<BpfProgram>,
+        status: report::Status,
+        mut report: ConfinementReport,
+    ) -> Self {
+        report.syscalls = filter.as_ref().map_or(0, |_| profile.syscall_count());
+        let length = filter.as_ref().map_or(0, Vec::len);
+        report.filter_instructions = u32::try_from(length).unwrap_or(u32::MAX);
+        Self {
+            filter,
+            status,
+            process: profile.process,
+            seccomp: profile.seccomp,
+            report,
+        }
+    }
+}
+
+/// Confines the calling worker for ever, all but its system calls. It has one thread and has received its `Start`
+/// message.
 ///
 /// Every descriptor that `plan` does not name is closed, so nothing else may own one.
 ///
 /// # Errors
 /// What could not be given up, and what to do; the process must then exit.
-pub fn confine_worker(
-    plan: &WorkerPlan<'_>,
-) -> Result<(Confined, ConfinementReport, WorkerRoots), StartError> {
+pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots), StartError> {
     let config = plan.config;
     let features = Features::of(config, !plan.namespaces.has(libc::CLONE_NEWUSER));
     let profile = worker_profile(&features);
@@ -125,33 +181,24 @@ pub fn confine_worker(
     let abi = landlock::restrict(&profile.landlock, &beneath, features.may_miss(Barrier::Landlock))?;
     weakened.extend(landlock::shortfall(abi));
     weakened.extend(seccomp_weakness(config.seccomp));
-    if let Some(filter) = &filter {
-        seccomp::install(filter)?;
-    }
-
-    let facts = report::verify(status, kept, config.seccomp)?;
     let report = ConfinementReport {
-        uid: facts.uid,
-        gid: facts.gid,
-        capabilities: facts.effective,
+        capabilities: kept,
         namespaces: plan.namespaces.names(),
         landlock_abi: abi,
-        syscalls: filter.as_ref().map_or(0, |_| profile.syscall_count()),
-        filter_instructions: filter
-            .as_ref()
-            .map_or(0, |filter| u32::try_from(filter.len()).unwrap_or(u32::MAX)),
         weakened,
+        ..ConfinementReport::default()
     };
-    Ok((Confined(()), report, WorkerRoots { shares, proc_self_fd }))
+    let unfiltered = Unfiltered::new(&profile, filter, status, report);
+    Ok((unfiltered, WorkerRoots { shares, proc_self_fd }))
 }
 
-/// Confines the calling supervisor for ever. It has one thread and has not read a guest byte.
+/// Confines the calling supervisor for ever, all but its system calls. It has one thread and has not read a guest byte.
 ///
 /// Every descriptor that `plan` does not name is closed, so nothing else may own one.
 ///
 /// # Errors
 /// What could not be given up, and what to do; the process must then exit.
-pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, ConfinementReport), StartError> {
+pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, StartError> {
     let features = plan.features;
     let profile = supervisor_profile(features);
     let filter = seccomp::compile(&profile)?;
@@ -196,24 +243,14 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<(Confined, Confin
     let abi = landlock::restrict(&profile.landlock, &[], features.may_miss(Barrier::Landlock))?;
     weakened.extend(landlock::shortfall(abi));
     weakened.extend(seccomp_weakness(features.seccomp));
-    if let Some(filter) = &filter {
-        seccomp::install(filter)?;
-    }
-
-    let facts = report::verify(status, kept, features.seccomp)?;
     let report = ConfinementReport {
-        uid: facts.uid,
-        gid: facts.gid,
-        capabilities: facts.effective,
+        capabilities: kept,
         namespaces: own.names(),
         landlock_abi: abi,
-        syscalls: filter.as_ref().map_or(0, |_| profile.syscall_count()),
-        filter_instructions: filter
-            .as_ref()
-            .map_or(0, |filter| u32::try_from(filter.len()).unwrap_or(u32::MAX)),
         weakened,
+        ..ConfinementReport::default()
     };
-    Ok((Confined(()), report))
+    Ok(Unfiltered::new(&profile, filter, status, report))
 }
 
 /// Moves the supervisor into namespaces of its own; without CAP_SYS_ADMIN that takes a user namespace, made as the

@@ -27,6 +27,7 @@ mod supervisor;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod trap;
 mod worker;
 
 pub use error::{ExitKind, StartError};
@@ -34,5 +35,6 @@ pub use idmap::{IdMapRange, UserNamespace};
 pub use landlock::{LandlockPlan, Right};
 pub use limits::Limit;
 pub use namespaces::Namespaces;
-pub use profile::{Features, Process, Profile, Reasoned, supervisor_profile, worker_profile};
+pub use profile::{Features, Process, Profile, Reasoned, all_rules, supervisor_profile, worker_profile};
 pub use rule::{Feature, Pin, SyscallRule, Test, Width};
+pub use trap::TRAPPED;

@@ -143,7 +143,7 @@ impl Profile {
 pub fn supervisor_profile(features: &Features) -> Profile {
     Profile {
         process: Process::Supervisor,
-        syscalls: selected(supervisor::TABLE, features),
+        syscalls: selected(Process::Supervisor, features),
         seccomp: features.seccomp,
         landlock: LandlockPlan::nothing(),
         capabilities: Vec::new(),
@@ -156,7 +156,7 @@ pub fn supervisor_profile(features: &Features) -> Profile {
 pub fn worker_profile(features: &Features) -> Profile {
     Profile {
         process: Process::Worker,
-        syscalls: selected(worker::TABLE, features),
+        syscalls: selected(Process::Worker, features),
         seccomp: features.seccomp,
         landlock: LandlockPlan::share(features),
         capabilities: capabilities::of_worker(features),
@@ -165,7 +165,16 @@ pub fn worker_profile(features: &Features) -> Profile {
     }
 }
 
-fn selected(table: &[SyscallRule], features: &Features) -> Vec<SyscallRule> {
-    let rules = runtime::RUNTIME.iter().chain(table);
-    rules.filter(|rule| features.has(rule.feature)).copied().collect()
+/// Every rule that some command line brings to a process, in the order of its table.
+pub fn all_rules(process: Process) -> impl Iterator<Item = &'static SyscallRule> {
+    let table: &[&[SyscallRule]] = match process {
+        Process::Supervisor => &[runtime::THREADS, supervisor::TABLE],
+        Process::Worker => &[worker::TABLE],
+    };
+    runtime::RUNTIME.iter().chain(table.iter().copied().flatten())
+}
+
+fn selected(process: Process, features: &Features) -> Vec<SyscallRule> {
+    let rules = all_rules(process).filter(|rule| features.has(rule.feature));
+    rules.copied().collect()
 }

@@ -8,6 +8,7 @@ use airlockfs_ipc::message::SeccompMode;
 use crate::{ExitKind, StartError};
 
 /// `/proc/self/status` (proc_pid_status(5)), opened while it can be and read later.
+#[derive(Debug)]
 pub(crate) struct Status(File);
 
 /// What of it matters here.

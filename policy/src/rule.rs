@@ -158,6 +158,23 @@ pub struct SyscallRule {
     pub pins: &'static [&'static [Pin]],
     /// It is answered with this error number instead of being carried out.
     pub errno: Option<i32>,
+    /// What needs it, or the alternatives of its pins that no suite uses: `cargo xtask coverage` demands this.
+    pub unseen: Option<&'static str>,
+}
+
+impl SyscallRule {
+    /// The first alternative that lets `arguments` through; 0 for a rule without pins.
+    pub fn matching(&self, arguments: &[u64; 6]) -> Option<usize> {
+        let holds = |pin: &Pin| {
+            arguments
+                .get(usize::from(pin.argument))
+                .is_some_and(|value| pin.matches(*value))
+        };
+        match self.pins.is_empty() {
+            true => Some(0),
+            false => self.pins.iter().position(|pins| pins.iter().all(holds)),
+        }
+    }
 }
 
 /// `SYS_read` is the call `read`.
@@ -165,9 +182,18 @@ pub(crate) const fn call_name(constant: &'static str) -> &'static str {
     constant.split_at(4).1
 }
 
-/// A table's line: `rule!(Feature, SYS_name, "reason")`, then alternatives of pins if there are any.
+/// The first of a list that has one or none.
+pub(crate) const fn first(list: &[&'static str]) -> Option<&'static str> {
+    match list {
+        [first, ..] => Some(first),
+        [] => None,
+    }
+}
+
+/// A table's line: `rule!(Feature, SYS_name, "reason")`, then alternatives of pins if there are any, then
+/// `unseen: "what needs it"` where no suite uses it all.
 macro_rules! rule {
-    ($feature:ident, $call:ident, $reason:literal $(, [$($pin:expr),+ $(,)?])* $(,)?) => {
+    ($feature:ident, $call:ident, $reason:literal $(, [$($pin:expr),+ $(,)?])* $(, unseen: $unseen:literal)? $(,)?) => {
         $crate::rule::SyscallRule {
             name: $crate::rule::call_name(stringify!($call)),
             number: libc::$call as i64,
@@ -175,6 +201,7 @@ macro_rules! rule {
             reason: $reason,
             pins: &[$(&[$($pin),+]),*],
             errno: None,
+            unseen: $crate::rule::first(&[$($unseen)?]),
         }
     };
 }
@@ -189,6 +216,7 @@ macro_rules! refuse {
             reason: $reason,
             pins: &[],
             errno: Some(libc::$errno),
+            unseen: None,
         }
     };
 }

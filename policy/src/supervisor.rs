@@ -2,7 +2,7 @@
 //! to the VMM. No call here takes a path, makes a socket or controls a device.
 
 use crate::rule::{Pin, SyscallRule, rule};
-use crate::runtime::NOT_EXECUTABLE;
+use crate::runtime::{FALLOCATE, NOT_EXECUTABLE};
 
 /// Shared mappings of descriptors, flags of mmap(2): guest memory as the VMM hands it over.
 const SHARED: Pin = Pin::long_bits(3, !(libc::MAP_NORESERVE as u64), libc::MAP_SHARED as u64);
@@ -21,30 +21,42 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_epoll_wait, "each queue's thread waits for kicks and doorbells"),
     #[cfg(not(target_arch = "x86_64"))]
     rule!(Base, SYS_epoll_pwait, "each queue's thread waits for kicks and doorbells"),
-    rule!(Base, SYS_epoll_ctl, "kick descriptors come and go with the VMM"),
-    rule!(Base, SYS_epoll_create1, "each queue's thread makes its own set"),
-    rule!(Base, SYS_eventfd2, "ending of queue threads"),
+    rule!(Base, SYS_epoll_ctl, "kick descriptors come and go with the VMM",
+        [Pin::int(1, libc::EPOLL_CTL_ADD)], [Pin::int(1, libc::EPOLL_CTL_DEL)],
+    ),
+    rule!(Base, SYS_epoll_create1, "each queue's thread makes its own set", [Pin::int(0, libc::EPOLL_CLOEXEC)]),
+    rule!(Base, SYS_eventfd2, "ending of queue threads",
+        [Pin::int(0, 0), Pin::int(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)],
+    ),
     rule!(Base, SYS_close, "what the VMM or the worker handed over is closed after use"),
     rule!(Base, SYS_fcntl, "copies of descriptors; the access mode of those handed over",
         [Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)],
     ),
     // The VMM: vhost-user.
     rule!(Base, SYS_accept4, "the VMM connects, and again after a reboot", [Pin::int(3, libc::SOCK_CLOEXEC)]),
-    rule!(Base, SYS_recvmsg, "vhost-user messages with descriptors; donated descriptors"),
-    rule!(Base, SYS_sendmsg, "vhost-user replies; messages to the worker"),
-    rule!(Base, SYS_shutdown, "ends the VMM's connection"),
+    rule!(Base, SYS_recvmsg, "vhost-user messages with descriptors; donated descriptors",
+        [Pin::int(2, 0)], [Pin::int_bits(2, !libc::MSG_DONTWAIT as u32, libc::MSG_CMSG_CLOEXEC as u32)],
+    ),
+    rule!(Base, SYS_sendmsg, "vhost-user replies", [Pin::int(2, libc::MSG_NOSIGNAL)]),
+    rule!(Base, SYS_shutdown, "ends the VMM's connection", [Pin::int(1, libc::SHUT_RDWR)]),
     rule!(Base, SYS_mmap, "guest memory, never executable", [NOT_EXECUTABLE, SHARED]),
-    rule!(Base, SYS_lseek, "size of guest memory's files; LSEEK for data and holes of donated files"),
+    rule!(Donate, SYS_lseek, "LSEEK for data and holes of donated files",
+        [Pin::int(2, libc::SEEK_DATA)], [Pin::int(2, libc::SEEK_HOLE)],
+    ),
     rule!(Base, SYS_fstat, "a descriptor handed over must be a regular file"),
     // The worker.
-    rule!(Base, SYS_waitid, "says how the worker ended", [Pin::int(0, libc::P_PIDFD as i32)]),
+    rule!(Base, SYS_waitid, "says how the worker ended",
+        [Pin::int(0, libc::P_PIDFD as i32), Pin::int(3, libc::WEXITED | libc::WNOHANG)],
+    ),
     // File data.
     rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory",
         [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)],
     ),
-    rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits"),
+    rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits",
+        unseen: "a share on a file system without RWF_NOWAIT",
+    ),
     rule!(Donate, SYS_fsync, "FSYNC of a donated file, which may be open for reading only"),
     rule!(Donate, SYS_fdatasync, "FSYNC of a donated file"),
     rule!(DonateWrite, SYS_pwritev2, "WRITE from guest memory to a donated file", [Pin::int(5, 0)]),
-    rule!(DonateWrite, SYS_fallocate, "FALLOCATE on a donated file"),
+    rule!(DonateWrite, SYS_fallocate, "FALLOCATE on a donated file", [FALLOCATE]),
 ];

@@ -2,6 +2,7 @@
 //! Numbers of descriptors are paths relative to the working directory, `/proc/self/fd`.
 
 use crate::rule::{Pin, SyscallRule, rule};
+use crate::runtime::FALLOCATE;
 
 /// A path relative to the working directory: a descriptor's number.
 const BY_NUMBER: Pin = Pin::int(0, libc::AT_FDCWD);
@@ -33,8 +34,12 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     // The supervisor.
     rule!(Base, SYS_read, "its own state in /proc, read back once the filter is in force"),
     rule!(Base, SYS_write, "doorbells; log lines on stderr"),
-    rule!(Base, SYS_recvmsg, "the control channel's end of file: the supervisor is gone"),
-    rule!(Base, SYS_sendmsg, "answers start-up; donates descriptors of regular files"),
+    rule!(Base, SYS_recvmsg, "the control channel's end of file: the supervisor is gone",
+        [Pin::int(2, libc::MSG_CMSG_CLOEXEC)],
+    ),
+    rule!(Base, SYS_sendmsg, "answers start-up; donates descriptors of regular files",
+        [Pin::int(2, libc::MSG_NOSIGNAL)],
+    ),
     rule!(Base, SYS_close, "RELEASE, RELEASEDIR, FORGET and cold inodes"),
     // Names and attributes.
     rule!(Base, SYS_statx, "LOOKUP, GETATTR, and proof that an inode is still the same; never through a link",
@@ -52,24 +57,28 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     // The caller's identity.
     rule!(Base, SYS_setfsuid, "acts as the caller where it creates or checks access"),
     rule!(Base, SYS_setfsgid, "acts as the caller where it creates or checks access"),
-    rule!(Base, SYS_setgroups, "the caller's group that owns a setgid directory"),
+    rule!(Base, SYS_setgroups, "the caller's group that owns a setgid directory, and none again",
+        [Pin::int(0, 0)], [Pin::int(0, 1)],
+    ),
     rule!(Base, SYS_capget, "before capset"),
     rule!(Base, SYS_capset, "CAP_DAC_OVERRIDE comes back where the caller's fsuid alone may not"),
     // File data.
     rule!(Base, SYS_preadv2, "READ to the ring", [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)]),
-    rule!(Base, SYS_lseek, "LSEEK; READDIR at an offset"),
+    rule!(Base, SYS_lseek, "LSEEK; READDIR at an offset",
+        [Pin::int(2, libc::SEEK_SET)], [Pin::int(2, libc::SEEK_DATA)], [Pin::int(2, libc::SEEK_HOLE)],
+    ),
     rule!(Base, SYS_fsync, "FSYNC, FSYNCDIR"),
     rule!(Base, SYS_fdatasync, "FSYNC, FSYNCDIR"),
     rule!(Base, SYS_syncfs, "SYNCFS"),
     rule!(Write, SYS_pwritev2, "WRITE from the ring", [Pin::int(5, 0)]),
     rule!(Write, SYS_truncate, "SETATTR of the size, by the descriptor's link"),
     rule!(Write, SYS_ftruncate, "SETATTR of the size, by handle"),
-    rule!(Write, SYS_fallocate, "FALLOCATE"),
+    rule!(Write, SYS_fallocate, "FALLOCATE", [FALLOCATE]),
     rule!(Write, SYS_copy_file_range, "COPY_FILE_RANGE", [Pin::int(5, 0)]),
     // Changes of the tree.
     rule!(Write, SYS_mkdirat, "MKDIR"),
     rule!(Write, SYS_mknodat, "MKNOD of regular files, FIFOs and sockets",
-        [kind(0)], [kind(libc::S_IFREG)], [kind(libc::S_IFIFO)], [kind(libc::S_IFSOCK)],
+        [kind(libc::S_IFREG)], [kind(libc::S_IFIFO)], [kind(libc::S_IFSOCK)],
     ),
     rule!(Write, SYS_mknodat, "MKNOD of whiteouts (0:0), which overlayfs leaves where it removed something",
         [kind(libc::S_IFCHR), Pin::int(3, 0)],

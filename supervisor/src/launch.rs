@@ -65,7 +65,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     );
     // The filter has no call that tells it.
     let own_pid = std::process::id();
-    let (confined, report) = confine_supervisor(&SupervisorPlan {
+    let unfiltered = confine_supervisor(&SupervisorPlan {
         features: &features,
         expected: &expected,
         uid: NOBODY,
@@ -73,6 +73,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         nofile: descriptors.limit,
     })?;
     drop(expected);
+    let (confined, report) = unfiltered.filter()?;
     log::info!("supervisor {} is confined: {}", own_pid, Shown(&report));
     for line in worker
         .process
@@ -85,7 +86,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     }
 
     #[cfg(feature = "breach")]
-    airlockfs_breach::start("airlockfsd", breach)
+    airlockfs_breach::start("airlockfsd", breach, || {})
         .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
     let ends = Ends {
         listener,

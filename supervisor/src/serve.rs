@@ -204,9 +204,12 @@ fn how_it_ended(process: &OwnedFd) -> String {
         Id::PIDFd(process.as_fd()),
         WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
     ) {
+        Ok(WaitStatus::Exited(_, code)) if code == i32::from(airlockfs_policy::TRAPPED) => {
+            "made a system call that its filter forbids (see the line above)".to_owned()
+        }
         Ok(WaitStatus::Exited(_, code)) => format!("ended with exit code {code}"),
         Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => {
-            "made a system call that its filter forbids (SIGSYS)".to_owned()
+            "made a system call that its filter forbids (SIGSYS; the kernel's log has its number)".to_owned()
         }
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
         _ => "closed its channel".to_owned(),

@@ -64,6 +64,25 @@ fn without_donation_the_worker_moves_it() {
     assert!(supervisor < TOTAL / 64, "the supervisor moved {supervisor} bytes");
 }
 
+#[test]
+fn a_donated_file_is_searched_synced_and_extended() {
+    let (daemon, fs) = Daemon::with_client(["--tag", "data"]);
+    let (_, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    // The first bytes bring the file over.
+    fs.write(file, 0, &[1; 4096]).expect("WRITE");
+    fs.read(file, 0, 4096).expect("READ");
+    fs.write(file, 1 << 20, &[1; 4096]).expect("WRITE");
+    assert_eq!(fs.lseek(file, 0, libc::SEEK_HOLE), Ok(4096));
+    assert_eq!(fs.lseek(file, 4096, libc::SEEK_DATA), Ok(1 << 20));
+    fs.fsync(file, true).expect("FSYNC of data");
+    fs.fsync(file, false).expect("FSYNC");
+    fs.fallocate(file, 0, 0, 2 << 20).expect("FALLOCATE");
+    assert_eq!(
+        std::fs::metadata(daemon.host("file")).expect("stat").len(),
+        2 << 20
+    );
+}
+
 /// Files of the share among a process's descriptors.
 fn held(daemon: &Daemon, process: &airlockfs_tests::procfs::Process) -> Vec<String> {
     let name = daemon

@@ -365,6 +365,13 @@ fn ioctls_are_the_file_attribute_calls_only(options: &[&str]) {
     fs.ioctl(file, SETFLAGS, &(before | NODUMP).to_le_bytes(), 0)
         .expect("FS_IOC_SETFLAGS");
     assert_eq!(flags(&fs), before | NODUMP);
+    // FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR: the same flag is FS_XFLAG_NODUMP in `struct fsxattr`.
+    let (_, mut extended) = fs.ioctl(file, 0x801c_581f, &[], 28).expect("FS_IOC_FSGETXATTR");
+    assert_eq!(extended[0] & 0x80, 0x80);
+    extended[0] &= !0x80;
+    fs.ioctl(file, 0x401c_5820, &extended, 0)
+        .expect("FS_IOC_FSSETXATTR");
+    assert_eq!(flags(&fs), before);
     for cmd in [
         libc::FIONREAD as u32,
         libc::TIOCGWINSZ as u32,

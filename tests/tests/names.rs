@@ -438,4 +438,18 @@ fn device_nodes_are_not_made_by_default() {
         );
     }
     assert!(!daemon.host("null").exists());
+    // What overlayfs leaves where it removed something is no device of anything.
+    fs.mknod(ROOT, "whiteout", libc::S_IFCHR, 0)
+        .expect("MKNOD of 0:0");
+}
+
+#[test]
+fn device_nodes_are_made_where_they_are_allowed() {
+    let (daemon, fs) = Daemon::with_client(["--allow-device-nodes"]);
+    for (name, kind) in [("char", libc::S_IFCHR), ("block", libc::S_IFBLK)] {
+        // 1:3, in the kernel's encoding.
+        fs.mknod(ROOT, name, kind | 0o666, 0x103).expect("MKNOD");
+        let made = fs::symlink_metadata(daemon.host(name)).expect("stat");
+        assert_eq!((made.mode() & libc::S_IFMT, made.rdev()), (kind, 0x103), "{name}");
+    }
 }

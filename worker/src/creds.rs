@@ -2,10 +2,11 @@
 //! SGID directories and quotas come out as if the caller had made them here.
 
 use airlockfs_ipc::{Errno, message::Caller};
+use airlockfs_policy::ExitKind;
 
 use crate::{
     ids::{IdMap, Mapped},
-    sys::{raise_dac_override, set_groups, switch_gid, switch_uid},
+    sys::{end, raise_dac_override, set_groups, switch_gid, switch_uid},
 };
 
 /// The ids of this process, of its namespace and of the guest.
@@ -111,7 +112,7 @@ impl Drop for Acting {
         if !restored {
             // It can always go back to its own ids; if not, no later request may run with a guest user's.
             eprintln!("airlockfs-worker: cannot become itself again");
-            std::process::abort();
+            end(ExitKind::Software.code());
         }
     }
 }

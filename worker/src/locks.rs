@@ -19,6 +19,7 @@ use std::{
 use airlockfs_ipc::{Errno, Handle, NodeId, message::FileLock};
 
 use crate::{
+    gate::Gate,
     handle::Open,
     sys::{set_lock, set_whole_lock},
 };
@@ -104,9 +105,13 @@ impl Locks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the thread that tries waiting locks; it runs as long as the process.
-    pub(crate) fn start(locks: Arc<impl AsRef<Self> + Send + Sync + 'static>) -> io::Result<()> {
+    /// Starts the thread that tries waiting locks, behind `gate`; it runs as long as the process.
+    pub(crate) fn start(
+        locks: Arc<impl AsRef<Self> + Send + Sync + 'static>,
+        gate: Arc<Gate>,
+    ) -> io::Result<()> {
         thread::Builder::new().name("locks".into()).spawn(move || {
+            gate.pass();
             let _guard = crate::EndsWithPanic;
             (*locks).as_ref().run();
         })?;

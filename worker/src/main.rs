@@ -15,6 +15,7 @@
 
 mod by_node;
 mod creds;
+mod gate;
 mod handle;
 mod ids;
 mod inode;
@@ -28,29 +29,27 @@ mod view;
 mod volume;
 mod xattr_map;
 
-use std::process::ExitCode;
-
 use airlockfs_policy::ExitKind;
 
 #[cfg(all(feature = "breach", not(debug_assertions)))]
 compile_error!("the feature `breach` lets tests order any system call: it is never released");
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let control = match start::start() {
         Ok(control) => control,
         Err(error) => {
             eprintln!("airlockfs-worker: {error}");
-            return ExitCode::from(error.kind.code());
+            sys::end(error.kind.code());
         }
     };
     // Nothing more is ever sent: what comes is the end, or a breach of the rules.
     match control.receive::<()>(0) {
-        Ok(None) => ExitCode::SUCCESS,
+        Ok(None) => sys::end(0),
         _ => {
             eprintln!(
                 "airlockfs-worker: a message on the control channel after the start; ending the session"
             );
-            ExitCode::from(ExitKind::Protocol.code())
+            sys::end(ExitKind::Protocol.code())
         }
     }
 }
@@ -61,7 +60,7 @@ struct EndsWithPanic;
 impl Drop for EndsWithPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::process::exit(i32::from(ExitKind::Software.code()));
+            sys::end(ExitKind::Software.code());
         }
     }
 }

@@ -7,6 +7,8 @@ use std::{
     thread,
 };
 
+use crate::gate::Gate;
+
 /// One slow operation with its answer.
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -18,14 +20,17 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Starts `threads` threads; they run as long as the process.
-    pub(crate) fn start(threads: u16) -> io::Result<Arc<Self>> {
+    /// Starts `threads` threads behind `gate`; they run as long as the process.
+    pub(crate) fn start(threads: u16, gate: &Arc<Gate>) -> io::Result<Arc<Self>> {
         let pool = Arc::new(Self::default());
-        for number in 0..threads.max(1) {
-            let pool = pool.clone();
+        for number in 0..threads {
+            let (pool, gate) = (pool.clone(), gate.clone());
             thread::Builder::new()
                 .name(format!("slow-{number}"))
-                .spawn(move || pool.run())?;
+                .spawn(move || {
+                    gate.pass();
+                    pool.run();
+                })?;
         }
         Ok(pool)
     }

@@ -17,7 +17,7 @@ use airlockfs_ipc::{
 };
 use airlockfs_policy::{
     ExitKind, Namespaces, StartError,
-    confine::{Confined, WorkerPlan, WorkerRoots, confine_worker},
+    confine::{WorkerPlan, WorkerRoots, confine_worker},
 };
 use nix::{
     sys::resource::{Resource, getrlimit},
@@ -27,6 +27,7 @@ use nix::{
 use crate::{
     by_node::ByNode,
     creds::Identities,
+    gate::Gate,
     handle::Handles,
     ids::{IdMap, Mapped},
     inode::{Identity, Inodes},
@@ -114,14 +115,14 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
             .map(|orders| (orders.as_fd(), "orders of the tests")),
     );
     let namespaces = std::env::args().nth(1).unwrap_or_default();
-    let (confined, report, roots) = confine_worker(&WorkerPlan {
+    let (unfiltered, roots) = confine_worker(&WorkerPlan {
         config: &config,
         namespaces: Namespaces::parse(&namespaces),
         expected: &expected,
         nofile,
     })?;
 
-    let has = |capability: u32| report.capabilities & 1 << capability != 0;
+    let has = |capability: u32| unfiltered.capabilities() & 1 << capability != 0;
     let overflow = |map: &Mapped, id: u32| (!map.contains(id)).then_some(id);
     let shown = &config.view;
     let view = View::new(
@@ -140,9 +141,20 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         any_gid: view.gid.is_forced(),
     };
     let volume = volume(config, roots, (identities, view), xattr_map, budget)?;
-    run(confined, lanes, volume)?;
+    let gate = Arc::new(Gate::default());
+    let threads = run(&gate, lanes, volume)?;
     #[cfg(feature = "breach")]
-    airlockfs_breach::start("airlockfs-worker", breach).map_err(|error| failed(error.to_string()))?;
+    let threads = threads
+        + airlockfs_breach::start("airlockfs-worker", breach, {
+            let gate = gate.clone();
+            move || {
+                gate.pass();
+            }
+        })
+        .map_err(|error| failed(error.to_string()))?;
+    gate.wait_for(threads);
+    let (confined, report) = unfiltered.filter()?;
+    gate.open(confined);
     Ok(report)
 }
 
@@ -238,27 +250,30 @@ fn volume(
     })
 }
 
-/// Starts the threads.
-fn run(confined: Confined, lanes: Vec<WorkerLane>, volume: Volume) -> Result<(), StartError> {
+/// Starts the threads behind the gate. Returns how many there are.
+fn run(gate: &Arc<Gate>, lanes: Vec<WorkerLane>, volume: Volume) -> Result<usize, StartError> {
     let cannot = |error| failed(format!("cannot start a thread: {error}"));
-    let confined = Arc::new(confined);
-    let pool = Pool::start(volume.config.slow_threads).map_err(cannot)?;
+    let slow = volume.config.slow_threads.max(1);
+    let mut threads = usize::from(slow) + lanes.len() + 1;
+    let pool = Pool::start(slow, gate).map_err(cannot)?;
     let volume = Arc::new(volume);
-    Inodes::start_sweeper(volume.clone()).map_err(cannot)?;
+    Inodes::start_sweeper(volume.clone(), gate.clone()).map_err(cannot)?;
     if volume.config.posix_lock || volume.config.flock {
-        Locks::start(volume.clone()).map_err(cannot)?;
+        Locks::start(volume.clone(), gate.clone()).map_err(cannot)?;
+        threads += 1;
     }
     for (number, lane) in lanes.into_iter().enumerate() {
-        let (confined, volume, pool) = (confined.clone(), volume.clone(), pool.clone());
+        let (gate, volume, pool) = (gate.clone(), volume.clone(), pool.clone());
         thread::Builder::new()
             .name(format!("lane-{number}"))
             .spawn(move || {
+                let confined = gate.pass();
                 let _guard = crate::EndsWithPanic;
-                let error = serve::serve(&confined, lane, volume, pool);
+                let error = serve::serve(confined, lane, volume, pool);
                 eprintln!("airlockfs-worker: {error}; ending the session");
-                std::process::exit(i32::from(ExitKind::Protocol.code()));
+                sys::end(ExitKind::Protocol.code())
             })
             .map_err(cannot)?;
     }
-    Ok(())
+    Ok(threads)
 }

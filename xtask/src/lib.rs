@@ -10,6 +10,7 @@ pub mod bench;
 pub mod binaries;
 pub mod command;
 pub mod conformance;
+pub mod coverage;
 pub mod cpio;
 pub mod daemon;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo`, `test`, `conformance`, `bench`.
+//! The developer's commands: `cargo xtask demo`, `test`, `conformance`, `coverage`, `bench`.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,8 @@ enum Xtask {
     Test,
     /// Run file system test suites on a host directory, on airlockfs and on virtiofsd, and compare test by test
     Conformance(xtask::conformance::Options),
+    /// Run the suites and list rules of the policy that none of them uses; fails unless each says what needs it
+    Coverage,
     /// Measure airlockfs beside virtiofsd; `bench --help` lists the options
     Bench(xtask::bench::Options),
 }
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         Xtask::Demo(options) => xtask::demo::run(&options),
         Xtask::Test => xtask::tiers::run(),
         Xtask::Conformance(options) => xtask::conformance::run(&options),
+        Xtask::Coverage => xtask::coverage::run(),
         Xtask::Bench(options) => xtask::bench::run(&options),
     };
     match result {

@@ -58,12 +58,15 @@ pub fn run() -> Result<()> {
     if differences.failed > 0 {
         broken.push("conformance");
     }
+    // Whether its suites pass is told above.
+    println!("== coverage of the policy");
+    let covered = crate::coverage::run();
 
     println!("{} passed, {} failed", count.passed, count.failed);
     if !broken.is_empty() {
         bail!("these tiers: {}", broken.join(", "));
     }
-    Ok(())
+    covered
 }
 
 /// Runs `cargo test`, shows what it prints, adds up its results. False if it ended with another status than 0.

@@ -1,15 +1,19 @@
 //! What the options of the command line give a worker, and what still holds where they weaken it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsFd;
 
 use airlockfs_breach::Argument;
 use airlockfs_ipc::message::{Sandbox, SeccompMode};
 use airlockfs_policy::UserNamespace;
 use libc::*;
 use nix::mount::{MsFlags, mount, umount};
+use nix::unistd::pipe;
 
 use crate::Test;
-use crate::outside::{KILLED, Scratch, config, share, try_worker, worker};
+use crate::inside::TELLS;
+use crate::outside::{KILLED, Outcome, Scratch, config, share, try_worker, worker, worker_with_log};
 use crate::worker::{errno, must_open, open};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -24,12 +28,36 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("with --sandbox chroot the share is the root", with_chroot),
     ("device nodes need their option", device_nodes),
+    (
+        "a trapped call is told with its arguments before the process ends",
+        trapped_call_is_told,
+    ),
     ("without xattr the worker has no call for them", without_xattr),
     (
         "several shares stand side by side in a read-only root",
         several_shares,
     ),
 ];
+
+fn trapped_call_is_told() {
+    let scratch = Scratch::new("told");
+    let mut telling = config(scratch.path());
+    telling.seccomp = SeccompMode::Trap;
+    telling.poll_us = TELLS;
+    let (log, written) = pipe().unwrap();
+    let session = worker_with_log(&telling, UserNamespace::Auto, &[], written.as_fd()).unwrap();
+    drop(written);
+    let arguments = [2, 0x1234_5678_9abc, 0, -1_i64 as u64, 5, 6].map(Argument::from);
+    let code = i32::from(airlockfs_policy::TRAPPED);
+    assert_eq!(session.call(SYS_socket, &arguments), Outcome::Exited(code));
+    let mut text = String::new();
+    File::from(log).read_to_string(&mut text).unwrap();
+    let call = format!("{SYS_socket:#x} with arguments 0x2 0x123456789abc 0x0 0xffffffffffffffff 0x5 0x6");
+    assert_eq!(
+        text,
+        format!("airlockfs-worker: ERROR: forbidden system call {call}\n")
+    );
+}
 
 fn readonly_by_filter() {
     let scratch = Scratch::new("readonly");

@@ -1,7 +1,7 @@
 //! The tests' side: starts processes, gives them orders, sees how they end.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -105,6 +105,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
 pub(crate) enum Outcome {
     Returned(i64),
     Killed(i32),
+    Exited(i32),
 }
 
 /// Ended by the system call filter.
@@ -132,12 +133,22 @@ pub(crate) fn try_worker(
     user_namespace: UserNamespace,
     handed: &[&File],
 ) -> Result<Session, String> {
+    worker_with_log(config, user_namespace, handed, std::io::stderr().as_fd())
+}
+
+/// The same with a descriptor for its log.
+pub(crate) fn worker_with_log(
+    config: &WorkerConfig,
+    user_namespace: UserNamespace,
+    handed: &[&File],
+    log: BorrowedFd<'_>,
+) -> Result<Session, String> {
     let (channel, other) = channel::pair().unwrap();
-    let (executable, stderr) = (File::open("/proc/self/exe").unwrap(), std::io::stderr());
+    let executable = File::open("/proc/self/exe").unwrap();
     let launch = WorkerLaunch {
         executable: executable.as_fd(),
         control: other.as_fd(),
-        log: stderr.as_fd(),
+        log,
         sandbox: config.sandbox,
         user_namespace,
         allow_missing: &config.allow_missing,
@@ -284,6 +295,7 @@ impl Session {
             Ok(Some((answer, _))) => Ok(answer),
             _ => Err(match ended(&self.pidfd) {
                 WaitStatus::Signaled(_, signal, _) => Outcome::Killed(signal as i32),
+                WaitStatus::Exited(_, code) => Outcome::Exited(code),
                 other => panic!("ended by itself: {other:?}"),
             }),
         }

@@ -130,7 +130,7 @@ fn uses_descriptors() {
     let file = Argument::from(handed(&session, &path));
     let (length, data) = session.must(SYS_read, &[file.clone(), Argument::Buffer(4), 4.into()]);
     assert_eq!((length, data.as_slice()), (4, &b"0123"[..]));
-    session.must(SYS_lseek, &[file.clone(), 0.into(), SEEK_SET.into()]);
+    session.must(SYS_lseek, &[file.clone(), 0.into(), SEEK_DATA.into()]);
     session.must(
         SYS_write,
         &[file.clone(), Argument::Bytes(b"ab".to_vec()), 2.into()],

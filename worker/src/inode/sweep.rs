@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{Inodes, table::Dropped};
+use crate::gate::Gate;
 
 /// An inode is cooled after between one and two of these without use.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -63,9 +64,13 @@ impl Away {
 }
 
 impl Inodes {
-    /// Starts the sweeper; it runs as long as the process.
-    pub(crate) fn start_sweeper(inodes: Arc<impl AsRef<Self> + Send + Sync + 'static>) -> io::Result<()> {
+    /// Starts the sweeper behind `gate`; it runs as long as the process.
+    pub(crate) fn start_sweeper(
+        inodes: Arc<impl AsRef<Self> + Send + Sync + 'static>,
+        gate: Arc<Gate>,
+    ) -> io::Result<()> {
         thread::Builder::new().name("sweeper".into()).spawn(move || {
+            gate.pass();
             let _guard = crate::EndsWithPanic;
             let inodes = (*inodes).as_ref();
             loop {
