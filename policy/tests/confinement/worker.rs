@@ -10,7 +10,7 @@ use libc::*;
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::Test;
-use crate::outside::{Outcome, Scratch, Session, config, try_worker, worker};
+use crate::outside::{KILLED, Outcome, Scratch, Session, config, try_worker, worker};
 
 pub(crate) const TESTS: &[Test] = &[
     (
