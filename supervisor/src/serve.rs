@@ -209,7 +209,7 @@ fn how_it_ended(process: &OwnedFd) -> String {
         }
         Ok(WaitStatus::Exited(_, code)) => format!("ended with exit code {code}"),
         Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => {
-            "made a system call that its filter forbids (SIGSYS; the kernel's log has its number)".to_owned()
+            "made a system call that its filter forbids (SIGSYS), which the kernel's log names".to_owned()
         }
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
         _ => "closed its channel".to_owned(),
