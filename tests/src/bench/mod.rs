@@ -4,18 +4,21 @@
 //! - [`variant`] is a daemon's command line, [`session`] a running one, [`placement`] its processors.
 //! - [`engine`] keeps a number of requests in flight on a queue, [`wait`] sleeps for it, [`counters`] reads what
 //!   the daemon's processes used meanwhile.
+//! - [`traces`] is work of real programs through /dev/fuse, [`limits`] what is neither.
 //! - [`plan`] runs everything in rounds, [`stats`] makes medians and ratios of it, [`report`] writes them down.
 
 pub mod actor;
 pub mod cases;
 pub mod counters;
 pub mod engine;
+pub mod limits;
 pub mod placement;
 pub mod plan;
 pub mod report;
 pub mod session;
 pub mod stats;
 mod sys;
+pub mod traces;
 pub mod tree;
 pub mod variant;
 pub mod wait;

@@ -9,9 +9,11 @@ use anyhow::{Result, anyhow};
 
 use super::cases::Case;
 use super::counters::Resident;
-use super::placement::Placement;
+use super::limits::{self, Limits};
+use super::placement::{Placement, unpin};
 use super::session::{Method, Sample, Session, measure_host};
 use super::stats::{Key, Rounds};
+use super::traces::Trace;
 use super::tree::{Medium, Tree};
 use super::variant::{Program, Variant};
 use super::wait::Wait;
@@ -47,13 +49,28 @@ pub struct Plan {
     pub wait: Wait,
     /// Less work where the case says how much.
     pub quick: bool,
+    /// What of all this to measure.
+    pub wanted: Wanted,
+    /// Work of real programs.
+    pub traces: Vec<Trace>,
+    /// Files for [`limits`]; none leaves them out.
+    pub known: Option<usize>,
 }
+
+/// Whether to measure a case in a place on a program.
+pub type Wanted = fn(&Case, &Key, Program) -> bool;
 
 /// What came of it.
 #[derive(Default)]
 pub struct Results {
     /// Measurements.
     pub samples: BTreeMap<Key, Rounds>,
+    /// Traces, by their position: runs per second, and the daemon's CPU time for a run.
+    pub traces: BTreeMap<(Medium, usize), Rounds>,
+    /// What is no case, a round each.
+    pub limits: Vec<Limits>,
+    /// No-ops per second through the ring, a round each.
+    pub ring: Vec<f64>,
     /// Starts, by variant.
     pub starts: BTreeMap<String, Vec<Start>>,
     /// Idle daemons, by variant: CPU time and context switches.
@@ -87,13 +104,71 @@ impl Plan {
         for medium in &self.media {
             eprintln!("making the tree on {}", medium.name());
             let tree = Tree::new(*medium, &self.disk)?;
+            for trace in &self.traces {
+                trace.prepare(&tree)?;
+            }
             for round in 0..self.rounds {
                 for placement in &self.placements {
                     self.round(&tree, *placement, round, &mut results)?;
                 }
+                self.traces(&tree, round, &mut results)?;
             }
         }
+        self.limits(&mut results);
         Ok(results)
+    }
+
+    fn traces(&self, tree: &Tree, round: usize, results: &mut Results) -> Result<()> {
+        for (index, trace) in self.traces.iter().enumerate() {
+            let count = self.variants.len();
+            for variant in (0..count).map(|at| &self.variants[(at + round) % count]) {
+                tree.clean()?;
+                let run = || trace.measure(variant, tree, Placement::Together);
+                let outcome = catch_unwind(AssertUnwindSafe(run));
+                match outcome.unwrap_or_else(|_| Err(anyhow!("it panicked"))) {
+                    Ok(sample) => {
+                        eprintln!(
+                            "{:5} {:20} {:18} {:8.1} ms, {:8.1} ms CPU",
+                            tree.medium().name(),
+                            trace.name,
+                            variant.name(),
+                            1e3 / sample.rate,
+                            sample.cpu / 1e3
+                        );
+                        let all = results.traces.entry((tree.medium(), index)).or_default();
+                        put(all, &variant.name(), round, sample);
+                    }
+                    Err(error) => {
+                        results.fail(
+                            variant,
+                            format!("{} of {}: {error:#}", trace.name, variant.name()),
+                        );
+                    }
+                }
+            }
+        }
+        tree.clean()
+    }
+
+    fn limits(&self, results: &mut Results) {
+        let ours = self
+            .variants
+            .iter()
+            .find(|variant| variant.program == Program::Airlockfs);
+        let (Some(known), Some(ours)) = (self.known, ours) else {
+            return;
+        };
+        match limits::measure(ours, known, self.method(Placement::Together)) {
+            Ok(limits) => results.limits.push(limits),
+            Err(error) => results.fail(ours, format!("known inodes: {error:#}")),
+        }
+        for _ in 0..self.rounds {
+            // On both processors, as it is meant to run.
+            match unpin(0).and_then(|()| limits::ring()) {
+                Ok(rate) => results.ring.push(rate),
+                Err(error) => results.fail(ours, format!("the ring: {error:#}")),
+            }
+        }
     }
 
     fn method(&self, placement: Placement) -> Method {
@@ -131,7 +206,13 @@ impl Plan {
                         continue;
                     }
                     tree.clean()?;
-                    let run = || self.on_fresh_daemon(variant, case, tree, *queues, method, results);
+                    let wanted = |depth| (self.wanted)(case, &key(depth), variant.program);
+                    let depths: Vec<usize> = self.depths_of(case).filter(|depth| wanted(*depth)).collect();
+                    if depths.is_empty() {
+                        continue;
+                    }
+                    let place = (tree, *queues, method);
+                    let run = || self.on_fresh_daemon(variant, case, &depths, place, results);
                     // The harness panics where a guest would see its file system fail.
                     let outcome = catch_unwind(AssertUnwindSafe(run));
                     let samples = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked")));
@@ -140,13 +221,14 @@ impl Plan {
                         Vec::new()
                     });
                     for (depth, sample) in samples {
-                        put(results, key(depth), &variant.name(), round, sample);
+                        let all = results.samples.entry(key(depth)).or_default();
+                        put(all, &variant.name(), round, sample);
                     }
                 }
                 let alone =
                     self.placements.first() == Some(&placement) && self.queues.first() == Some(queues);
                 if alone && let Some(sample) = measure_host(case, tree, method)? {
-                    put(results, key(0), HOST, round, sample);
+                    put(results.samples.entry(key(0)).or_default(), HOST, round, sample);
                 }
             }
         }
@@ -156,33 +238,44 @@ impl Plan {
         Ok(())
     }
 
+    /// A depth that is a case's own runs always, the usual ones when asked for.
+    fn depths_of(&self, case: &Case) -> impl Iterator<Item = usize> {
+        let own = !case.depths.is_empty();
+        let all = if own {
+            case.depths.to_vec()
+        } else {
+            self.depths.clone()
+        };
+        let wanted =
+            move |depth: &usize| !own || self.depths.contains(depth) || !USUAL_DEPTHS.contains(depth);
+        all.into_iter().filter(wanted)
+    }
+
     fn on_fresh_daemon(
         &self,
         variant: &Variant,
         case: &Case,
-        tree: &Tree,
-        queues: usize,
-        method: Method,
+        depths: &[usize],
+        (tree, queues, method): (&Tree, usize, Method),
         results: &mut Results,
     ) -> Result<Vec<(usize, Sample)>> {
-        // A depth that is a case's own runs always, the usual ones when asked for.
-        let depths: Vec<usize> = match case.depths {
-            [] => self.depths.clone(),
-            own => {
-                let wanted = |depth: &usize| self.depths.contains(depth) || !USUAL_DEPTHS.contains(depth);
-                own.iter().copied().filter(wanted).collect()
-            }
-        };
         let most = depths.iter().copied().max().unwrap_or(1);
-        let session = Session::start(variant, case.options, tree, queues, (most, case.room), method)?;
+        let session = Session::start(
+            variant,
+            case.options,
+            tree.root(),
+            queues,
+            (most, case.room),
+            method,
+        )?;
         let start = Start {
             time: session.start,
             memory: session.fresh,
         };
         results.starts.entry(variant.name()).or_default().push(start);
         let mut samples = Vec::new();
-        for depth in depths.into_iter().filter(|depth| *depth >= queues) {
-            let sample = session.measure(case, depth)?;
+        for depth in depths.iter().copied().filter(|depth| *depth >= queues) {
+            let sample = session.measure(case, tree, depth)?;
             eprintln!(
                 "{:5} {:8} {:20} q{queues} d{depth:<2} {:18} {:12.0}/s {:8.2} µs CPU, front end {:3.0} %",
                 tree.medium().name(),
@@ -200,7 +293,7 @@ impl Plan {
 
     fn idle(&self, tree: &Tree, method: Method, results: &mut Results) -> Result<()> {
         for variant in &self.variants {
-            let session = Session::start(variant, &[], tree, 1, (1, 4096), method);
+            let session = Session::start(variant, &[], tree.root(), 1, (1, 4096), method);
             match session.and_then(|session| session.idle(self.idle)) {
                 Ok(idle) => results.idle.entry(variant.name()).or_default().push(idle),
                 Err(error) => results.fail(variant, format!("idle {}: {error:#}", variant.name())),
@@ -223,13 +316,8 @@ impl Results {
     }
 }
 
-fn put(results: &mut Results, key: Key, variant: &str, round: usize, sample: Sample) {
-    let rounds = results
-        .samples
-        .entry(key)
-        .or_default()
-        .entry(variant.to_owned())
-        .or_default();
+fn put(all: &mut Rounds, variant: &str, round: usize, sample: Sample) {
+    let rounds = all.entry(variant.to_owned()).or_default();
     rounds.resize(rounds.len().max(round + 1), None);
     rounds[round] = Some(sample);
 }

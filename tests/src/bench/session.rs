@@ -1,10 +1,11 @@
 //! A fresh daemon with a front end, ready to be measured.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
-use super::cases::{Case, Extent, HostLoop, Setup, Unit};
+use super::cases::{Actors, Case, Extent, HostLoop, Setup, Unit};
 use super::counters::{Processes, Resident, thread_cpu};
 use super::engine::{Engine, Outcome};
 use super::placement::{Placement, unpin};
@@ -58,12 +59,11 @@ pub struct Sample {
 pub type Field = fn(&Sample) -> f64;
 
 /// A daemon that runs, and its front end. The connection ends before the daemon does.
-pub struct Session<'a> {
+pub struct Session {
     engine: Engine,
     client: Client,
     processes: Processes,
-    _daemon: Daemon,
-    tree: &'a Tree,
+    daemon: Daemon,
     queues: usize,
     method: Method,
     /// From starting the process to the reply to INIT.
@@ -72,12 +72,12 @@ pub struct Session<'a> {
     pub fresh: Resident,
 }
 
-impl<'a> Session<'a> {
-    /// Starts a daemon on a tree, with slots for the largest depth.
+impl Session {
+    /// Starts a daemon on a directory, with slots for the largest depth.
     pub fn start(
         variant: &Variant,
         options: &[&str],
-        tree: &'a Tree,
+        root: &Path,
         queues: usize,
         (depth, room): (usize, usize),
         method: Method,
@@ -93,7 +93,7 @@ impl<'a> Session<'a> {
         };
         // A child inherits where its parent may run.
         unpin(0)?;
-        let launch = variant.launch(queues)?.args(options).share(tree.root());
+        let launch = variant.launch(queues)?.args(options).share(root);
         let begin = Instant::now();
         let daemon = launch.try_start()?.map_err(|failure| {
             anyhow!(
@@ -115,8 +115,7 @@ impl<'a> Session<'a> {
             engine,
             client,
             processes,
-            _daemon: daemon,
-            tree,
+            daemon,
             queues,
             method,
             start,
@@ -125,10 +124,10 @@ impl<'a> Session<'a> {
     }
 
     /// Measures a case with so many requests in flight.
-    pub fn measure(&self, case: &Case, depth: usize) -> Result<Sample> {
+    pub fn measure(&self, case: &Case, tree: &Tree, depth: usize) -> Result<Sample> {
         let setup = Setup {
             client: &self.client,
-            tree: self.tree,
+            tree,
             depth,
             quick: self.method.quick,
         };
@@ -141,16 +140,31 @@ impl<'a> Session<'a> {
                 (case.actors)(&setup)?
             }
         };
+        self.run(actors, time, case.unit)
+    }
+
+    /// Measures actors.
+    pub(super) fn run(&self, actors: Actors, time: Option<Duration>, unit: Unit) -> Result<Sample> {
         let before = self.processes.usage()?;
         let outcome = self.engine.run(actors, self.queues, time)?;
         let after = self.processes.usage()?;
         let memory = self.processes.memory()?;
         let cpu = after.cpu - before.cpu;
-        let mut sample = sample(case, outcome, cpu)?;
+        let mut sample = sample(unit, outcome, cpu)?;
         sample.switches *= after.switches.saturating_sub(before.switches) as f64;
         sample.private = memory.private as f64;
         sample.pss = memory.pss as f64;
         Ok(sample)
+    }
+
+    /// The front end's client.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The daemon.
+    pub(super) fn daemon(&self) -> &Daemon {
+        &self.daemon
     }
 
     /// CPU time and context switches while nothing is asked.
@@ -194,7 +208,7 @@ pub fn measure_host(case: &Case, tree: &Tree, method: Method) -> Result<Option<S
     }
     let mut outcome = run(method.time)?;
     let cpu = std::mem::take(&mut outcome.front_end);
-    let sample = sample(case, outcome, cpu)?;
+    let sample = sample(case.unit, outcome, cpu)?;
     Ok(Some(Sample {
         switches: 0.0,
         ..sample
@@ -202,7 +216,7 @@ pub fn measure_host(case: &Case, tree: &Tree, method: Method) -> Result<Option<S
 }
 
 /// Rates, latencies, and what the CPU time of the daemon came to. The number of switches is left as what to multiply with.
-fn sample(case: &Case, mut outcome: Outcome, cpu: Duration) -> Result<Sample> {
+fn sample(unit: Unit, mut outcome: Outcome, cpu: Duration) -> Result<Sample> {
     anyhow::ensure!(outcome.operations > 0, "no operation ended in time");
     let wall = outcome.wall.as_secs_f64();
     outcome.latencies.sort_unstable();
@@ -210,7 +224,7 @@ fn sample(case: &Case, mut outcome: Outcome, cpu: Duration) -> Result<Sample> {
         let last = outcome.latencies.len() - 1;
         f64::from(outcome.latencies[(last as f64 * q).round() as usize]) / 1e3
     };
-    let count = match case.unit {
+    let count = match unit {
         Unit::Entry => outcome.units,
         Unit::Operation | Unit::Byte => outcome.operations,
     };

@@ -33,7 +33,7 @@ impl Variant {
             "airlockfs",
             "virtiofsd",
             "virtiofsd:fds=--inode-file-handles=never",
-            "virtiofsd:pool=--thread-pool-size=4",
+            "virtiofsd:pool=--thread-pool-size=4 --inode-file-handles=never",
         ];
         texts.iter().filter_map(|text| text.parse().ok()).collect()
     }

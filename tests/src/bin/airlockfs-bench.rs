@@ -8,7 +8,9 @@ use std::time::Duration;
 use airlockfs_tests::bench::cases::{self, Case};
 use airlockfs_tests::bench::placement::Placement;
 use airlockfs_tests::bench::plan::{Plan, USUAL_DEPTHS};
-use airlockfs_tests::bench::report::{Report, json, markdown};
+use airlockfs_tests::bench::report::{Report, json, markdown, svg, targets};
+use airlockfs_tests::bench::stats::Key;
+use airlockfs_tests::bench::traces;
 use airlockfs_tests::bench::tree::Medium;
 use airlockfs_tests::bench::variant::{Program, Variant};
 use airlockfs_tests::bench::wait::Wait;
@@ -46,6 +48,15 @@ struct Options {
     /// A daemon to measure, PROGRAM[:LABEL=OPTIONS], again for each; PROGRAM is airlockfs or virtiofsd
     #[arg(long = "variant")]
     variants: Vec<Variant>,
+    /// What the project's targets are about and no more, and a table of them: about a quarter of an hour
+    #[arg(long, conflicts_with_all = ["quick", "depths", "queues", "placements", "media", "variants", "cases"])]
+    targets: bool,
+    /// Leave out the traces: real programs on the daemons, mounted through /dev/fuse
+    #[arg(long)]
+    no_traces: bool,
+    /// Files for memory and time by the number of known inodes; 0 leaves that out [default: 1000000, quick: 100000]
+    #[arg(long)]
+    known: Option<usize>,
     /// One minute: two depths, three rounds, one queue, on one CPU and tmpfs, short measurements
     #[arg(long)]
     quick: bool,
@@ -76,6 +87,7 @@ fn run(options: Options) -> Result<()> {
     let results = plan.run()?;
     let report = Report {
         cases: &plan.cases,
+        traces: &plan.traces,
         results: &results,
         about: &about,
         idle_seconds: plan.idle.as_secs_f64(),
@@ -84,7 +96,10 @@ fn run(options: Options) -> Result<()> {
     let table = markdown(&report);
     fs::write(options.output.join("bench.md"), &table)?;
     fs::write(options.output.join("bench.json"), json(&report))?;
-    println!("{table}");
+    fs::write(options.output.join("bench.svg"), svg(&report))?;
+    let judged = targets(&report);
+    fs::write(options.output.join("targets.md"), &judged)?;
+    println!("{table}\n{judged}");
     println!("written to {}", options.output.display());
     ensure!(
         results.failures.is_empty(),
@@ -116,7 +131,20 @@ fn plan(options: &Options) -> Result<Plan> {
         variants,
         wait: options.wait,
         quick,
+        wanted: |_, _, _| true,
+        traces: traces::all(),
+        known: Some(options.known.unwrap_or(if quick { 100_000 } else { 1_000_000 })),
     };
+    if options.no_traces || !options.cases.is_empty() {
+        plan.traces.clear();
+    }
+    if options.known == Some(0) || options.known.is_none() && !options.cases.is_empty() {
+        plan.known = None;
+    }
+    if options.targets {
+        plan.placements.push(Placement::Free);
+        plan.wanted = for_targets;
+    }
     if quick {
         plan.depths = vec![1, 16];
         plan.queues = vec![1];
@@ -126,6 +154,30 @@ fn plan(options: &Options) -> Result<Plan> {
         plan.media = vec![Medium::Tmpfs];
     }
     Ok(plan)
+}
+
+/// What the targets are about: one queue in both placements, metadata in memory, data and waits on the disk too; several
+/// queues of ours alone, on both processors.
+fn for_targets(case: &Case, key: &Key, program: Program) -> bool {
+    const ON_DISK: &[&str] = &[
+        "lookup",
+        "lookup-beside-fsync",
+        "read-cold",
+        "read-4k",
+        "write-4k",
+        "read-1m",
+        "write-1m",
+    ];
+    const QUEUES: &[&str] = &["lookup", "getattr", "create-unlink"];
+    match (key.placement, key.medium) {
+        (Placement::Free, Medium::Tmpfs) => {
+            program == Program::Airlockfs && QUEUES.contains(&case.name) && key.depth >= 16
+        }
+        (Placement::Free, Medium::Disk) | (Placement::Apart, Medium::Disk) => false,
+        (Placement::Apart, Medium::Tmpfs) => key.queues == 1,
+        (Placement::Together, Medium::Tmpfs) => key.queues == 1,
+        (Placement::Together, Medium::Disk) => key.queues == 1 && ON_DISK.contains(&case.name),
+    }
 }
 
 fn select(names: &[String]) -> Result<Vec<Case>> {

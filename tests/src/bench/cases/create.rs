@@ -15,9 +15,23 @@ use crate::fuse::abi::{
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case {
+            name: "create-unlink",
+            about: "CREATE, RELEASE, UNLINK, FORGET",
+            actors: |setup| create(setup, false),
+            host: Some(|tree| {
+                let path = tree.path("work/host");
+                Ok(Box::new(move || {
+                    fs::File::create(&path)?;
+                    fs::remove_file(&path)?;
+                    Ok(1)
+                }))
+            }),
+            ..PLAIN
+        },
+        Case {
             name: "create-write-unlink",
             about: "CREATE, WRITE of 4 KiB, RELEASE, UNLINK, FORGET",
-            actors: create,
+            actors: |setup| create(setup, true),
             host: Some(|tree| {
                 let path = tree.path("work/host");
                 Ok(Box::new(move || {
@@ -48,20 +62,29 @@ pub(super) fn cases() -> Vec<Case> {
 struct Create {
     dir: u64,
     name: String,
+    write: bool,
     node: u64,
     fh: u64,
 }
 
-fn create(setup: &Setup<'_>) -> Result<Actors> {
+fn create(setup: &Setup<'_>, write: bool) -> Result<Actors> {
     let dir = setup.node("work")?;
     setup.each(|slot| {
         Ok(Create {
             dir,
             name: format!("created-{slot}"),
+            write,
             node: 0,
             fh: 0,
         })
     })
+}
+
+impl Create {
+    /// The step that removes it.
+    const fn last(&self) -> usize {
+        if self.write { 3 } else { 2 }
+    }
 }
 
 impl Actor for Create {
@@ -81,7 +104,7 @@ impl Actor for Create {
                     .name(self.name.as_bytes())
                     .reply(room);
             }
-            1 => {
+            1 if self.write => {
                 let body = WriteIn {
                     fh: self.fh,
                     size: 4096,
@@ -93,7 +116,7 @@ impl Actor for Create {
                     .data(4096)
                     .reply(size_of::<WriteOut>());
             }
-            2 => {
+            _ if step == self.last() - 1 => {
                 let body = ReleaseIn {
                     fh: self.fh,
                     ..ReleaseIn::default()
@@ -113,8 +136,8 @@ impl Actor for Create {
                 self.node = reply.body::<EntryOut>(0)?.nodeid;
                 self.fh = reply.body::<OpenOut>(size_of::<EntryOut>())?.fh;
             }
-            1 => ensure!(reply.body::<WriteOut>(0)?.size == 4096, "not all was written"),
-            2 => reply.ok()?,
+            1 if self.write => ensure!(reply.body::<WriteOut>(0)?.size == 4096, "not all was written"),
+            _ if step < self.last() => reply.ok()?,
             _ => {
                 reply.ok()?;
                 forgets.push(self.node);

@@ -47,6 +47,40 @@ pub fn json(report: &Report<'_>) -> String {
         })
     });
     let _ = writeln!(out, "  \"samples\": [{}],", lines_of(samples));
+    let traces = report.results.traces.iter().flat_map(|((medium, index), rounds)| {
+        let trace = report.traces[*index].name;
+        rounds.iter().flat_map(move |(variant, samples)| {
+            samples.iter().enumerate().filter_map(move |(round, sample)| {
+                let sample = sample.as_ref()?;
+                Some(format!(
+                    "{{\"medium\": {}, \"trace\": {}, \"variant\": {}, \"round\": {round}, \"wall_ms\": {}, \"cpu_ms\": {}, \
+                     \"context_switches\": {}}}",
+                    text(medium.name()),
+                    text(trace),
+                    text(variant),
+                    number(1e3 / sample.rate),
+                    number(sample.cpu / 1e3),
+                    number(sample.switches)
+                ))
+            })
+        })
+    });
+    let _ = writeln!(out, "  \"traces\": [{}],", lines_of(traces));
+    let limits = report.results.limits.iter().map(|limits| {
+        format!(
+            "{{\"known\": {}, \"bytes_per_inode\": {}, \"lookup_cpu_us\": [{}, {}, {}], \"host_statx_us\": [{}, {}]}}",
+            limits.known,
+            number(limits.bytes_per_inode),
+            number(limits.same_names.0),
+            number(limits.same_names.1),
+            number(limits.all_names),
+            number(limits.host.0),
+            number(limits.host.1)
+        )
+    });
+    let _ = writeln!(out, "  \"known_inodes\": [{}],", lines_of(limits));
+    let ring = report.results.ring.iter().map(|rate| number(*rate));
+    let _ = writeln!(out, "  \"ring_noops_per_second\": [{}],", list(ring));
     let starts = report.results.starts.iter().flat_map(|(variant, starts)| {
         starts.iter().map(|start| {
             format!(

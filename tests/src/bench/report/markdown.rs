@@ -9,8 +9,8 @@ use crate::bench::session::Field;
 use crate::bench::stats::{self, Key, Middle, Rounds};
 
 /// Prefixes of the variants' names.
-const OURS: &str = "airlockfs";
-const PEER: &str = "virtiofsd";
+pub(super) const OURS: &str = "airlockfs";
+pub(super) const PEER: &str = "virtiofsd";
 
 /// The report in Markdown.
 pub fn markdown(report: &Report<'_>) -> String {
@@ -41,6 +41,7 @@ pub fn markdown(report: &Report<'_>) -> String {
         }
         row(&mut out, report, key, rounds);
     }
+    traces(&mut out, report);
     starts(&mut out, report);
     if !report.results.failures.is_empty() {
         out.push_str("\n## Failed\n\n");
@@ -97,6 +98,37 @@ fn row(out: &mut String, report: &Report<'_>, key: &Key, rounds: &Rounds) {
     ];
     let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".to_owned()));
     let _ = writeln!(out, "| {} |", cells.join(" | "));
+}
+
+fn traces(out: &mut String, report: &Report<'_>) {
+    if report.results.traces.is_empty() {
+        return;
+    }
+    out.push_str(
+        "\n## Traces\n\nReal programs through /dev/fuse, all on one CPU, new caches; CPU time and context switches are the \
+         daemon's for a run.\n\n\
+         | trace | | airlockfs, ms | virtiofsd | ratio of runs | CPU ms | virtiofsd | ratio | switches | virtiofsd |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for ((medium, index), rounds) in &report.results.traces {
+        let fastest = stats::best(rounds, PEER, |s| s.rate, true).unwrap_or(PEER);
+        let cheapest = stats::best(rounds, PEER, |s| s.cpu, false).unwrap_or(PEER);
+        let number = |variant, field: Field| stats::of(rounds, variant, field).map(|m| short(m.median));
+        let cells = [
+            Some(report.traces[*index].name.to_owned()),
+            Some(medium.name().to_owned()),
+            number(OURS, |s| 1e3 / s.rate),
+            number(fastest, |s| 1e3 / s.rate).map(|text| text + &label(fastest)),
+            stats::ratio(rounds, OURS, fastest, |s| s.rate).map(spread),
+            number(OURS, |s| s.cpu / 1e3),
+            number(cheapest, |s| s.cpu / 1e3).map(|text| text + &label(cheapest)),
+            stats::ratio(rounds, OURS, cheapest, |s| s.cpu).map(spread),
+            number(OURS, |s| s.switches),
+            number(fastest, |s| s.switches),
+        ];
+        let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".to_owned()));
+        let _ = writeln!(out, "| {} |", cells.join(" | "));
+    }
 }
 
 fn starts(out: &mut String, report: &Report<'_>) {

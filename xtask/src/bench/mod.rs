@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: builds what is measured, gets what it is measured against, runs `airlockfs-bench`.
 
+mod guest;
+
 use std::ffi::OsString;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +12,9 @@ use crate::{binaries, command, paths, peer};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Options {
+    /// Instead: fio and traces in a Linux guest, on both daemons in turn; with `--rounds N` [2] and `--output DIR`
+    #[arg(long)]
+    guest: bool,
     /// Options of airlockfs-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
@@ -28,6 +33,25 @@ pub fn run(options: &Options) -> Result<()> {
         "airlockfs-tests",
         "--bins",
     ]))?;
+    if options.guest {
+        let mut rounds = 2;
+        let mut output = paths::target().join("bench");
+        let mut args = options.args.iter();
+        while let Some(arg) = args.next() {
+            let value = args.next().and_then(|value| value.to_str());
+            match (arg.to_str(), value) {
+                (Some("--rounds"), Some(value)) => rounds = value.parse().context("--rounds")?,
+                (Some("--output"), Some(value)) => output = value.into(),
+                _ => bail!("bench --guest takes --rounds N and --output DIR"),
+            }
+        }
+        return guest::run(
+            &paths::target().join("release/airlockfsd"),
+            &peer()?,
+            rounds,
+            &output,
+        );
+    }
     let mut bench = std::process::Command::new(paths::target().join("release/airlockfs-bench"));
     bench.args(&options.args).current_dir(paths::workspace());
     let only_asks = options
