@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         return guest::run(
             &paths::target().join("release/airlockfsd"),
-            &peer()?,
+            &peer::get()?,
             rounds,
             &output,
         );
