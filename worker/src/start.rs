@@ -12,7 +12,7 @@ use std::{
 use airlockfs_ipc::{
     Name,
     channel::Channel,
-    message::{ConfinementReport, Start, Started, WorkerConfig},
+    message::{ConfinementReport, Start, Started, View, WorkerConfig},
     ring::{self, MAX_LANES, WorkerLane},
 };
 use airlockfs_policy::{
@@ -35,7 +35,7 @@ use crate::{
     pool::Pool,
     serve,
     sys::{self, stat},
-    view::{Owner, View},
+    view::{self, Owner},
     volume::{SYNTHETIC, Volume},
     xattr_map::XattrMap,
 };
@@ -125,7 +125,7 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
     let has = |capability: u32| unfiltered.capabilities() & 1 << capability != 0;
     let overflow = |map: &Mapped, id: u32| (!map.contains(id)).then_some(id);
     let shown = &config.view;
-    let view = View::new(
+    let view = view::View::new(
         shown,
         Owner::new(shown.uid, shown.default_uid, overflow(&uid_map, overflow_uid)),
         Owner::new(shown.gid, shown.default_gid, overflow(&gid_map, overflow_gid)),
@@ -184,6 +184,25 @@ fn check(config: &WorkerConfig) -> Result<(), StartError> {
             return usage("two shares of one name");
         }
     }
+    let readonly = config.readonly || config.shares.iter().all(|share| share.readonly);
+    if config.zero_open && !readonly {
+        return usage("files that change need to be opened");
+    }
+    let View {
+        uid,
+        gid,
+        mode,
+        fmask,
+        dmask,
+        default_uid,
+        default_gid,
+    } = config.view;
+    if [uid, gid, default_uid, default_gid].contains(&Some(u32::MAX)) {
+        return usage("an owner without an id");
+    }
+    if mode.is_some_and(|mode| mode > 0o1777) || fmask > 0o7777 || dmask > 0o7777 {
+        return usage("permissions that are none");
+    }
     if config.slow_threads > SLOW_THREADS_MAX {
         return usage("too many threads");
     }
@@ -215,7 +234,7 @@ fn descriptor_limits(config: &WorkerConfig) -> Result<(u64, usize), StartError> 
 fn volume(
     config: WorkerConfig,
     roots: WorkerRoots,
-    (identities, view): (Identities, View),
+    (identities, view): (Identities, view::View),
     xattr_map: Option<XattrMap>,
     budget: usize,
 ) -> Result<Volume, StartError> {

@@ -133,6 +133,12 @@ fn settings_that_make_no_sense_are_refused() {
             let again = config.shares[0].clone();
             config.shares.push(again);
         }),
+        ("files that change and are not opened", |config, _| {
+            config.zero_open = true
+        }),
+        ("setuid for all", |config, _| config.view.mode = Some(0o4755)),
+        ("a mask of types", |config, _| config.view.dmask = 0o40_000),
+        ("no owner", |config, _| config.view.uid = Some(u32::MAX)),
         ("too many threads", |config, _| config.slow_threads = u16::MAX),
         ("no descriptors", |config, _| config.max_descriptors = 0),
         ("rules that are none", |config, _| {
