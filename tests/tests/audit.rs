@@ -72,6 +72,19 @@ fn all_holds_by_default_while_a_guest_works() {
         &["--readonly"],
         &["--xattr", "--allow-device-nodes", "--no-donate"],
         &["--uid=5", "--gid=5", "--mode=755"],
+        &[
+            "--posix-lock",
+            "--flock",
+            "--posix-acl",
+            "--security-label",
+            "--killpriv-v2",
+        ],
+        &[
+            "--translate-uid=map:0:1000:10",
+            "--default-uid=5",
+            "--writeback",
+            "--allow-direct-io",
+        ],
     ] {
         let daemon = Daemon::start(options);
         std::fs::create_dir(daemon.host("directory")).expect("mkdir");

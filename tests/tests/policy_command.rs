@@ -241,6 +241,46 @@ fn diff_names_what_an_option_takes_away() {
 }
 
 #[test]
+fn an_option_allows_what_it_needs_and_no_more() {
+    let changed = |old: &str, new: &str| !text(&policy(&["diff", old, new])).is_empty();
+    for (old, new) in [
+        ("", "--mode=755 --umask=22 --fmask=111 --dmask=22"),
+        ("", "--uid=1"),
+        ("", "--gid=1"),
+        ("", "--default-uid=1 --default-gid=1"),
+        (
+            "",
+            "--entry-timeout=1 --attr-timeout=1 --negative-timeout=1 --cache=never",
+        ),
+        ("", "--writeback"),
+        ("", "--no-readdirplus --no-announce-submounts --no-allow-mmap"),
+        ("", "--allow-direct-io --preserve-noatime"),
+        ("", "--translate-uid=map:0:1:1 --translate-gid=squash-host:0:1:1"),
+        ("", "--killpriv-v2"),
+        ("", "--share a=/srv --share-ro b=/tmp"),
+        ("--readonly", "--readonly --cache=always"),
+        ("--readonly", "--share-ro a=/srv"),
+        ("--xattr", "--xattrmap=:map::user.vm.:"),
+        ("--xattr", "--posix-acl"),
+        ("--xattr", "--security-label"),
+    ] {
+        assert!(!changed(old, new), "{old:?} {new:?}");
+    }
+    for option in [
+        "--uid=1 --gid=1",
+        "--readonly",
+        "--xattr",
+        "--posix-lock",
+        "--flock",
+        "--allow-device-nodes",
+        "--no-donate",
+        "--uid-map=:0:1000:1: --gid-map=:0:1000:1:",
+    ] {
+        assert!(changed("", option), "{option}");
+    }
+}
+
+#[test]
 fn diff_reads_what_show_wrote_and_finds_a_changed_file_out() {
     let home = TempDir::new().expect("a directory");
     let path = home.join("policy.json");

@@ -113,6 +113,37 @@ fn what_an_option_turns_off_is_agreed_on_without_it_only() {
 }
 
 #[test]
+fn what_is_between_daemon_and_host_is_not_agreed_on() {
+    let plain = Daemon::start(["--tag", "session"]).client().negotiated();
+    for options in [
+        &[
+            "--uid=1",
+            "--gid=1",
+            "--mode=755",
+            "--umask=22",
+            "--fmask=1",
+            "--dmask=1",
+        ][..],
+        &["--default-uid=1", "--default-gid=1", "--translate-uid=map:0:1:1"],
+        &[
+            "--entry-timeout=9",
+            "--attr-timeout=9",
+            "--negative-timeout=9",
+            "--cache=never",
+        ],
+        &[
+            "--allow-direct-io",
+            "--preserve-noatime",
+            "--allow-device-nodes",
+            "--no-donate",
+        ],
+        &["--readonly"],
+    ] {
+        assert_eq!(Daemon::start(options).client().negotiated(), plain, "{options:?}");
+    }
+}
+
+#[test]
 fn a_kernel_too_old_is_refused_and_a_good_one_may_follow() {
     let daemon = Daemon::start(["--tag", "session"]);
     let fs = daemon.connect();
