@@ -171,6 +171,8 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
     let kept = capabilities::reduce(&profile.capabilities)?;
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
     prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
+    sys::no_new_code()
+        .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot fix its code: {error}")))?;
 
     // What it may name and call.
     let beneath: Vec<_> = shares
@@ -238,6 +240,8 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     let kept = capabilities::reduce(&profile.capabilities)?;
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
     prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
+    sys::no_new_code()
+        .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot fix its code: {error}")))?;
 
     // What it may name and call: nothing, and little.
     let abi = landlock::restrict(&profile.landlock, &[], features.may_miss(Barrier::Landlock))?;

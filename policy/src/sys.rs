@@ -27,6 +27,15 @@ pub(crate) fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<
     check(unsafe { libc::syscall(libc::SYS_prctl, option, argument, 0, 0, 0) })
 }
 
+/// From now on no memory of this process becomes executable that was not, and none is writable and executable
+/// (PR_SET_MDWE, Linux 6.3; earlier kernels leave it to the filter).
+pub(crate) fn no_new_code() -> io::Result<()> {
+    match prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// close_range(2): closes every descriptor from `first` to `last`. None of them may belong to a living `OwnedFd`.
 pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: no pointers; the caller vouches for the descriptors.

@@ -296,20 +296,20 @@ pub(crate) const ROADS: &[Road] = &[
         go: |s| s.each(files(s), |fd| s.call(SYS_execveat, args![fd, "", 0, 0, AT_EMPTY_PATH])) },
     Road { name: "execute the ring's memory", behind: Nothing(OWN_MEMORY),
         go: |s| s.each(s.pair.held(s.who), |fd| s.call(SYS_execveat, args![fd, "", 0, 0, AT_EMPTY_PATH])) },
-    Road { name: "map executable memory", behind: Nothing(OWN_MEMORY),
+    Road { name: "map executable memory", behind: Errno(&[EACCES]),
         go: |s| s.call(SYS_mmap, args![0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0]) },
     Road { name: "map any held file executable", behind: Errno(&[EPERM, EACCES, ENODEV, EBADF]),
         go: |s| s.each(files(s), |fd| s.call(SYS_mmap, args![0, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0])) },
-    Road { name: "make memory executable", behind: Nothing(OWN_MEMORY),
+    Road { name: "make memory executable", behind: Errno(&[EACCES]),
         go: |s| s.call(SYS_mprotect, args![page(s), 4096, PROT_READ | PROT_EXEC]) },
-    Road { name: "make memory executable with a key", behind: Nothing(OWN_MEMORY),
+    Road { name: "make memory executable with a key", behind: Errno(&[EACCES]),
         go: |s| s.call(SYS_pkey_mprotect, args![page(s), 4096, PROT_READ | PROT_EXEC, -1]) },
     Road { name: "make readable mean executable", behind: Nothing(OWN_MEMORY),
         // READ_IMPLIES_EXEC
         go: |s| s.call(SYS_personality, args![0x0040_0000]) },
     Road { name: "make a file in memory", behind: Nothing(OWN_MEMORY),
         go: |s| s.call(SYS_memfd_create, args!["x", 0]) },
-    Road { name: "attach executable shared memory", behind: Nothing(OWN_MEMORY),
+    Road { name: "attach executable shared memory", behind: Errno(&[EACCES]),
         go: |s| {
             let id = s.call(SYS_shmget, args![IPC_PRIVATE, 4096, 0o700])?;
             s.call(SYS_shmat, args![id, 0, SHM_EXEC])

@@ -27,6 +27,9 @@ const PROFILES: &[(&[&str], Option<u32>)] = &[
     (&["--xattr", "--posix-acl"], None),
     (&["--posix-lock", "--flock", "--allow-device-nodes"], None),
     (&["--no-donate"], None),
+    (&["--uid=0", "--gid=0"], None),
+    (&["--sandbox=none"], None),
+    (&["--sandbox=chroot"], None),
 ];
 
 /// Calls that only the kernel's own trampolines of uprobes make: the filter is not asked, elsewhere they end in SIGILL
