@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(an_altered_argument_kills_in_production),
     test!(every_rule_lets_good_arguments_through),
     test!(the_32_bit_entry_kills),
-    test!(the_filter_holds_on_threads_made_later),
+    test!(the_filter_holds_on_every_thread),
 ];
 
 /// Command lines that between them turn every feature on and off, and who starts them.
@@ -208,9 +208,20 @@ fn the_32_bit_entry_kills() {
     }
 }
 
-fn the_filter_holds_on_threads_made_later() {
+fn the_filter_holds_on_every_thread() {
     for who in BOTH {
         let pair = Pair::new(Filter::Kill, &[]);
+        let pid = pair.process(who).pid();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+        for thread in threads {
+            let status = thread.expect("a thread").path().join("status");
+            let status = std::fs::read_to_string(status).expect("its status");
+            // SECCOMP_MODE_FILTER
+            assert!(
+                status.lines().any(|line| line == "Seccomp:\t2"),
+                "{who:?}: {status}"
+            );
+        }
         let inet = [libc::AF_INET.into(), libc::SOCK_STREAM.into(), 0.into()];
         let outcome = pair.call_on_a_thread(who, libc::SYS_socket, &inet);
         assert_eq!(outcome, Outcome::Killed);
