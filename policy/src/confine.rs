@@ -13,12 +13,16 @@ use seccompiler::BpfProgram;
 
 use crate::{
     ExitKind, Features, Namespaces, Process, Profile, StartError, capabilities, descriptors, identity, idmap,
-    landlock, limits, mounts, namespaces, report, seccomp, supervisor_profile, sys, trap, worker_profile,
+    landlock, limits, mounts, namespaces, report, sealed, seccomp, supervisor_profile, sys, trap,
+    worker_profile,
 };
 
 /// Proof that this process is confined; serving demands it.
 #[derive(Debug)]
-pub struct Confined(());
+pub struct Confined {
+    /// What this process found true of itself, for `audit` alone.
+    _report: OwnedFd,
+}
 
 /// What the worker confines itself with.
 #[derive(Debug)]
@@ -81,7 +85,8 @@ impl Unfiltered {
     ///
     /// # Errors
     /// The kernel refuses it, or something that was given up is still there; the process must then exit.
-    pub fn filter(mut self) -> Result<(Confined, ConfinementReport), StartError> {
+    pub fn filter(self) -> Result<(Confined, ConfinementReport), StartError> {
+        let sealed = sealed::seal(&self.report)?;
         if self.seccomp == SeccompMode::Trap {
             trap::report(self.process).map_err(|error| {
                 StartError::new(ExitKind::OsError, format!("cannot handle SIGSYS: {error}"))
@@ -90,10 +95,8 @@ impl Unfiltered {
         if let Some(filter) = &self.filter {
             seccomp::install(filter)?;
         }
-        let facts = report::verify(self.status, self.report.capabilities, self.seccomp)?;
-        self.report.uid = facts.uid;
-        self.report.gid = facts.gid;
-        Ok((Confined(()), self.report))
+        report::verify(self.status, &self.report, self.seccomp)?;
+        Ok((Confined { _report: sealed }, self.report))
     }
 
     fn new(
@@ -102,6 +105,8 @@ impl Unfiltered {
         status: report::Status,
         mut report: ConfinementReport,
     ) -> Self {
+        report.uid = geteuid().as_raw();
+        report.gid = getegid().as_raw();
         report.syscalls = filter.as_ref().map_or(0, |_| profile.syscall_count());
         let length = filter.as_ref().map_or(0, Vec::len);
         report.filter_instructions = u32::try_from(length).unwrap_or(u32::MAX);

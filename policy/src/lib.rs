@@ -21,8 +21,10 @@ mod profile;
 mod report;
 mod rule;
 mod runtime;
+mod sealed;
 mod seccomp;
 pub mod spawn;
+mod state;
 mod supervisor;
 mod sys;
 #[cfg(test)]
@@ -37,4 +39,6 @@ pub use limits::Limit;
 pub use namespaces::Namespaces;
 pub use profile::{Features, Process, Profile, Reasoned, all_rules, supervisor_profile, worker_profile};
 pub use rule::{Feature, Pin, SyscallRule, Test, Width};
+pub use sealed::{REPORT, SealedReport};
+pub use state::Held;
 pub use trap::TRAPPED;

@@ -4,7 +4,9 @@ use airlockfs_ipc::message::{Barrier, Sandbox, SeccompMode, WorkerConfig};
 use caps::Capability;
 
 use crate::rule::{Feature, SyscallRule};
-use crate::{LandlockPlan, Limit, capabilities, limits, namespaces, runtime, supervisor, worker};
+use crate::{
+    Held, LandlockPlan, Limit, capabilities, limits, namespaces, runtime, state, supervisor, worker,
+};
 
 /// What the command line turned on, as far as it matters to confinement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +124,8 @@ pub struct Profile {
     pub namespaces: Vec<Reasoned<&'static str>>,
     /// Resource limits, soft and hard. The number of open files comes with the plan.
     pub limits: Vec<Limit>,
+    /// What else holds.
+    pub state: Vec<Held>,
 }
 
 impl Profile {
@@ -149,6 +153,7 @@ pub fn supervisor_profile(features: &Features) -> Profile {
         capabilities: Vec::new(),
         namespaces: namespaces::of_supervisor(features),
         limits: limits::COMMON.to_vec(),
+        state: state::of(Process::Supervisor, features),
     }
 }
 
@@ -162,6 +167,7 @@ pub fn worker_profile(features: &Features) -> Profile {
         capabilities: capabilities::of_worker(features),
         namespaces: namespaces::of_worker(features),
         limits: limits::COMMON.to_vec(),
+        state: state::of(Process::Worker, features),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use airlockfs_ipc::message::SeccompMode;
+use airlockfs_ipc::message::{ConfinementReport, SeccompMode};
 
 use crate::{ExitKind, StartError};
 
@@ -66,7 +66,11 @@ pub(crate) fn require_one_thread() -> Result<(), StartError> {
 ///
 /// # Errors
 /// Something that was given up is still there.
-pub(crate) fn verify(status: Status, capabilities: u64, seccomp: SeccompMode) -> Result<Facts, StartError> {
+pub(crate) fn verify(
+    status: Status,
+    report: &ConfinementReport,
+    seccomp: SeccompMode,
+) -> Result<(), StartError> {
     let facts = status.read().map_err(|error| {
         StartError::new(
             ExitKind::OsError,
@@ -74,8 +78,15 @@ pub(crate) fn verify(status: Status, capabilities: u64, seccomp: SeccompMode) ->
         )
     })?;
     let checks = [
-        (facts.permitted == capabilities, "the permitted capabilities"),
-        (facts.effective == capabilities, "the effective capabilities"),
+        ((facts.uid, facts.gid) == (report.uid, report.gid), "the ids"),
+        (
+            facts.permitted == report.capabilities,
+            "the permitted capabilities",
+        ),
+        (
+            facts.effective == report.capabilities,
+            "the effective capabilities",
+        ),
         (facts.inheritable == 0, "the inheritable capabilities"),
         (facts.ambient == 0, "the ambient capabilities"),
         (facts.no_new_privs, "no_new_privs"),
@@ -85,7 +96,7 @@ pub(crate) fn verify(status: Status, capabilities: u64, seccomp: SeccompMode) ->
         ),
     ];
     match checks.iter().find(|(holds, _)| !holds) {
-        None => Ok(facts),
+        None => Ok(()),
         Some((_, what)) => Err(StartError::new(
             ExitKind::Software,
             format!("after confinement {what} are not as they should be: {facts:?}"),

@@ -70,6 +70,7 @@ fn everything_granted_has_a_reason() {
         assert!(profile.namespaces.iter().all(|own| own.reason.len() > 5));
         assert!(profile.landlock.rights.iter().all(|right| right.reason.len() > 3));
         assert!(profile.limits.iter().all(|limit| limit.reason.len() > 5));
+        assert!(profile.state.iter().all(|held| held.reason.len() > 5));
     });
 }
 

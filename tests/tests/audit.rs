@@ -56,6 +56,8 @@ fn all_hold(daemon: &Daemon) {
             "namespaces",
             "root",
             "descriptors",
+            "report",
+            "Landlock",
         ] {
             assert!(
                 points.contains_key(&(process.to_owned(), point.to_owned())),

@@ -203,6 +203,47 @@ fn explain_says_who_why_and_by_which_option() {
 }
 
 #[test]
+fn explain_says_who_may_touch_a_path() {
+    let home = TempDir::new().expect("a directory");
+    let share = home.join("share");
+    std::fs::create_dir(&share).expect("mkdir");
+    std::fs::write(share.join("file"), "x").expect("write");
+    std::os::unix::fs::symlink("/etc/passwd", share.join("link")).expect("symlink");
+    let text_of = |path: &std::path::Path| path.to_str().expect("text").to_owned();
+    let shared = format!("--shared-dir={}", text_of(&share));
+    let explained = |path: &str, options: &[&str]| {
+        let output = policy(&[&["explain", path, &shared], options].concat());
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = explained(&text_of(&share.join("file")), &[]);
+    assert_eq!(code, Some(0));
+    assert!(
+        said.contains("supervisor: no") && said.contains("worker: yes"),
+        "{said}"
+    );
+    assert!(
+        said.contains("write_file") && said.contains("remove_file"),
+        "{said}"
+    );
+    let (_, said) = explained(&text_of(&share.join("file")), &["--readonly"]);
+    assert!(
+        said.contains("read_file") && !said.contains("write_file"),
+        "{said}"
+    );
+    for outside in [
+        "/etc/passwd",
+        "/proc/self/fd",
+        "/dev/vda",
+        &text_of(&share.join("link")),
+        &text_of(&share.join("../x")),
+    ] {
+        let (code, said) = explained(outside, &[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("worker: no"), "{said}");
+    }
+}
+
+#[test]
 fn diff_names_what_an_option_takes_away() {
     let output = policy(&["diff", "", "--readonly"]);
     assert_eq!(output.status.code(), Some(1));
@@ -218,8 +259,9 @@ fn diff_names_what_an_option_takes_away() {
     assert!(said.contains("- worker: landlock make_reg\n"), "{said}");
     assert!(said.contains("- supervisor: syscall pwritev2"), "{said}");
     assert!(
-        said.lines()
-            .all(|line| line.starts_with("- ") || line.contains("syscall openat")),
+        said.lines().all(|line| line.starts_with("- ")
+            || line.contains("syscall openat")
+            || line == "+ worker: mounts the share is mounted read-only"),
         "{said}"
     );
 

@@ -129,6 +129,7 @@ impl Open {
             (0 | 1, "/dev/null") => Some("/dev/null"),
             (0 | 1, _) => None,
             (2, _) => (!self.is_directory()).then_some("log"),
+            (_, airlockfs_policy::REPORT) => Some("report"),
             (_, "anon_inode:[eventfd]") => Some("eventfds"),
             (_, target) if target.starts_with("socket:[") => Some("sockets"),
             (_, target) if target.starts_with("/memfd:") => Some("shared memory"),

@@ -1,14 +1,15 @@
 //! `airlockfsd audit PID`: what /proc says of a running pair, point by point, against what its command line promises.
 //!
 //! What an option weakened is told by the supervisor's own command line, which a fallen supervisor could rewrite: that
-//! turns FAILED into WEAKENED and never into ok. Landlock and the content of a filter do not show in /proc; both
-//! processes log them when they confine themselves.
+//! turns FAILED into WEAKENED and never into ok. Landlock and the content of a filter do not show in /proc: each process
+//! seals a report of them when it confines itself, before the first guest byte, and holds it open.
 
 mod descriptors;
 mod place;
 mod points;
 mod process;
 mod report;
+mod sealed;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -47,6 +48,7 @@ pub(crate) fn run(pid: i32, format: AuditFormat) -> ExitCode {
     points::check(&pair, &mut points);
     place::check(&pair, &mut points);
     descriptors::check(&pair, &mut points);
+    sealed::check(&pair, &mut points);
     report::print(&pair, &points, format);
     ExitCode::from(report::worst(&points))
 }

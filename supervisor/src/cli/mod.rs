@@ -63,11 +63,8 @@ pub(crate) enum AuditFormat {
 pub(crate) enum PolicyCommand {
     /// Show what both processes may do, served with these options
     Show(Box<ShowPolicy>),
-    /// Say who may make a system call or has a capability or a Landlock right, why and with which option
-    Explain {
-        /// Such as openat, CAP_MKNOD or make_reg
-        name: String,
-    },
+    /// Say who may make a system call, has a capability or a Landlock right, or may touch a path, why and by which option
+    Explain(Box<ExplainPolicy>),
     /// Compare two policies; exits with 1 when they differ
     Diff {
         /// A file of `show --format json`, or quoted options as for serving ('' for none)
@@ -85,6 +82,15 @@ pub(crate) struct ShowPolicy {
     /// text for people, json for `policy diff`, oci for container tooling (one filter of what either process may call)
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) serve: Cli,
+}
+
+/// `airlockfsd policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainPolicy {
+    /// Such as openat, CAP_MKNOD or make_reg; or an absolute path of this host, with options as for serving
+    pub(crate) name: String,
     #[command(flatten)]
     pub(crate) serve: Cli,
 }

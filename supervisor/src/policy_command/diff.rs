@@ -57,6 +57,8 @@ fn lines(profile: &Document) -> BTreeSet<String> {
     }
     let limits = profile.limits.iter();
     lines.extend(limits.map(|limit| format!("limit {} {}", limit.name, limit.value)));
+    let state = profile.state.iter();
+    lines.extend(state.map(|held| format!("{} {}", held.subject, held.name)));
     lines
 }
 

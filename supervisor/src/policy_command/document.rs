@@ -39,6 +39,8 @@ pub(crate) struct Document {
     pub(crate) capabilities: Vec<Grant>,
     pub(crate) namespaces: Vec<Grant>,
     pub(crate) limits: Vec<Limit>,
+    /// What else holds: ids, sets, securebits, mounts, descriptors and what Landlock denies.
+    pub(crate) state: Vec<Held>,
 }
 
 /// A line of the system call table.
@@ -70,6 +72,14 @@ pub(crate) struct Argument {
 /// Something granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Grant {
+    pub(crate) name: String,
+    pub(crate) reason: String,
+}
+
+/// Something that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) subject: String,
     pub(crate) name: String,
     pub(crate) reason: String,
 }
@@ -139,6 +149,15 @@ impl Document {
                     name: limit.name.to_owned(),
                     value: limit.value,
                     reason: limit.reason.to_owned(),
+                })
+                .collect(),
+            state: profile
+                .state
+                .iter()
+                .map(|held| Held {
+                    subject: held.subject.to_owned(),
+                    name: held.what.to_owned(),
+                    reason: held.reason.to_owned(),
                 })
                 .collect(),
         }

@@ -4,6 +4,7 @@ mod diff;
 mod document;
 mod explain;
 mod oci;
+mod path;
 mod text;
 
 use std::io::Write;
@@ -25,7 +26,8 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
             Format::Json => json(&Policy::of(&show.serve)).map(|text| (text, true)),
             Format::Oci => json(&oci::filter(&show.serve)).map(|text| (text, true)),
         },
-        PolicyCommand::Explain { name } => Ok(explain::explain(name)),
+        PolicyCommand::Explain(asked) if asked.name.starts_with('/') => Ok(path::explain(asked)),
+        PolicyCommand::Explain(asked) => Ok(explain::explain(&asked.name)),
         PolicyCommand::Diff { old, new } => diff::diff(old, new),
     };
     match done {

@@ -56,6 +56,10 @@ fn profile(out: &mut String, profile: &Document) {
         let name = format!("{} {}", limit.name, limit.value);
         let _ = writeln!(out, "    {name:<18} {}", limit.reason);
     }
+    let _ = writeln!(out, "  what else holds");
+    for held in &profile.state {
+        let _ = writeln!(out, "    {:<18} {}: {}", held.subject, held.name, held.reason);
+    }
 }
 
 fn grants(out: &mut String, title: &str, grants: &[Grant]) {

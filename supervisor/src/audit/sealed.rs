@@ -1,0 +1,90 @@
+//! The report that each process sealed when it confined itself, before the first guest byte: what /proc does not show.
+
+use std::fs::{self, File};
+use std::io;
+
+use airlockfs_policy::{Profile, REPORT, SealedReport};
+
+use super::points::Point;
+use super::process::Process;
+use super::{Pair, point};
+use crate::cli::{BarrierArg, SeccompArg};
+
+/// The oldest Landlock ABI that denies all that the policy says: signals and abstract sockets came last.
+const WHOLE: u32 = 6;
+
+/// Adds these points.
+pub(super) fn check(pair: &Pair, points: &mut Vec<Point>) {
+    let confinement = &pair.options.confinement;
+    let no_landlock = confinement.allow_missing.contains(&BarrierArg::Landlock);
+    let no_landlock = no_landlock.then_some("--allow-missing landlock");
+    let unfiltered = match confinement.seccomp {
+        SeccompArg::None => Some("--seccomp none"),
+        SeccompArg::Log => Some("--seccomp log"),
+        SeccompArg::Kill | SeccompArg::Trap => None,
+    };
+    let excuse = unfiltered.or(pair.no_place()).or(no_landlock);
+    for (process, profile) in pair.both() {
+        let report = read(process);
+        let seen = report.as_ref().map(|report| compare(report, profile));
+        let copied = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        // What it said itself before there was a guest is no failure: an ordinary user who may not drop his groups.
+        let only_told = report.as_ref().is_ok_and(|report| within(report, profile));
+        let excuse = excuse.or(only_told.then_some("how it was started"));
+        point(points, process, "report", excuse, seen.map_err(copied));
+        let landlock = report.as_ref().map(|SealedReport(report)| {
+            let abi = report.landlock_abi;
+            (
+                abi >= WHOLE,
+                format!("ABI {abi} in force, as the process reported"),
+            )
+        });
+        // An older kernel has less of it, which the log says at the start.
+        point(points, process, "Landlock", no_landlock, landlock.map_err(copied));
+    }
+}
+
+/// The one report among its descriptors.
+fn read(process: &Process) -> io::Result<SealedReport> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(process.path("fd"))? {
+        let path = entry?.path();
+        if fs::read_link(&path).is_ok_and(|target| target.as_os_str() == REPORT) {
+            found.push(path);
+        }
+    }
+    match found.as_slice() {
+        [path] => SealedReport::read(&File::open(path)?).map_err(io::Error::other),
+        _ => Err(io::Error::other(format!("it holds {} reports", found.len()))),
+    }
+}
+
+fn allowed(profile: &Profile) -> u64 {
+    let kept = profile.capabilities.iter();
+    kept.fold(0, |mask, kept| mask | kept.what.bitmask())
+}
+
+/// Nothing in it goes beyond the profile.
+fn within(SealedReport(report): &SealedReport, profile: &Profile) -> bool {
+    let wanted: Vec<&str> = profile.namespaces.iter().map(|own| own.what).collect();
+    report.capabilities & !allowed(profile) == 0
+        && report.namespaces == wanted
+        && report.syscalls == profile.syscall_count()
+}
+
+/// The same, and nothing was weakened.
+fn compare(sealed: &SealedReport, profile: &Profile) -> (bool, String) {
+    let SealedReport(report) = sealed;
+    let mut found = format!(
+        "sealed at the start: capabilities {:#x} of {:#x}, namespaces {}, {} system calls of {}",
+        report.capabilities,
+        allowed(profile),
+        report.namespaces.join(" "),
+        report.syscalls,
+        profile.syscall_count(),
+    );
+    for line in &report.weakened {
+        found += &format!("; weaker: {line}");
+    }
+    (within(sealed, profile) && report.weakened.is_empty(), found)
+}
