@@ -155,7 +155,16 @@ fn a_small_queue_serves_large_files() -> Result<()> {
 
 #[test]
 fn a_read_only_share_can_be_read_and_not_changed() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG, "--readonly"]);
+    read_only(&[])
+}
+
+#[test]
+fn a_read_only_share_is_read_without_opening_it() -> Result<()> {
+    read_only(&["--cache=always"])
+}
+
+fn read_only(options: &[&str]) -> Result<()> {
+    let daemon = Daemon::start([&["--tag", TAG, "--readonly"], options].concat());
     fs::write(daemon.host("file"), "content\n")?;
     fs::create_dir(daemon.host("dir"))?;
     let script = "

@@ -166,7 +166,9 @@ pub(crate) fn release(
 /// is open for writing, are lost at the next write through such a descriptor.)
 pub(crate) fn donate(volume: &Volume, handle: Handle, lane: &Completer) -> Result<Reply<'static>, Errno> {
     let open = volume.open_file(handle)?;
-    if !volume.config.donate || open.entries.is_some() {
+    // What nobody opened nobody will release.
+    let for_ever = handle.node().is_some() && !volume.is_at_home(open.node);
+    if !volume.config.donate || open.entries.is_some() || for_ever {
         return Ok(Reply::NotDonated);
     }
     if open.is_writable() {

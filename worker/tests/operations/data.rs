@@ -255,6 +255,44 @@ fn an_open_waits_for_a_lease_of_the_host_and_nothing_else_does() {
 }
 
 #[test]
+#[expect(unsafe_code, reason = "a signal is ignored")]
+fn a_read_of_what_nobody_opened_waits_for_a_lease_too() {
+    // SAFETY: ignoring a signal runs nothing.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    let mut worker = Worker::start(|config| {
+        config.readonly = true;
+        config.zero_open = true;
+    });
+    fs::write(worker.path("f"), "leased").unwrap();
+    let node = worker.node("f");
+    let host = File::options().write(true).open(worker.path("f")).unwrap();
+    let lease = |kind: i32| {
+        // SAFETY: takes a descriptor and a number.
+        let result = unsafe { libc::fcntl(host.as_raw_fd(), libc::F_SETLEASE, kind) };
+        assert_eq!(result, 0);
+    };
+    lease(libc::F_WRLCK);
+    let handle = Handle::of_node(node).unwrap();
+    let read = std::thread::scope(|scope| {
+        let read = scope.spawn(|| worker.read(handle, 0, 10));
+        // The kernel asks the holder to give it up, which shows as its target.
+        while lease_of(&host) != libc::F_RDLCK {
+            std::thread::yield_now();
+        }
+        lease(libc::F_UNLCK);
+        read.join().unwrap()
+    });
+    assert_eq!(read.unwrap(), b"leased");
+}
+
+/// What a lease is, or is to become.
+#[expect(unsafe_code, reason = "F_GETLEASE")]
+fn lease_of(file: &File) -> i32 {
+    // SAFETY: takes a descriptor.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) }
+}
+
+#[test]
 fn flags_of_files_are_read_and_set() {
     let mut worker = Worker::start(|_| ());
     let (entry, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use airlockfs_ipc::{
-    Errno, NodeId,
+    Errno, Handle, NodeId,
     message::{Reply, Request, Sandbox, WorkerConfig},
 };
 use airlockfs_policy::{IdMapRange, UserNamespace};
@@ -162,6 +162,38 @@ fn a_mount_that_nobody_uses_can_be_unmounted() {
     assert_eq!(worker.getattr(file.node), Err(Errno::ESTALE));
     assert_eq!(worker.lookup(root, "d"), Err(Errno::ESTALE));
     assert!(worker.lookup(NodeId::ROOT, "volume").is_ok());
+}
+
+#[test]
+fn a_mount_whose_files_were_used_without_being_opened_can_be_unmounted() {
+    let scratch = Scratch::new();
+    let top = scratch.path("");
+    let _top = Mounted::shared(&top);
+    let volume = scratch.path("volume");
+    fs::create_dir(&volume).unwrap();
+    let mounted = Mounted::tmpfs(&volume);
+    fs::write(volume.join("f"), "text").unwrap();
+    fs::write(top.join("f"), "home").unwrap();
+    let mut config = namespaced(&scratch);
+    config.readonly = true;
+    config.zero_open = true;
+    let mut worker = Worker::with(scratch, config).unwrap();
+    let by_node = |node| Handle::of_node(node).unwrap();
+    let (directory, file) = (worker.node("volume"), worker.node("volume/f"));
+    assert_eq!(worker.read(by_node(file), 0, 10).unwrap(), b"text");
+    assert_eq!(worker.list(by_node(directory), false).len(), 3);
+    // A descriptor that the supervisor has nobody takes away.
+    let donate = |node| Request::Donate {
+        handle: by_node(node),
+    };
+    assert_eq!(worker.call(&donate(file)), Ok(Reply::NotDonated));
+    let home = worker.node("f");
+    assert_eq!(worker.call(&donate(home)), Ok(Reply::Donated));
+    while let Err(error) = umount2(mounted.0, MntFlags::empty()) {
+        assert_eq!(error, nix::errno::Errno::EBUSY);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(worker.read(by_node(file), 0, 10), Err(Errno::ESTALE));
 }
 
 #[test]
