@@ -4,6 +4,7 @@
 # second COMMAND: runs a line of shell where the second daemon's share is mounted, in $DIR there, and ends as it does.
 # In a guest that is another guest, which runs agent.sh.
 calls=0
+[ -z "$AGENT" ] || mkdir "$AGENT"
 second() {
     if [ -z "$AGENT" ]; then
         (cd "$SECOND" && DIR="$SECOND" sh -c "$1")

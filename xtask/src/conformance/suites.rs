@@ -237,7 +237,15 @@ pub(super) const SUITES: &[Suite] = &[
         own_options: &["--allow-device-nodes"],
         quick: true,
         guest: Some(Guest::with(&[
-            "find", "stat", "mount", "touch", "getfacl", "setfacl", "getfattr", "setfattr",
+            "find",
+            "stat",
+            "mount",
+            "mountpoint",
+            "touch",
+            "getfacl",
+            "setfacl",
+            "getfattr",
+            "setfattr",
         ])),
         ..Suite::DEFAULT
     },
