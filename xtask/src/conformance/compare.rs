@@ -94,7 +94,9 @@ pub(super) struct Excuses(Vec<Excuse>);
 
 #[derive(Debug)]
 struct Excuse {
-    place: Place,
+    /// As the file says it.
+    word: String,
+    places: Vec<Place>,
     suite: String,
     test: String,
     reason: String,
@@ -108,22 +110,25 @@ impl Excuses {
         Self::parse(&text)
     }
 
-    /// Lines of `PLACE SUITE TEST REASON`; `#` begins a comment.
+    /// Lines of `PLACE SUITE TEST REASON`; `#` begins a comment. The place `share` is every one of ours.
     fn parse(text: &str) -> Result<Self> {
         let lines = text
             .lines()
             .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
         let excuses = lines.map(|line| {
             let mut words = line.splitn(4, ' ');
-            let [Some(place), Some(suite), Some(test), Some(reason)] = std::array::from_fn(|_| words.next())
+            let [Some(word), Some(suite), Some(test), Some(reason)] = std::array::from_fn(|_| words.next())
             else {
                 bail!("an excuse is PLACE SUITE TEST REASON, not: {line}");
             };
-            let Some(place) = Place::ALL.into_iter().find(|known| known.word() == place) else {
-                bail!("there is no place {place}: {line}");
-            };
+            let named = |place: &Place| place.word() == word || (word == "share" && place.counts());
+            let places: Vec<Place> = Place::ALL.into_iter().filter(named).collect();
+            if places.is_empty() {
+                bail!("there is no place {word}: {line}");
+            }
             Ok(Excuse {
-                place,
+                word: word.to_owned(),
+                places,
                 suite: suite.to_owned(),
                 test: test.to_owned(),
                 reason: reason.trim().to_owned(),
@@ -138,7 +143,7 @@ impl Excuses {
         let excuse = self
             .0
             .iter_mut()
-            .find(|excuse| excuse.place == place && excuse.suite == suite && excuse.test == test)?;
+            .find(|excuse| excuse.places.contains(&place) && excuse.suite == suite && excuse.test == test)?;
         excuse.used = true;
         Some(&excuse.reason)
     }
@@ -149,12 +154,12 @@ impl Excuses {
         let ran = |excuse: &Excuse| {
             let row = rows.iter().find(|row| row.suite == excuse.suite);
             let at = |place| row?.at(place)?.tests.get(&excuse.test);
-            at(Place::Host) == Some(&Outcome::Pass) && at(excuse.place).is_some()
+            at(Place::Host) == Some(&Outcome::Pass) && excuse.places.iter().any(|place| at(*place).is_some())
         };
         self.0
             .iter()
             .filter(|excuse| !excuse.used && ran(excuse))
-            .map(|excuse| format!("{} {} {}", excuse.place.word(), excuse.suite, excuse.test))
+            .map(|excuse| format!("{} {} {}", excuse.word, excuse.suite, excuse.test))
             .collect()
     }
 }
@@ -230,13 +235,15 @@ mod tests {
     #[test]
     fn an_excuse_counts_for_its_own_test_and_is_stale_when_not_needed() {
         let text =
-            "# head\nbridge suite one the kernel's own\nbridge suite two another\npeer suite one elsewhere\n";
+            "# head\nshare suite one the kernel's own\nbridge suite two another\npeer suite one elsewhere\n";
         let mut excuses = Excuses::parse(text).expect("three excuses");
         assert_eq!(
             excuses.reason(Place::Bridge, "suite", "one"),
             Some("the kernel's own")
         );
         assert_eq!(excuses.reason(Place::Bridge, "suite", "three"), None);
+        assert!(excuses.reason(Place::Guest, "suite", "one").is_some());
+        assert!(excuses.reason(Place::Guest, "suite", "two").is_none());
         let row = |host: &str| {
             let mut row = Row::new("suite");
             row.add(Place::Host, results(&["PASS one", host]));
