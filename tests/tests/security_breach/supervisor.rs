@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use airlockfs_tests::fuse::abi::ROOT;
 use libc::*;
 
 use crate::common;
 use crate::names::{self, nothing_outside_is_named};
-use crate::pair::Who;
+use crate::pair::{Outcome, Who};
 use crate::road::{self, Behind, Road, args};
 use crate::{Test, test};
 
@@ -14,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(no_road_leads_the_supervisor_anywhere_in_production),
     test!(no_road_leads_the_supervisor_anywhere_without_the_filter),
     test!(the_supervisor_can_name_nothing),
+    test!(what_the_guest_may_only_read_the_supervisor_may_only_read),
 ];
 
 /// Besides those of both processes.
@@ -81,5 +83,69 @@ fn the_supervisor_can_name_nothing() {
             fs::read(pair.host("open")).expect("the guest's file"),
             b"#!/bin/sh\n"
         );
+    });
+}
+
+/// Descriptors carry the access that the guest has, whatever call is made on them.
+fn what_the_guest_may_only_read_the_supervisor_may_only_read() {
+    names::each_way(Who::Supervisor, |who, pair| {
+        fs::write(pair.host("reads"), "as it was").expect("a file");
+        let node = pair.guest.lookup(ROOT, "reads").expect("LOOKUP").nodeid;
+        let file = pair.guest.open(node, O_RDONLY).expect("OPEN");
+        // The second brings the file over.
+        for _ in 0..2 {
+            assert_eq!(pair.guest.read(file, 0, 100).expect("READ"), b"as it was");
+        }
+        let held = pair.process(who).descriptors().expect("its descriptors");
+        let held = held.into_iter().find(|(_, target)| target.ends_with("reads"));
+        let (fd, _) = held.expect("the file that the guest reads");
+        let other = pair
+            .held(who)
+            .into_iter()
+            .find(|other| *other != fd)
+            .unwrap_or(fd);
+        let iovec = {
+            let bytes = pair.place(who, b"changed");
+            pair.place(who, &[bytes.to_ne_bytes(), 7_u64.to_ne_bytes()].concat())
+        };
+        let attempts = [
+            (SYS_write, args![fd, "changed", 7].to_vec()),
+            (SYS_writev, args![fd, iovec, 1].to_vec()),
+            (SYS_pwrite64, args![fd, "changed", 7, 0].to_vec()),
+            (SYS_pwritev, args![fd, iovec, 1, 0, 0].to_vec()),
+            (SYS_pwritev2, args![fd, iovec, 1, 0, 0, 0].to_vec()),
+            (SYS_ftruncate, args![fd, 0].to_vec()),
+            (SYS_fallocate, args![fd, 0, 0, 4096].to_vec()),
+            (
+                SYS_fallocate,
+                args![fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096].to_vec(),
+            ),
+            (
+                SYS_copy_file_range,
+                args![fd, 0, fd, vec![16_u8, 0, 0, 0, 0, 0, 0, 0], 4, 0].to_vec(),
+            ),
+            (SYS_sendfile, args![fd, other, 0, 4].to_vec()),
+            (SYS_splice, args![other, 0, fd, 0, 4, 0].to_vec()),
+            (
+                SYS_mmap,
+                args![0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0].to_vec(),
+            ),
+        ];
+        for (number, arguments) in attempts {
+            let outcome = pair.call(who, number, &arguments);
+            let no_way = match outcome {
+                Outcome::Returned(result) => [EBADF, EACCES, EINVAL, EPERM, EXDEV]
+                    .iter()
+                    .any(|errno| result == -i64::from(*errno)),
+                Outcome::Trapped | Outcome::Killed => true,
+            };
+            assert!(
+                no_way,
+                "{:?}: {number} {arguments:?} ended with {outcome:?}",
+                pair.filter
+            );
+            pair.denied(who, outcome);
+        }
+        assert_eq!(fs::read(pair.host("reads")).expect("the file"), b"as it was");
     });
 }

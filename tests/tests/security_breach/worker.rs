@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_device_in_the_share_is_not_opened),
     test!(a_program_in_the_share_is_not_executed),
     test!(the_worker_holds_nothing_of_the_guests_memory),
+    test!(a_read_only_share_is_not_changed_by_a_fallen_worker),
 ];
 
 fn no_road_leads_the_worker_out_of_the_share_in_production() {
@@ -334,4 +335,90 @@ fn the_worker_holds_nothing_of_the_guests_memory() {
         held.iter()
             .all(|(_, target)| !target.to_string_lossy().contains("airlockfs-guest"))
     );
+}
+
+/// Not by any call, with the filter or without: the mount is read-only, and Landlock grants no such right.
+fn a_read_only_share_is_not_changed_by_a_fallen_worker() {
+    for (filter, user) in [
+        (Filter::Trap, None),
+        (Filter::None, None),
+        (Filter::None, Some(USER)),
+    ] {
+        let pair = Pair::started(filter, &["--readonly", "--xattr"], user);
+        fs::write(pair.host("file"), "as it was").expect("a file");
+        let root = root(&pair);
+        let held = call(&pair, SYS_openat, args![root, "file", O_PATH | O_NOFOLLOW]);
+        let open = call(&pair, SYS_openat, args![root, "file", O_RDONLY | O_NOFOLLOW]);
+        assert!(held >= 0 && open >= 0);
+        let held = held.to_string();
+        let held = held.as_str();
+        let mut attempts = vec![
+            (SYS_mkdirat, args![root, "new", 0o700].to_vec()),
+            (SYS_mknodat, args![root, "new", S_IFREG | 0o600, 0].to_vec()),
+            (SYS_symlinkat, args!["x", root, "new"].to_vec()),
+            (
+                SYS_linkat,
+                args![AT_FDCWD, held, root, "new", AT_SYMLINK_FOLLOW].to_vec(),
+            ),
+            (SYS_renameat2, args![root, "file", root, "new", 0].to_vec()),
+            (SYS_unlinkat, args![root, "file", 0].to_vec()),
+            (SYS_fchmodat, args![AT_FDCWD, held, 0o777].to_vec()),
+            (SYS_fchmod, args![open, 0o777].to_vec()),
+            (SYS_fchownat, args![root, "file", 1, 1, 0].to_vec()),
+            (SYS_fchown, args![open, 1, 1].to_vec()),
+            (SYS_utimensat, args![AT_FDCWD, held, 0, 0].to_vec()),
+            (SYS_truncate, args![held, 0].to_vec()),
+            (SYS_ftruncate, args![open, 0].to_vec()),
+            (SYS_fallocate, args![open, 0, 0, 4096].to_vec()),
+            (SYS_write, args![open, "changed", 7].to_vec()),
+            (SYS_setxattr, args![held, "user.a", "x", 1, 0].to_vec()),
+            (SYS_fsetxattr, args![open, "user.a", "x", 1, 0].to_vec()),
+            (SYS_removexattr, args![held, "user.a"].to_vec()),
+            (
+                SYS_mount,
+                args!["none", "/", "", MS_REMOUNT | MS_BIND, 0].to_vec(),
+            ),
+            (
+                SYS_mount_setattr,
+                args![
+                    AT_FDCWD,
+                    "/",
+                    0,
+                    [[0; 8], 1_u64.to_ne_bytes(), [0; 8], [0; 8]].concat(),
+                    32
+                ]
+                .to_vec(),
+            ),
+        ];
+        for flags in [O_WRONLY, O_RDWR, O_RDONLY | O_TRUNC, O_WRONLY | O_CREAT] {
+            attempts.push((
+                SYS_openat,
+                args![root, "file", flags | O_NOFOLLOW, 0o600].to_vec(),
+            ));
+            attempts.push((SYS_openat, args![AT_FDCWD, held, flags, 0o600].to_vec()));
+        }
+        attempts.push((
+            SYS_openat,
+            args![root, "new", O_WRONLY | O_CREAT | O_NOFOLLOW, 0o600].to_vec(),
+        ));
+        attempts.push((SYS_openat, args![root, ".", O_TMPFILE | O_RDWR, 0o600].to_vec()));
+        for (number, arguments) in attempts {
+            let outcome = pair.call(Who::Worker, number, &arguments);
+            let no_way = match outcome {
+                Outcome::Returned(result) => [EROFS, EACCES, EPERM, EBADF, EINVAL]
+                    .iter()
+                    .any(|errno| result == -i64::from(*errno)),
+                Outcome::Trapped | Outcome::Killed => true,
+            };
+            assert!(
+                no_way,
+                "{filter:?}: {number} {arguments:?} ended with {outcome:?}"
+            );
+            pair.denied(Who::Worker, outcome);
+        }
+        let found = fs::metadata(pair.host("file")).expect("the file");
+        assert_eq!((found.mode() & 0o7777, found.uid(), found.nlink()), (0o644, 0, 1));
+        assert_eq!(fs::read(pair.host("file")).expect("the file"), b"as it was");
+        assert_eq!(fs::read_dir(pair.host(".")).expect("the share").count(), 1);
+    }
 }
