@@ -8,6 +8,8 @@
 pub mod channel;
 mod dir_entry;
 mod errno;
+#[cfg(test)]
+mod forged;
 pub mod message;
 pub mod poll;
 pub mod ring;

@@ -137,6 +137,7 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
     // What it was born with.
     report::require_one_thread()?;
     sys::one_heap();
+    sys::ignore_file_size_signal();
     descriptors::close_all_but(plan.expected)?;
     let status = report::Status::open()?;
     prctl::set_name(c"airlockfs-worker").map_err(|error| failed("set its name", error))?;
@@ -214,6 +215,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     // What it was born with.
     report::require_one_thread()?;
     sys::one_heap();
+    sys::ignore_file_size_signal();
     descriptors::close_all_but(plan.expected)?;
     descriptors::close_standard_streams(plan.expected)?;
     let status = report::Status::open()?;

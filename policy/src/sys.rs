@@ -36,6 +36,13 @@ pub(crate) fn no_new_code() -> io::Result<()> {
     }
 }
 
+/// A write beyond RLIMIT_FSIZE is to fail with EFBIG, not to end the process (SIGXFSZ, setrlimit(2)): how large a file
+/// grows is the guest's choice.
+pub(crate) fn ignore_file_size_signal() {
+    // SAFETY: no handler of ours is installed.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// close_range(2): closes every descriptor from `first` to `last`. None of them may belong to a living `OwnedFd`.
 pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: no pointers; the caller vouches for the descriptors.

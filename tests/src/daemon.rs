@@ -54,6 +54,7 @@ pub struct Launch {
     umask: Option<u32>,
     user: Option<u32>,
     nofile: Option<u64>,
+    file_size: Option<u64>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     inherit: Vec<OwnedFd>,
@@ -80,6 +81,7 @@ impl Launch {
             umask: None,
             user: None,
             nofile: None,
+            file_size: None,
             args: Vec::new(),
             env: Vec::new(),
             inherit: Vec::new(),
@@ -150,6 +152,13 @@ impl Launch {
         self
     }
 
+    /// Starts it with this limit of file sizes. The ring is a file too.
+    #[must_use]
+    pub fn file_size(mut self, limit: u64) -> Self {
+        self.file_size = Some(limit);
+        self
+    }
+
     /// Lets the daemon inherit a descriptor, under its number here.
     #[must_use]
     pub fn inherit(mut self, fd: OwnedFd) -> Self {
@@ -205,7 +214,10 @@ impl Launch {
             .stderr(Stdio::piped());
         let numbers: Vec<i32> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
         let umask = self.umask;
-        let nofile = self.nofile;
+        let limits = [
+            (Resource::RLIMIT_NOFILE, self.nofile),
+            (Resource::RLIMIT_FSIZE, self.file_size),
+        ];
         if let Some(uid) = self.user {
             // setgroups is implied; the socket's directory must be the user's own.
             command.uid(uid).gid(uid);
@@ -220,8 +232,10 @@ impl Launch {
                 if let Some(umask) = umask {
                     libc::umask(umask);
                 }
-                if let Some(limit) = nofile {
-                    setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+                for (resource, limit) in limits {
+                    if let Some(limit) = limit {
+                        setrlimit(resource, limit, limit)?;
+                    }
                 }
                 for fd in &numbers {
                     if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {

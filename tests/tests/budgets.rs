@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use airlockfs_tests::daemon::Daemon;
+use airlockfs_tests::daemon::{Daemon, Launch};
+use airlockfs_tests::fuse::SetAttr;
 use airlockfs_tests::fuse::abi::ROOT;
 use nix::errno::Errno;
 
@@ -110,4 +111,33 @@ fn a_cold_file_that_the_host_swapped_for_another_is_stale() {
     }
     // Under its new name it is known again, as what it was.
     assert_eq!(fs.lookup(ROOT, "file0").expect("LOOKUP").nodeid, nodes[1]);
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_ends_nobody() {
+    /// LimitFSIZE= of a unit, ulimit -f of a shell: the kernel's answer to a write beyond is a signal that kills.
+    const LIMIT: u64 = 1 << 30;
+    for option in ["--tag=limit", "--no-donate"] {
+        let daemon = Launch::airlockfs().args([option]).file_size(LIMIT).start();
+        let fs = daemon.client();
+        let (_, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+        for size in [1, 300_000] {
+            assert_eq!(
+                fs.write(file, LIMIT, &vec![1; size]),
+                Err(Errno::EFBIG),
+                "{option} {size}"
+            );
+        }
+        let larger = SetAttr::default().size(LIMIT + 1);
+        assert_eq!(fs.setattr(file.node, larger).map(drop), Err(Errno::EFBIG));
+        assert_eq!(
+            fs.setattr(file.node, larger.handle(file.fh)).map(drop),
+            Err(Errno::EFBIG)
+        );
+        assert_eq!(fs.fallocate(file, 0, LIMIT, 4096), Err(Errno::EFBIG));
+        assert_eq!(fs.write(file, 0, b"text"), Ok(4));
+        let copy = fs.copy_file_range((file, 0), (file, LIMIT), 4);
+        assert!(matches!(copy, Ok(0) | Err(Errno::EFBIG)), "{copy:?}");
+        assert!(daemon.is_alive() && daemon.worker().is_ok());
+    }
 }

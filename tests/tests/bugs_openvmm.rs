@@ -361,3 +361,37 @@ fn trees_deeper_than_path_max_are_walked_and_changed() {
     assert_eq!(fs.readdirplus_all(dir, 4096).expect("READDIRPLUS").len(), 3);
     fs.unlink(node, "hard").expect("UNLINK");
 }
+
+#[test]
+fn setuid_does_not_survive_a_users_write_though_the_server_is_root() {
+    let (daemon, fs) = started();
+    let (entry, file) = fs.create(ROOT, "program", libc::O_RDWR, 0o755).expect("CREATE");
+    for size in [1, 200_000] {
+        fs.setattr(entry.nodeid, SetAttr::default().mode(0o6755))
+            .expect("chmod");
+        fs.as_user(1000, 1000)
+            .write_killing(file, 0, &vec![1; size])
+            .expect("WRITE");
+        let mode = fs::metadata(daemon.host("program")).expect("stat").mode();
+        assert_eq!(mode & 0o7777, 0o755, "{size} bytes");
+    }
+}
+
+#[test]
+fn the_hosts_umask_is_not_applied_on_top_of_the_guests() {
+    let daemon = Launch::airlockfs().umask(0o077).start();
+    let fs = daemon.client().with_umask(0o002);
+    fs.create(ROOT, "file", libc::O_RDWR, 0o666).expect("CREATE");
+    fs.mkdir(ROOT, "dir", 0o777).expect("MKDIR");
+    for (name, mode) in [("file", 0o664), ("dir", 0o775)] {
+        let found = fs::metadata(daemon.host(name)).expect("stat").mode();
+        assert_eq!(found & 0o7777, mode, "{name}");
+    }
+}
+
+#[test]
+fn a_mode_on_the_command_line_is_octal() {
+    let (daemon, fs) = Daemon::with_client(["--mode=755"]);
+    fs::write(daemon.host("file"), "text").expect("write");
+    assert_eq!(fs.lookup(ROOT, "file").expect("LOOKUP").attr.perm(), 0o755);
+}
