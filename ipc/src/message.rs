@@ -400,14 +400,17 @@ pub enum Request<'a> {
         owner: u64,
         lock: FileLock,
     },
-    /// F_SETLK, or F_SETLKW with `wait`; `flock` for whole-file locks of flock(2). → `Done`, when `wait` perhaps late
+    /// F_SETLK, or F_SETLKW with `wait`, which names the request for [`Self::Interrupt`]; `flock` for whole-file locks of
+    /// flock(2). → `Done`, when `wait` perhaps late; `Error(EDEADLK)` when it would wait for itself
     SetLock {
         handle: Handle,
         owner: u64,
         lock: FileLock,
         flock: bool,
-        wait: bool,
+        wait: Option<u64>,
     },
+    /// Ends the wait of the SetLock of that name with EINTR; it may come before it, by another lane. → `Done`
+    Interrupt { wait: u64 },
 }
 
 /// An extended attribute's name: 1..=255 bytes without NUL (XATTR_NAME_MAX, xattr(7)); it may hold `/`.

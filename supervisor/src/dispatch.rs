@@ -88,8 +88,7 @@ impl Queue {
         room: &mut Room,
     ) -> Result<(), NoRoom> {
         match operation {
-            // A guest that waits for an answer gets it when the request itself is done.
-            Operation::Interrupt { .. } => self.put_used(caller.head, 0),
+            Operation::Interrupt { unique } => self.interrupt(caller, unique),
             Operation::Forget(forgets) => {
                 self.forgets.extend_from_slice(forgets.as_bytes());
                 if let Some(handles) = &self.shared.handles {
@@ -128,6 +127,15 @@ impl Queue {
             }
         }
         self.answer_init(caller, &outcome, memory, room);
+    }
+
+    /// Only a wait for a lock ends early; the guest gets the answer of any other request when it is done.
+    fn interrupt(&mut self, caller: Caller, wait: u64) {
+        let options = &self.shared.options;
+        if (options.posix_lock || options.flock) && !self.shared.failure.is_set() {
+            self.notify(&Request::Interrupt { wait });
+        }
+        self.put_used(caller.head, 0);
     }
 
     fn clear_handles(&self) {
@@ -170,7 +178,7 @@ impl Queue {
             _ => Then::Nothing,
         };
         let awaits = match request {
-            Request::SetLock { wait: true, .. } => Awaits::Lock,
+            Request::SetLock { wait: Some(_), .. } => Awaits::Lock,
             _ => Awaits::Answer { shape, then },
         };
         self.submit(request, caller, bulk, awaits, memory);

@@ -230,7 +230,7 @@ fn a_reboot_does_not_wait_for_a_lock_and_forgets_it() {
 }
 
 #[test]
-fn an_interrupt_loses_no_request() {
+fn an_interrupt_ends_a_wait_and_nothing_else() {
     let [(_a, one, file), (_b, two, other)] = two_guests();
     one.setlk(file, 1, write_lock()).expect("SETLK");
     let session = two.session().clone();
@@ -238,10 +238,28 @@ fn an_interrupt_loses_no_request() {
     two.getattr(ROOT).expect("GETATTR");
     two.raw(INTERRUPT, 0, InterruptIn { unique }.as_bytes(), 0);
     two.raw(INTERRUPT, 0, InterruptIn { unique: u64::MAX }.as_bytes(), 0);
+    assert_eq!(errno_of(&mut session.lane(1), slot), libc::EINTR);
     one.setlk(file, 1, unlock()).expect("unlock");
-    // Guests of virtio-fs send none; a daemon may let it end the wait.
-    let errno = errno_of(&mut session.lane(1), slot);
-    assert!(matches!(errno, 0 | libc::EINTR), "{errno}");
+    one.setlk(file, 1, write_lock()).expect("nobody else has it");
+    // One that comes first ends it as well.
+    two.raw(
+        INTERRUPT,
+        0,
+        InterruptIn {
+            unique: unique + 1000,
+        }
+        .as_bytes(),
+        0,
+    );
+    let waiting = loop {
+        let (slot, unique_now) = wait_for_lock(&two, &mut session.lane(1), other, 5);
+        if unique_now == unique + 1000 {
+            break slot;
+        }
+        two.raw(INTERRUPT, 0, InterruptIn { unique: unique_now }.as_bytes(), 0);
+        assert_eq!(errno_of(&mut session.lane(1), slot), libc::EINTR);
+    };
+    assert_eq!(errno_of(&mut session.lane(1), waiting), libc::EINTR);
 }
 
 #[test]

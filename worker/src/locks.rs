@@ -5,10 +5,13 @@
 //! programs. flock(2) locks belong to an open file in the guest, which is one here.
 //!
 //! A request that must wait holds no thread: the kernel does not tell when a lock could be had, so one thread tries
-//! again when a lock is given up here, and now and then for those that others hold.
+//! again when a lock is given up here, and now and then for those that others hold. A wait that closes a circle among the
+//! guest's own owners is refused (EDEADLK); the kernel cannot see it, since descriptions are no processes.
+
+mod ranges;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -18,6 +21,7 @@ use std::{
 
 use airlockfs_ipc::{Errno, Handle, NodeId, message::FileLock};
 
+use self::ranges::Ranges;
 use crate::{
     gate::Gate,
     handle::Open,
@@ -26,6 +30,11 @@ use crate::{
 
 /// Most requests that wait at once: each holds a slot of the ring, and some must be left for those that unlock.
 const WAITING_MAX: usize = 64;
+/// Most ranges that are locked at once: the kernel has a structure for each, which no limit of this process counts, and
+/// goes through those of a file one by one.
+const RANGES_MAX: usize = 1 << 14;
+/// INTERRUPTs that are remembered for requests which they overtook: as many as all lanes have slots for, several times.
+const INTERRUPTS: usize = 1024;
 /// How soon a lock that others hold is tried again, at first and at last.
 const RETRY: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(100)];
 
@@ -38,7 +47,7 @@ pub(crate) struct Holder {
     pub(crate) owner: u64,
 }
 
-/// A lock to take.
+/// A lock to take, or a record lock to clear.
 pub(crate) enum Wanted {
     /// A record lock, through the owner's own open file description.
     Record(Arc<OwnedFd>, FileLock),
@@ -46,20 +55,12 @@ pub(crate) enum Wanted {
     Whole(Arc<Open>, u32),
 }
 
-impl Wanted {
-    /// Takes it, or says EAGAIN if another is in the way.
-    pub(crate) fn try_now(&self) -> Result<(), Errno> {
-        match self {
-            Self::Record(file, lock) => set_lock(file, lock),
-            Self::Whole(file, kind) => set_whole_lock(&**file, *kind),
-        }
-    }
-}
-
 /// Told how the wait ended.
 pub(crate) type Answer = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 
 struct Waiting {
+    /// What INTERRUPT calls it.
+    name: u64,
     holder: Holder,
     wanted: Wanted,
     answer: Answer,
@@ -79,6 +80,7 @@ struct Record {
     /// The handle that it locked through first. The owner of an OFD lock is an open file (fcntl(2)), which is one handle
     /// for ever, and whose close the guest tells by RELEASE alone: FLUSH names the process.
     handle: Handle,
+    ranges: Ranges,
 }
 
 #[derive(Default)]
@@ -87,6 +89,10 @@ struct State {
     records: HashMap<NodeId, HashMap<u64, Record>>,
     /// All of them.
     count: usize,
+    /// The ranges of all.
+    ranges: usize,
+    /// Names of waits that were interrupted before they began.
+    interrupted: VecDeque<u64>,
     waiting: Vec<Waiting>,
     retry: Duration,
 }
@@ -141,7 +147,11 @@ impl Locks {
             .entry(holder.owner)
             .or_insert_with(|| {
                 *count = count.saturating_add(1);
-                Record { file, handle }
+                Record {
+                    file,
+                    handle,
+                    ranges: Ranges::default(),
+                }
             });
         Ok(record.file.clone())
     }
@@ -153,14 +163,54 @@ impl Locks {
         Some(record.file.clone())
     }
 
-    /// Takes a lock when it can be had, and tells `answer`. ENOLCK at once if too many wait.
-    pub(crate) fn wait(&self, holder: Holder, wanted: Wanted, answer: Answer) {
+    /// Takes or clears a lock, or says EAGAIN if another is in the way.
+    pub(crate) fn try_now(&self, holder: Holder, wanted: &Wanted) -> Result<(), Errno> {
+        self.state().try_now(holder, wanted)
+    }
+
+    /// The guest's process whose lock is in the way of one of `holder`'s, if it is one of this guest.
+    pub(crate) fn who_holds(&self, holder: Holder, lock: &FileLock) -> Option<u32> {
+        let state = self.state();
+        state.blockers(holder, lock).map(|(_, pid)| pid).next()
+    }
+
+    /// Ends a wait with EINTR, now or when it comes.
+    pub(crate) fn interrupt(&self, name: u64) {
         let mut state = self.state();
-        if state.waiting.len() >= WAITING_MAX {
+        let found = state.waiting.iter().position(|waiting| waiting.name == name);
+        let Some(position) = found else {
+            if state.interrupted.len() >= INTERRUPTS {
+                state.interrupted.pop_front();
+            }
+            state.interrupted.push_back(name);
+            return;
+        };
+        let waiting = state.waiting.swap_remove(position);
+        drop(state);
+        interrupt(vec![waiting]);
+    }
+
+    /// Takes a lock when it can be had, and tells `answer`. At once: ENOLCK if too many wait, EDEADLK if it would wait for
+    /// itself, EINTR if it was interrupted before.
+    pub(crate) fn wait(&self, name: u64, holder: Holder, wanted: Wanted, answer: Answer) {
+        let mut state = self.state();
+        let known = state.interrupted.iter().position(|&other| other == name);
+        let refused = if let Some(position) = known {
+            state.interrupted.remove(position);
+            Some(libc::EINTR)
+        } else if state.waiting.len() >= WAITING_MAX {
+            Some(libc::ENOLCK)
+        } else if state.would_deadlock(holder, &wanted) {
+            Some(libc::EDEADLK)
+        } else {
+            None
+        };
+        if let Some(errno) = refused {
             drop(state);
-            return answer(Err(Errno::raw(libc::ENOLCK)));
+            return answer(Err(Errno::raw(errno)));
         }
         state.waiting.push(Waiting {
+            name,
             holder,
             wanted,
             answer,
@@ -233,7 +283,7 @@ impl Locks {
             let mut left = Vec::new();
             let mut done = Vec::new();
             for waiting in std::mem::take(&mut state.waiting) {
-                match waiting.wanted.try_now() {
+                match state.try_now(waiting.holder, &waiting.wanted) {
                     Err(Errno::EAGAIN) => left.push(waiting),
                     result => done.push((waiting, result)),
                 }
@@ -249,6 +299,62 @@ impl Locks {
 }
 
 impl State {
+    /// With the kernel's account and this one under one lock, they say the same.
+    fn try_now(&mut self, holder: Holder, wanted: &Wanted) -> Result<(), Errno> {
+        let (file, lock) = match wanted {
+            Wanted::Record(file, lock) => (file, lock),
+            Wanted::Whole(file, kind) => return set_whole_lock(&**file, *kind),
+        };
+        if lock.kind != libc::F_UNLCK as u32 && self.ranges >= RANGES_MAX {
+            return Err(Errno::raw(libc::ENOLCK));
+        }
+        set_lock(file, lock)?;
+        let owners = self.records.get_mut(&holder.node);
+        if let Some(record) = owners.and_then(|owners| owners.get_mut(&holder.owner)) {
+            let before = record.ranges.len();
+            record.ranges.set(lock);
+            self.ranges = (self.ranges + record.ranges.len()).saturating_sub(before);
+        }
+        Ok(())
+    }
+
+    /// Other owners that hold what is in the way of a lock, and their processes.
+    fn blockers<'a>(&'a self, holder: Holder, lock: &'a FileLock) -> impl Iterator<Item = (u64, u32)> + 'a {
+        let owners = self.records.get(&holder.node).into_iter().flatten();
+        owners
+            .filter(move |(owner, _)| **owner != holder.owner)
+            .filter_map(move |(owner, record)| Some((*owner, record.ranges.in_the_way(lock)?)))
+    }
+
+    /// Whether somebody in the way waits, directly or by others, for the one who is about to wait.
+    fn would_deadlock(&self, holder: Holder, wanted: &Wanted) -> bool {
+        let Wanted::Record(_, lock) = wanted else {
+            return false;
+        };
+        let mut seen = vec![holder.owner];
+        let mut steps = vec![(holder, *lock)];
+        while let Some((at, lock)) = steps.pop() {
+            for (owner, _) in self.blockers(at, &lock) {
+                if owner == holder.owner {
+                    return true;
+                }
+                if seen.contains(&owner) {
+                    continue;
+                }
+                seen.push(owner);
+                let waits = self
+                    .waiting
+                    .iter()
+                    .filter(|waiting| waiting.holder.owner == owner);
+                steps.extend(waits.filter_map(|waiting| match waiting.wanted {
+                    Wanted::Record(_, lock) => Some((waiting.holder, lock)),
+                    Wanted::Whole(..) => None,
+                }));
+            }
+        }
+        false
+    }
+
     /// Takes out an inode's records that `gone` chooses.
     fn take_records(&mut self, node: NodeId, gone: impl Fn(u64, &Record) -> bool) -> Vec<Record> {
         let Some(owners) = self.records.get_mut(&node) else {
@@ -262,6 +368,8 @@ impl State {
             self.records.remove(&node);
         }
         self.count = self.count.saturating_sub(taken.len());
+        let ranges: usize = taken.iter().map(|record| record.ranges.len()).sum();
+        self.ranges = self.ranges.saturating_sub(ranges);
         taken
     }
 }

@@ -267,6 +267,10 @@ impl Server {
                 self.set_lock(ticket, &change, wait);
                 return Ok(());
             }
+            Request::Interrupt { wait } => {
+                volume.locks.interrupt(wait);
+                Ok(Reply::Done)
+            }
         };
         self.lane.complete(ticket, &answer.unwrap_or_else(Reply::Error));
         Ok(())
@@ -306,19 +310,19 @@ impl Server {
     }
 
     /// Answers now, or when the lock that is in the way is given up.
-    fn set_lock(&mut self, ticket: Ticket, change: &Change, wait: bool) {
-        let reply = match lock::set(&self.volume, change) {
-            Ok(Set::Waits(holder, wanted)) if wait => {
+    fn set_lock(&mut self, ticket: Ticket, change: &Change, wait: Option<u64>) {
+        let reply = match (lock::set(&self.volume, change), wait) {
+            (Ok(Set::Waits(holder, wanted)), Some(name)) => {
                 let completer = self.lane.completer();
                 let answer = move |result: Result<(), Errno>| {
                     let reply = result.map_or_else(Reply::Error, |()| Reply::Done);
                     completer.complete(ticket, &reply);
                 };
-                return self.volume.locks.wait(holder, wanted, Box::new(answer));
+                return self.volume.locks.wait(name, holder, wanted, Box::new(answer));
             }
-            Ok(Set::Waits(..)) => Reply::Error(Errno::EAGAIN),
-            Ok(Set::Done) => Reply::Done,
-            Err(error) => Reply::Error(error),
+            (Ok(Set::Waits(..)), None) => Reply::Error(Errno::EAGAIN),
+            (Ok(Set::Done), _) => Reply::Done,
+            (Err(error), _) => Reply::Error(error),
         };
         self.lane.complete(ticket, &reply);
     }

@@ -252,20 +252,22 @@ impl Queue {
         }
         let mut sent = 0;
         for records in self.forgets.chunks(FORGETS) {
-            let Ok(slot) = self.lane.submit(&Request::Forget(Bytes(records)), None) else {
+            if !notify(
+                &mut self.lane,
+                &mut self.pending,
+                &mut self.chain,
+                &Request::Forget(Bytes(records)),
+            ) {
                 break;
-            };
+            }
             sent += records.len();
-            self.chain.readable.clear();
-            self.chain.writable.clear();
-            let pending = Pending {
-                caller: Caller { head: 0, unique: 0 },
-                bulk: None,
-                awaits: Awaits::Nothing,
-            };
-            self.pending.put(slot, pending, &mut self.chain);
         }
         self.forgets.drain(..sent);
+    }
+
+    /// Sends a request whose answer nobody awaits, if there is a slot for it.
+    pub(crate) fn notify(&mut self, request: &Request<'_>) {
+        notify(&mut self.lane, &mut self.pending, &mut self.chain, request);
     }
 
     /// Puts a request of the guest into the lane, with the buffers at hand.
@@ -297,6 +299,27 @@ impl Queue {
             self.lane.give_bulk(bulk);
         }
     }
+}
+
+/// False: there is no slot.
+fn notify(
+    lane: &mut SupervisorLane,
+    table: &mut PendingTable,
+    chain: &mut Chain,
+    request: &Request<'_>,
+) -> bool {
+    let Ok(slot) = lane.submit(request, None) else {
+        return false;
+    };
+    chain.readable.clear();
+    chain.writable.clear();
+    let pending = Pending {
+        caller: Caller { head: 0, unique: 0 },
+        bulk: None,
+        awaits: Awaits::Nothing,
+    };
+    table.put(slot, pending, chain);
+    true
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod common;
 mod data;
 mod directories;
 mod ground;
+mod locks;
 mod names;
 mod privileges;
 mod special;

@@ -12,7 +12,7 @@ use super::io::data_file;
 use crate::{
     handle::Open,
     locks::{Holder, Wanted},
-    sys::{find_lock, set_lock, set_whole_lock},
+    sys::{find_lock, set_whole_lock},
     volume::{Volume, reopen},
 };
 
@@ -43,10 +43,16 @@ pub(crate) fn get(
         owner,
     };
     // Where the owner has no description of its own it has no locks either, and any other serves.
-    let found = match volume.locks.existing(holder) {
+    let mut found = match volume.locks.existing(holder) {
         Some(file) => find_lock(file, lock)?,
         None => find_lock(&*open, lock)?,
     };
+    // The kernel knows descriptions only. Of the guest's own processes the holder is known here.
+    if found.kind != libc::F_UNLCK as u32
+        && let Some(pid) = volume.locks.who_holds(holder, &found)
+    {
+        found.pid = pid;
+    }
     Ok(Reply::Lock(found))
 }
 
@@ -91,7 +97,7 @@ pub(crate) fn set(volume: &Volume, change: &Change) -> Result<Set, Errno> {
             .of_owner(holder, change.handle, || describe(volume, &open))?;
         Wanted::Record(file, change.lock)
     };
-    match wanted.try_now() {
+    match volume.locks.try_now(holder, &wanted) {
         Ok(()) => Ok(Set::Done),
         Err(Errno::EAGAIN) => Ok(Set::Waits(holder, wanted)),
         Err(error) => Err(error),
@@ -102,7 +108,7 @@ fn clear(volume: &Volume, holder: Holder, lock: &FileLock) -> Result<(), Errno> 
     let Some(file) = volume.locks.existing(holder) else {
         return Ok(());
     };
-    set_lock(file, lock)?;
+    volume.locks.try_now(holder, &Wanted::Record(file, *lock))?;
     volume.locks.given_up();
     Ok(())
 }

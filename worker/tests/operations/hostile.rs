@@ -223,7 +223,7 @@ fn made_up_nodes_and_handles_are_refused_by_every_operation() {
                 owner: 0,
                 lock,
                 flock: false,
-                wait: true,
+                wait: Some(1),
             },
         ];
         for request in &with_handles {

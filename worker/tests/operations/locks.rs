@@ -33,7 +33,7 @@ fn set(handle: Handle, owner: u64, lock: FileLock, wait: bool) -> Request<'stati
         owner,
         lock,
         flock: false,
-        wait,
+        wait: wait.then_some(owner),
     }
 }
 
@@ -43,7 +43,7 @@ fn flock(handle: Handle, owner: u64, kind: u32, wait: bool) -> Request<'static> 
         owner,
         lock: lock(0, END, kind),
         flock: true,
-        wait,
+        wait: wait.then_some(owner),
     }
 }
 
@@ -174,6 +174,127 @@ fn a_wait_ends_when_its_owner_goes() {
     // And all locks are gone.
     let host = File::options().write(true).open(worker.path("f")).unwrap();
     fcntl(&host, FcntlArg::F_OFD_SETLK(&whole())).unwrap();
+}
+
+#[test]
+fn a_wait_is_interrupted_by_its_name_even_before_it_begins() {
+    let mut worker = Worker::start(|_| ());
+    let (_, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
+    let interrupted = Err(Errno::raw(libc::EINTR));
+    let done = Ok(Reply::Done);
+    worker.call(&set(handle, 1, lock(0, 9, WRITE), false)).unwrap();
+    let waiting = worker.send(&set(handle, 2, lock(0, 9, WRITE), true));
+    let other = worker.send(&set(handle, 3, lock(0, 9, READ), true));
+    let interrupt = worker.send(&Request::Interrupt { wait: 2 });
+    let answers = [worker.answer(), worker.answer()];
+    assert!(answers.contains(&(waiting, interrupted)) && answers.contains(&(interrupt, done)));
+    // By another lane it may overtake what it is about. What does not wait is none of its business.
+    assert_eq!(worker.call(&Request::Interrupt { wait: 4 }), done);
+    assert_eq!(worker.call(&set(handle, 4, lock(20, 29, WRITE), true)), done);
+    assert_eq!(worker.call(&Request::Interrupt { wait: 5 }), done);
+    assert_eq!(worker.call(&set(handle, 5, lock(0, 9, WRITE), true)), interrupted);
+    // Once.
+    let again = worker.send(&set(handle, 5, lock(0, 9, WRITE), true));
+    assert!(!worker.has_answer(20));
+    let unlock = worker.send(&set(handle, 1, lock(0, END, NONE), false));
+    let answers = [worker.answer(), worker.answer()];
+    assert!(answers.contains(&(unlock, done)));
+    assert!(answers.contains(&(other, done)) || answers.contains(&(again, done)));
+}
+
+#[test]
+fn a_wait_for_oneself_is_refused() {
+    let mut worker = Worker::start(|_| ());
+    let deadlock = Err(Errno::raw(libc::EDEADLK));
+    let done = Ok(Reply::Done);
+    let (_, one) = worker.create("one", libc::O_RDWR, 0o600).unwrap();
+    let (_, two) = worker.create("two", libc::O_RDWR, 0o600).unwrap();
+    // Three owners, each with a lock that the next one wants.
+    worker.call(&set(one, 1, lock(0, 9, WRITE), false)).unwrap();
+    worker.call(&set(two, 2, lock(0, 9, READ), false)).unwrap();
+    worker.call(&set(one, 3, lock(20, 29, READ), false)).unwrap();
+    let first = worker.send(&set(two, 1, lock(5, 5, WRITE), true));
+    let second = worker.send(&set(one, 2, lock(25, END, WRITE), true));
+    assert!(!worker.has_answer(20));
+    assert_eq!(worker.call(&set(one, 3, lock(0, 0, READ), true)), deadlock);
+    assert_eq!(
+        worker.call(&set(one, 3, lock(0, 0, READ), false)),
+        Err(Errno::EAGAIN)
+    );
+    // What they share is in nobody's way.
+    assert_eq!(worker.call(&set(two, 3, lock(0, 9, READ), true)), done);
+    // It is the locks that count, not the owners: with them gone all get theirs.
+    let unlock = worker.send(&set(one, 3, lock(0, END, NONE), false));
+    let answers = [worker.answer(), worker.answer()];
+    assert!(answers.contains(&(unlock, done)) && answers.contains(&(second, done)));
+    assert_eq!(worker.call(&set(two, 3, lock(0, END, NONE), false)), done);
+    let unlock = worker.send(&set(two, 2, lock(0, END, NONE), false));
+    let answers = [worker.answer(), worker.answer()];
+    assert!(answers.contains(&(unlock, done)) && answers.contains(&(first, done)));
+}
+
+#[test]
+fn more_waits_than_there_is_room_for_are_refused_and_the_rest_goes_on() {
+    let mut worker = Worker::start(|_| ());
+    let (_, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
+    let done = Ok(Reply::Done);
+    worker.call(&set(handle, 1, lock(0, 9, WRITE), false)).unwrap();
+    let waiting: Vec<_> = (2..66)
+        .map(|owner| worker.send(&set(handle, owner, lock(0, 9, READ), true)))
+        .collect();
+    let refused = worker.call(&set(handle, 99, lock(0, 9, READ), true));
+    assert_eq!(refused, Err(Errno::raw(libc::ENOLCK)));
+    let unlock = worker.send(&set(handle, 1, lock(0, END, NONE), false));
+    for _ in 0..=waiting.len() {
+        let (slot, reply) = worker.answer();
+        assert_eq!(reply, done);
+        assert!(slot == unlock || waiting.contains(&slot));
+    }
+}
+
+#[test]
+fn ranges_are_limited_and_may_always_be_given_up() {
+    let mut worker = Worker::start(|_| ());
+    let (_, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
+    let done = Ok(Reply::Done);
+    let mut number = 0;
+    let mut next = |worker: &mut Worker| {
+        number += 2;
+        worker.send(&set(handle, 1, lock(number, number, WRITE), false));
+    };
+    // Many at a time: only the answers are waited for.
+    for _ in 0..16_384 / 64 {
+        (0..64).for_each(|_| next(&mut worker));
+        (0..64).for_each(|_| assert_eq!(worker.answer().1, done));
+    }
+    next(&mut worker);
+    assert_eq!(worker.answer().1, Err(Errno::raw(libc::ENOLCK)));
+    assert_eq!(worker.call(&set(handle, 1, lock(0, END, NONE), false)), done);
+    assert_eq!(worker.call(&set(handle, 2, lock(0, END, WRITE), false)), done);
+}
+
+#[test]
+fn the_holder_is_named_where_it_is_a_process_of_the_guest() {
+    let mut worker = Worker::start(|_| ());
+    let (_, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
+    let by = |pid| FileLock {
+        pid,
+        ..lock(0, 9, WRITE)
+    };
+    let get = |owner| Request::GetLock {
+        handle,
+        owner,
+        lock: by(77),
+    };
+    worker.call(&set(handle, 1, by(1234), false)).unwrap();
+    assert_eq!(worker.call(&get(2)), Ok(Reply::Lock(by(1234))));
+    worker.call(&set(handle, 1, lock(0, END, NONE), false)).unwrap();
+    let host = File::options().write(true).open(worker.path("f")).unwrap();
+    fcntl(&host, FcntlArg::F_OFD_SETLK(&whole())).unwrap();
+    let Ok(Reply::Lock(found)) = worker.call(&get(2)) else {
+        panic!("the host has a lock");
+    };
+    assert_eq!((found.kind, found.pid), (WRITE as u32, u32::MAX));
 }
 
 fn whole() -> libc::flock {

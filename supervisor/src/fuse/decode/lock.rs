@@ -39,7 +39,7 @@ fn set<'a>(input: &mut Input<'a, '_>, wait: bool) -> Result<Operation<'a>, Fault
         owner: body.owner,
         lock,
         flock,
-        wait,
+        wait: wait.then_some(input.header.unique),
     };
     Ok(Operation::control(request, ReplyShape::Nothing))
 }

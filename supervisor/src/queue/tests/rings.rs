@@ -155,7 +155,7 @@ fn nobody_waits_for_a_lock_to_stop_a_ring_and_it_is_told_when_the_ring_goes_on()
     rig.run();
     assert_eq!(
         rig.serve(|request| {
-            assert!(matches!(request, Request::SetLock { wait: true, .. }));
+            assert!(matches!(request, Request::SetLock { wait: Some(_), .. }));
             Reply::Done
         }),
         1

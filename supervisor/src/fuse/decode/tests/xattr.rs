@@ -104,8 +104,8 @@ fn locks() {
         },
         ReplyShape::Lock,
     );
-    assert_means(&sample("SETLK"), set(false), NOTHING);
-    assert_means(&sample("SETLKW"), set(true), NOTHING);
+    assert_means(&sample("SETLK"), set(None), NOTHING);
+    assert_means(&sample("SETLKW"), set(Some(0x1122_3344)), NOTHING);
     let with = |opcode, start, end, kind, lk_flags| {
         let lk = abi::FileLock {
             start,
@@ -135,7 +135,7 @@ fn locks() {
         owner: 3,
         lock: whole,
         flock: true,
-        wait: false,
+        wait: None,
     };
     assert_means(&with(32, 0, i64::MAX as u64, 1, 1), flock, NOTHING);
     assert_refused(&with(31, 0, 1, 1, 1), Errno::EINVAL);
