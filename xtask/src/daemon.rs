@@ -35,6 +35,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `program` on `shared` with `tag` and more `options`; returns once it waits for a VMM.
     pub fn start(program: &Path, shared: &Path, tag: &str, options: &[&str]) -> Result<Self> {
+        Self::start_untagged(program, shared, &[&["--tag", tag], options].concat())
+    }
+
+    /// The same with `options` alone; also for virtiofsd.
+    pub fn start_untagged(program: &Path, shared: &Path, options: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let socket = scratch.path().join("socket");
         let mut child = Command::new(program)
@@ -42,7 +47,6 @@ impl Daemon {
             .arg(&socket)
             .arg("--shared-dir")
             .arg(shared)
-            .args(["--tag", tag])
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

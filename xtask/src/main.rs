@@ -14,6 +14,8 @@ enum Xtask {
     Test,
     /// Run file system test suites on a host directory, on airlockfs and on virtiofsd, and compare test by test
     Conformance(xtask::conformance::Options),
+    /// Tell what airlockfs and virtiofsd may do as they run, side by side, and what confinement costs at the start
+    Compare,
     /// Run the suites and list rules of the policy that none of them uses; fails unless each says what needs it
     Coverage,
     /// Measure airlockfs beside virtiofsd; `bench --help` lists the options
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Xtask::Demo(options) => xtask::demo::run(&options),
         Xtask::Test => xtask::tiers::run(),
         Xtask::Conformance(options) => xtask::conformance::run(&options),
+        Xtask::Compare => xtask::compare::run(),
         Xtask::Coverage => xtask::coverage::run(),
         Xtask::Bench(options) => xtask::bench::run(&options),
     };
