@@ -40,9 +40,6 @@ const fn futex(operation: i32) -> Pin {
 /// GRND_INSECURE of getrandom(2): what Rust asks for, so that it never waits.
 const INSECURE: i32 = 4;
 
-/// glibc's internal signal SIGSETXID (nptl(7)).
-const SETXID: i32 = 33;
-
 /// Calls of the C library and Rust's runtime in any process whose threads all run before it is filtered.
 #[rustfmt::skip]
 pub(crate) const RUNTIME: &[SyscallRule] = &[
@@ -105,9 +102,6 @@ pub(crate) const THREADS: &[SyscallRule] = &[
     rule!(Base, SYS_gettid, "each new thread of Rust asks for its number"),
     rule!(Base, SYS_prctl, "names of threads", [Pin::int(0, libc::PR_SET_NAME)]),
     rule!(Base, SYS_sched_getaffinity, "each new thread of Rust asks the C library for its stack, which asks this too"),
-    rule!(Base, SYS_rt_sigaction, "the first thread brings glibc's handler that spreads ids to all threads",
-        [Pin::int(0, SETXID)],
-    ),
     rule!(Base, SYS_getrandom, "keys of a thread's hash tables, so that a guest cannot make them collide",
         [Pin::int(2, INSECURE)],
     ),

@@ -25,7 +25,7 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [Pin::int(1, libc::EPOLL_CTL_ADD)], [Pin::int(1, libc::EPOLL_CTL_DEL)],
     ),
     rule!(Base, SYS_epoll_create1, "each queue's thread makes its own set", [Pin::int(0, libc::EPOLL_CLOEXEC)]),
-    rule!(Base, SYS_eventfd2, "ending of queue threads",
+    rule!(Base, SYS_eventfd2, "ends the threads of queues, for each connection of a VMM",
         [Pin::int(0, 0), Pin::int(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)],
     ),
     rule!(Base, SYS_close, "what the VMM or the worker handed over is closed after use"),
@@ -51,6 +51,7 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     // File data.
     rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory",
         [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)],
+        unseen: "what is not in the page cache is read without RWF_NOWAIT",
     ),
     rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits",
         unseen: "a share on a file system without RWF_NOWAIT",

@@ -73,6 +73,14 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         nofile: descriptors.limit,
     })?;
     drop(expected);
+    let ends = Ends {
+        listener,
+        lanes: worker.lanes,
+        worker: worker.control,
+        worker_process: worker.process.pidfd,
+        signals,
+    };
+    let ready = serve::prepare(ends, &settings::serve_options(cli, descriptors)).map_err(failed)?;
     let (confined, report) = unfiltered.filter()?;
     log::info!("supervisor {} is confined: {}", own_pid, Shown(&report));
     for line in worker
@@ -88,22 +96,16 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     #[cfg(feature = "breach")]
     airlockfs_breach::start("airlockfsd", breach, || {})
         .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
-    let ends = Ends {
-        listener,
-        lanes: worker.lanes,
-        worker: worker.control,
-        worker_process: worker.process.pidfd,
-        signals,
+    serve::serve(confined, ready).map_err(failed)
+}
+
+fn failed(error: ServeError) -> StartError {
+    let kind = match error {
+        ServeError::Vmm(_) => ExitKind::Protocol,
+        ServeError::System(..) => ExitKind::OsError,
+        ServeError::Boundary(_) => ExitKind::Software,
     };
-    let served = serve::serve(confined, ends, &settings::serve_options(cli, descriptors));
-    served.map_err(|error| {
-        let kind = match error {
-            ServeError::Vmm(_) => ExitKind::Protocol,
-            ServeError::System(..) => ExitKind::OsError,
-            ServeError::Boundary(_) => ExitKind::Software,
-        };
-        StartError::new(kind, error.to_string())
-    })
+    StartError::new(kind, error.to_string())
 }
 
 /// A report in one line.

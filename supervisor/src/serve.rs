@@ -126,9 +126,17 @@ pub(crate) fn signals() -> io::Result<SignalFd> {
     )?)
 }
 
-/// Serves until it is over. Returns without error when the VMM went (with [`OnDisconnect::Exit`]) or on a signal, once
-/// the requests in flight were answered.
-pub(crate) fn serve(_confined: Confined, ends: Ends, options: &ServeOptions) -> Result<(), ServeError> {
+/// What serves, made before the system call filter is in force, which lets none of this be made.
+pub(crate) struct Ready {
+    watch: Arc<Watch>,
+    memory: SharedMemory,
+    door: UnixListener,
+    listener: Listener,
+    on_disconnect: OnDisconnect,
+}
+
+/// Makes what serves and starts its first threads. No byte of a VMM or guest is read before [`serve`].
+pub(crate) fn prepare(ends: Ends, options: &ServeOptions) -> Result<Ready, ServeError> {
     let system = |what| move |error| ServeError::System(what, error);
     let memory = SharedMemory::new(Memory::new());
     let failure_bell = event().map_err(system("no eventfd"))?;
@@ -161,7 +169,25 @@ pub(crate) fn serve(_confined: Confined, ends: Ends, options: &ServeOptions) -> 
         .listener
         .try_clone()
         .map_err(system("the listening socket"))?;
-    let mut listener = Listener::from(ends.listener);
+    Ok(Ready {
+        watch,
+        memory,
+        door,
+        listener: Listener::from(ends.listener),
+        on_disconnect: options.on_disconnect,
+    })
+}
+
+/// Serves until it is over. Returns without error when the VMM went (with [`OnDisconnect::Exit`]) or on a signal, once
+/// the requests in flight were answered.
+pub(crate) fn serve(_confined: Confined, ready: Ready) -> Result<(), ServeError> {
+    let Ready {
+        watch,
+        memory,
+        door,
+        mut listener,
+        on_disconnect,
+    } = ready;
     loop {
         logging::announce("Waiting for vhost-user socket connection...");
         match watch.wait_for(&door) {
@@ -175,7 +201,7 @@ pub(crate) fn serve(_confined: Confined, ends: Ends, options: &ServeOptions) -> 
         }
         let was_a_vmm = watch.device.take_negotiated();
         log::info!("{} is gone", if was_a_vmm { "the VMM" } else { "a visitor" });
-        match options.on_disconnect {
+        match on_disconnect {
             OnDisconnect::Exit if was_a_vmm => return result,
             OnDisconnect::Exit | OnDisconnect::Listen => {
                 if let Err(error) = result {

@@ -131,7 +131,9 @@ fn confine(start: &Start, expected: &[BorrowedFd<'_>]) -> Result<ConfinementRepo
         gid: 65534,
         nofile: 256,
     };
-    confine_supervisor(&plan)?.filter().map(|(_, report)| report)
+    let unfiltered = confine_supervisor(&plan)?;
+    start_helper().unwrap();
+    unfiltered.filter().map(|(_, report)| report)
 }
 
 fn serve(control: &Channel) -> ExitCode {
