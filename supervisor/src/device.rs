@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::AsRawFd,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{
             AtomicBool, AtomicU32,
             Ordering::{Relaxed, SeqCst},
@@ -150,9 +150,31 @@ impl Seat {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, unless its thread holds it until `deadline`: what it does may never return, where a file's data is on a
+    /// disk or a server that does not answer.
+    fn lock_until(&self, deadline: Instant) -> Option<MutexGuard<'_, (Queue, Scratch)>> {
+        loop {
+            match self.queue.try_lock() {
+                Ok(place) => return Some(place),
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        }
+    }
+
     fn wait_idle(&self, deadline: Option<Instant>) -> bool {
         self.waiting.fetch_add(1, SeqCst);
-        let mut place = self.lock();
+        let place = match deadline {
+            None => Some(self.lock()),
+            Some(deadline) => self.lock_until(deadline),
+        };
+        let Some(mut place) = place else {
+            self.waiting.fetch_sub(1, SeqCst);
+            return false;
+        };
         while place.0.must_finish() > 0 {
             place = match deadline {
                 None => self.idle.wait(place).unwrap_or_else(PoisonError::into_inner),

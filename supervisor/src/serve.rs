@@ -12,11 +12,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use airlockfs_ipc::{channel::Channel, ring::SupervisorLane};
-use airlockfs_policy::confine::Confined;
+use airlockfs_policy::{ExitKind, confine::Confined};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -47,6 +47,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the answer EIO may take to reach everybody.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the threads may take to end after that.
+const LAST_STEPS: Duration = Duration::from_secs(2);
 /// How long a worker may take from closing its channel to its end, in milliseconds.
 const LAST_BREATH: u16 = 1000;
 
@@ -283,12 +285,24 @@ impl Watch {
                 Ok(())
             }
         };
+        let code = match outcome {
+            Ok(()) => 0,
+            Err(_) => i32::from(ExitKind::Software.code()),
+        };
         // Set once, here.
         let _ = self.ended.set(outcome);
         let _ = self.bell.write(1);
         if let Some(connection) = self.connection().as_ref() {
             connection.shutdown();
         }
+        // The process ends with the main thread. That may wait for a VMM's message to be carried out, which waits for what
+        // is in flight, or for a queue's thread: nobody's silence is to keep a daemon from its end.
+        let over = Instant::now() + LAST_STEPS;
+        while let Some(left) = over.checked_duration_since(Instant::now()) {
+            thread::park_timeout(left);
+        }
+        log::warn!("something in flight does not end; ending without it");
+        std::process::exit(code);
     }
 
     fn connection(&self) -> std::sync::MutexGuard<'_, Option<ShutdownHandle>> {

@@ -137,9 +137,14 @@ impl Queue {
         self.pending.len() + self.in_pool + self.heads.len() + self.held.len()
     }
 
-    /// Those of them that end by themselves: a lock may never be had, and nobody who stops the ring waits for that.
+    /// Those of them that end by themselves: a lock may never be had, and nobody who stops the ring waits for that. When
+    /// the boundary failed, locks end as all others do.
     pub(crate) fn must_finish(&self) -> usize {
-        self.pending.len() - self.pending.locks() + self.in_pool + self.heads.len()
+        let may_wait = match self.shared.failure.is_set() {
+            true => 0,
+            false => self.pending.locks(),
+        };
+        self.pending.len() - may_wait + self.in_pool + self.heads.len()
     }
 
     /// Serves until there is nothing to do, or for long enough. When it returns, every source of work will wake the

@@ -31,6 +31,46 @@ fn a_silent_worker_keeps_the_guest_waiting_and_sigterm_still_ends_the_daemon() {
     );
 }
 
+/// A VMM that stops its rings waits for what is in flight; whoever ends the daemon does not.
+#[test]
+fn a_silent_worker_holds_up_neither_sigterm_nor_its_own_end_while_rings_stop() {
+    for dies in [false, true] {
+        let (mut daemon, fs, mut puppet) = started();
+        std::thread::scope(|scope| {
+            let calling = scope.spawn(|| fs.raw(GETATTR, 5, &[0; 16], 104));
+            let _request = puppet.next(LANE);
+            let stopping = scope.spawn(|| fs.session().vmm().stop_queue(LANE));
+            // Until it is under way: nothing says so, and either order is a case.
+            std::thread::yield_now();
+            if dies {
+                puppet.die();
+                assert_eq!(daemon.wait().code(), Some(crate::BROKEN), "{:#?}", daemon.log());
+            } else {
+                daemon.supervisor().signal(Signal::SIGTERM).expect("SIGTERM");
+                assert_eq!(daemon.wait().code(), Some(0), "{:#?}", daemon.log());
+            }
+            let _ = stopping.join().expect("an answer or none");
+            let _ = calling.join().expect("an outcome");
+        });
+    }
+}
+
+#[test]
+fn a_silent_worker_does_not_keep_a_daemon_that_listens_again_from_its_end() {
+    let (mut daemon, mut puppet) = puppet::start(&["--on-disconnect=listen"]);
+    let fs = daemon.client();
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(|| fs.raw(GETATTR, 5, &[0; 16], 104));
+        let _request = puppet.next(LANE);
+        let socket = fs.session().vmm().socket();
+        socket.shutdown(std::net::Shutdown::Both).expect("shutdown");
+        assert!(daemon.wait_for_log("the VMM is gone"), "{:#?}", daemon.log());
+        daemon.supervisor().signal(Signal::SIGTERM).expect("SIGTERM");
+        assert_eq!(daemon.wait().code(), Some(0), "{:#?}", daemon.log());
+        assert_eq!(calling.join().expect("an outcome"), Outcome::Gone);
+    });
+}
+
 #[test]
 fn every_request_in_flight_gets_eio_when_the_worker_dies() {
     for op in OPS {
