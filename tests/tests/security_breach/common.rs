@@ -138,9 +138,9 @@ pub(crate) const ROADS: &[Road] = &[
         go: |s| s.each(s.others(), |pid| s.call(SYS_sched_setaffinity, args![pid, 8, vec![1_u8; 8]])) },
     // Own rights.
     Road { name: "raise its limits", behind: Errno(&[EPERM]),
-        go: |s| s.call(SYS_prlimit64, args![0, RLIMIT_NOFILE as i32, vec![0xff_u8; 16], 0]) },
+        go: |s| s.call(SYS_prlimit64, args![0, RLIMIT_CORE as i32, vec![1_u8; 16], 0]) },
     Road { name: "raise its limits by the old call", behind: Errno(&[EPERM]),
-        go: |s| s.call(SYS_setrlimit, args![RLIMIT_CORE as i32, vec![0xff_u8; 16]]) },
+        go: |s| s.call(SYS_setrlimit, args![RLIMIT_MEMLOCK as i32, vec![0xff_u8; 16]]) },
     Road { name: "take every capability", behind: Errno(&[EPERM]),
         go: |s| {
             // _LINUX_CAPABILITY_VERSION_3, this thread
@@ -327,7 +327,50 @@ pub(crate) const ROADS: &[Road] = &[
         go: |s| s.call(SYS_acct, args!["/x"]) },
 ];
 
-pub(crate) const TESTS: &[Test] = &[test!(what_is_given_up_is_locked)];
+pub(crate) const TESTS: &[Test] = &[
+    test!(what_is_given_up_is_locked),
+    test!(the_roads_lead_somewhere_where_nothing_confines),
+];
+
+/// Those that a process of root walks to their end and that leave the host as it is.
+#[rustfmt::skip]
+const OPEN: &[&str] = &[
+    "signal process 1 of the host",
+    "seize the others",
+    "read the others' memory",
+    "take the others' descriptors",
+    "compare with the others",
+    "advise on the others' memory",
+    "find the others' lock lists",
+    "move the others' pages",
+    "raise its limits",
+    "take a capability it gave up, with file handles",
+    "unlock securebits",
+    "unshare a user namespace",
+    "unshare mounts",
+    "enter the others' namespaces",
+    "mount",
+    "mount procfs",
+    "remount without its flags",
+    "detach its root",
+    "make a file system",
+    "pick up its mount",
+    "copy its mount",
+    "change its mount's flags",
+    "change its root",
+    "name the host",
+    "connect over TCP",
+    "listen on TCP",
+    "send over UDP",
+    "take packets",
+    "send raw packets",
+    "connect to an abstract socket",
+    "connect to the VMM's socket by its path",
+];
+
+fn the_roads_lead_somewhere_where_nothing_confines() {
+    crate::road::lead_somewhere_unconfined(ROADS, OPEN);
+}
 
 /// The securebits say so, and nobody of the same user may look at the process. Read back where no filter forbids it.
 fn what_is_given_up_is_locked() {

@@ -120,7 +120,7 @@ impl Pair {
         for policy in &policies {
             assert!(
                 daemon.wait_for_log(&policy.digest),
-                "it runs under another profile"
+                "it runs under another profile, or airlockfsd is of older sources (cargo build -p airlockfsd)"
             );
         }
         let workers = daemon.worker().expect("a worker");

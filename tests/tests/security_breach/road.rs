@@ -2,10 +2,12 @@
 //! call that it forbids ends the process; with `--seccomp trap` it is refused; without a filter the barriers behind it
 //! must hold, unless the road says that none stands there and why that is enough.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use airlockfs_breach::Argument;
+use airlockfs_breach::{Answer, Argument, Order};
+use airlockfs_ipc::channel::{self, Channel};
 
 use crate::pair::{Filter, Outcome, Pair, USER, Who};
 
@@ -33,6 +35,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) pair: &'a Pair,
     pub(crate) who: Who,
     road: &'a Road,
+    /// Who makes the calls instead, to see that they are ones that lead somewhere.
+    unconfined: Option<&'a Unconfined>,
     /// A process of the supervisor's user that is confined by nothing.
     pub(crate) neighbour: i32,
 }
@@ -49,14 +53,21 @@ pub(crate) use args;
 impl Scene<'_> {
     /// Makes a call; an error ends the road.
     pub(crate) fn call(&self, number: i64, arguments: &[Argument]) -> Tried {
-        match self.pair.call(self.who, number, arguments) {
+        let outcome = match self.unconfined {
+            Some(process) => Outcome::Returned(process.order(Order::Call(number, arguments.to_vec()))),
+            None => self.pair.call(self.who, number, arguments),
+        };
+        match outcome {
             Outcome::Returned(value) if value >= 0 => Ok(value),
             outcome => Err(outcome),
         }
     }
 
     pub(crate) fn place(&self, bytes: &[u8]) -> u64 {
-        self.pair.place(self.who, bytes)
+        match self.unconfined {
+            Some(process) => process.order(Order::Place(bytes.to_vec())).cast_unsigned(),
+            None => self.pair.place(self.who, bytes),
+        }
     }
 
     /// A `struct iovec` of one place.
@@ -91,7 +102,7 @@ impl Scene<'_> {
     ) -> Tried {
         let mut last = Err(Outcome::Returned(0));
         for (nth, one) in of.into_iter().enumerate() {
-            if let (1.., Err(outcome)) = (nth, last) {
+            if let (1.., Err(outcome), None) = (nth, last, self.unconfined) {
                 self.denied(outcome);
             }
             last = attempt(one);
@@ -181,10 +192,77 @@ fn go(road: &Road, pair: &Pair, who: Who, neighbour: &Neighbour) {
         pair,
         who,
         road,
+        unconfined: None,
         neighbour: neighbour.0.id().cast_signed(),
     };
     match (road.go)(&scene) {
         Ok(value) => panic!("{who:?}, {:?}: '{}' led to {value}", pair.filter, road.name),
         Err(outcome) => scene.denied(outcome),
+    }
+}
+
+/// A process that takes orders and is confined by nothing but namespaces of its own for what it breaks.
+struct Unconfined {
+    channel: Channel,
+    child: Child,
+}
+
+/// The argument that makes this program one.
+pub(crate) const UNCONFINED: &str = "--unconfined";
+
+impl Unconfined {
+    fn start() -> Self {
+        let (channel, theirs) = channel::pair().expect("a channel");
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(UNCONFINED)
+            .stdin(theirs.as_fd().try_clone_to_owned().expect("a descriptor"));
+        let child = command.spawn().expect("this program");
+        Self { channel, child }
+    }
+
+    fn order(&self, order: Order) -> i64 {
+        self.channel
+            .send(&order, &[])
+            .expect("a process that takes orders");
+        let answer = self.channel.receive::<Answer>(0).expect("an answer");
+        answer.expect("an answer").0.0
+    }
+}
+
+impl Drop for Unconfined {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What [`UNCONFINED`] does.
+pub(crate) fn unconfined() -> std::process::ExitCode {
+    use nix::sched::{CloneFlags, unshare};
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS).expect("namespaces");
+    let private = nix::mount::MsFlags::MS_PRIVATE | nix::mount::MsFlags::MS_REC;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+    let channel = std::io::stdin().as_fd().try_clone_to_owned().expect("a channel");
+    airlockfs_breach::serve(&Channel::from(channel)).expect("a channel");
+    std::process::ExitCode::SUCCESS
+}
+
+/// Each of these roads, walked by a process that nothing confines, leads somewhere: so what stops the others is not a
+/// mistake of the road's.
+pub(crate) fn lead_somewhere_unconfined(roads: &[Road], names: &[&str]) {
+    let pair = Pair::new(Filter::Kill, &[]);
+    let neighbour = Neighbour::start(None);
+    for name in names {
+        let process = Unconfined::start();
+        let scene = Scene {
+            pair: &pair,
+            who: Who::Supervisor,
+            road: roads.iter().find(|road| road.name == *name).expect("a road"),
+            unconfined: Some(&process),
+            neighbour: neighbour.0.id().cast_signed(),
+        };
+        let end = (scene.road.go)(&scene);
+        assert!(end.is_ok(), "'{name}' leads nowhere: {end:?}");
     }
 }
