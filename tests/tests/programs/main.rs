@@ -6,6 +6,7 @@ mod common;
 mod data;
 mod directories;
 mod ground;
+mod host;
 mod locks;
 mod names;
 mod privileges;
