@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
-use airlockfs_tests::daemon::{Daemon, Launch, bin_dir};
+use airlockfs_tests::daemon::{Daemon, Launch, READY, bin_dir};
 use airlockfs_tests::fuse::abi::ROOT;
 use airlockfs_tests::tempdir::TempDir;
 use serde_json::Value;
@@ -131,6 +131,38 @@ fn all_holds_for_several_shares_and_another_directory_is_found_out() {
 fn all_holds_for_an_ordinary_user() {
     let daemon = Launch::airlockfs().user(1000).start();
     all_hold(&daemon);
+}
+
+/// As in Kata, whose daemons run in the sandbox's namespaces: root on the host looks by the host's process ids.
+#[test]
+fn all_holds_for_a_pair_in_another_pid_namespace() {
+    let home = TempDir::new().expect("a directory");
+    let program = bin_dir().expect("a place for binaries").join("airlockfsd");
+    let mut unshare = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(program)
+        .arg("--shared-dir")
+        .arg(&*home)
+        .arg("--socket-path")
+        .arg(home.join("socket"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("unshare");
+    let log = BufReader::new(unshare.stderr.take().expect("a pipe"));
+    let ready = log
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.contains(READY));
+    assert!(ready.is_some());
+    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+    let children = std::fs::read_to_string(children).expect("children");
+    let (code, points) = outcomes(children.trim().parse().expect("one child"));
+    unshare.kill().expect("kill");
+    unshare.wait().expect("wait");
+    for (point, (outcome, _)) in &points {
+        assert_eq!(outcome, "ok", "{point:?}");
+    }
+    assert_eq!(code, 0);
 }
 
 #[test]
