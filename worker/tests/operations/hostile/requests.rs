@@ -108,11 +108,12 @@ fn kind(request: &Request<'_>) -> &'static str {
         Request::SetFsXattr { .. } => "SetFsXattr",
         Request::GetLock { .. } => "GetLock",
         Request::SetLock { .. } => "SetLock",
+        Request::Interrupt { .. } => "Interrupt",
     }
 }
 
 /// How many kinds there are.
-const KINDS: usize = 42;
+const KINDS: usize = 43;
 
 fn names() -> impl Iterator<Item = airlockfs_ipc::Name<'static>> + Clone {
     NAMES.iter().map(|name| name_of(name))
@@ -597,12 +598,13 @@ fn requests(wanted: &str, known: &Known) -> Vec<Request<'static>> {
                             owner: 1,
                             lock,
                             flock: number % 3 == 0,
-                            wait: number % 2 == 0,
+                            wait: (number % 2 == 0).then_some(lock.end),
                         },
                     });
                 }
             }
         }
+        "Interrupt" => all.extend([0, 1, u64::MAX].map(|wait| Request::Interrupt { wait })),
         other => panic!("no requests for {other}"),
     }
     assert!(all.iter().all(|request| kind(request) == wanted));
@@ -758,6 +760,7 @@ fn send_all(options: impl FnOnce(&mut WorkerConfig), changes_nothing: bool, pref
         "SetFsXattr",
         "GetLock",
         "SetLock",
+        "Interrupt",
     ];
     for wanted in all {
         kinds.insert(wanted);

@@ -80,7 +80,7 @@ fn a_slot_that_waits_for_its_answer_is_not_taken_again() {
             pid: 1,
         },
         flock: false,
-        wait: true,
+        wait: Some(owner),
     };
     assert_eq!(worker.call(&lock(first, 1)), Ok(Reply::Done));
     // Waits for the first one, in slot 5; then another request in the same.
