@@ -153,7 +153,7 @@ fn no_bytes_make_a_request_that_holds_what_its_types_forbid() {
                 pid: 1,
             },
             flock: false,
-            wait: true,
+            wait: Some(1),
         },
     ];
     let samples = samples.map(|sample| encoded(&sample));

@@ -177,7 +177,7 @@ fn malformed() -> Vec<(String, Vec<u8>)> {
     for more in [1, 8, MESSAGE - good.len()] {
         all.push((format!("{more} bytes more"), [&good[..], &vec![0; more]].concat()));
     }
-    for kind in [42u8, 43, 127] {
+    for kind in [43u8, 44, 127] {
         all.push((format!("kind {kind}"), vec![kind, 0, 0, 0]));
     }
     all.push(("a kind of 5 bytes".into(), vec![0xff, 0xff, 0xff, 0xff, 0x0f]));
