@@ -294,7 +294,7 @@ fn the_holder_is_named_where_it_is_a_process_of_the_guest() {
     let Ok(Reply::Lock(found)) = worker.call(&get(2)) else {
         panic!("the host has a lock");
     };
-    assert_eq!((found.kind, found.pid), (WRITE as u32, u32::MAX));
+    assert_eq!((found.kind, found.pid), (WRITE, u32::MAX));
 }
 
 fn whole() -> libc::flock {
