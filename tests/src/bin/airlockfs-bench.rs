@@ -16,6 +16,7 @@ use airlockfs_tests::bench::variant::{Program, Variant};
 use airlockfs_tests::bench::wait::Wait;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use nix::sys::resource::{Resource, setrlimit};
 
 /// Measures airlockfs and virtiofsd in turn, over virtqueues of a front end of our own
 #[derive(Parser)]
@@ -81,6 +82,11 @@ fn run(options: Options) -> Result<()> {
             println!("{:20} {}", case.name, case.about);
         }
         return Ok(());
+    }
+    // virtiofsd holds a descriptor for each inode it knows, and takes the limit it is started with.
+    const FILES: u64 = 1 << 20;
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES) {
+        eprintln!("the limit of open files stays as it is: {error}");
     }
     let plan = plan(&options)?;
     let about = about(&plan);
