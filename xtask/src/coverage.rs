@@ -114,11 +114,16 @@ fn wrap(real: &Path, bin: &Path, notes: &Path) -> Result<()> {
 
 /// Runs suites with a variable set.
 fn suite(arguments: &[&str], variable: &str, value: &str) -> Result<()> {
-    let mut cargo = binaries::cargo();
+    let test = || {
+        let mut cargo = binaries::cargo();
+        cargo.args(["test", "--workspace"]).args(arguments);
+        cargo
+    };
+    // What does not compile uses nothing.
+    command::run(test().arg("--no-run"))?;
+    let mut cargo = test();
     cargo
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(arguments);
-    cargo
+        .arg("--no-fail-fast")
         .env(variable, value)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
