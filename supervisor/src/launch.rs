@@ -32,22 +32,8 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
 
     let namespace = settings::user_namespace(cli);
     let worker = worker_process::start(config, namespace, queues + 1, cli.device.poll_us)?;
-    log::info!(
-        "worker {} is confined: {}",
-        worker.process.pid,
-        Shown(&worker.report)
-    );
+    // While the worker confines itself, this process does the same.
     let policy = Policy::of(cli);
-    log::info!(
-        "policy digests: supervisor {}, worker {}",
-        policy.supervisor.digest,
-        policy.worker.digest
-    );
-
-    for note in &worker.process.notes {
-        log::info!("{note}");
-    }
-
     let mut expected = vec![
         (listener.as_fd(), "the listening vhost-user socket"),
         (worker.control.as_fd(), "the worker's control channel"),
@@ -71,8 +57,11 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         uid: NOBODY,
         gid: NOBODY,
         nofile: descriptors.limit,
-    })?;
+    });
     drop(expected);
+    // What kept the worker from starting comes first: it has most likely kept this process, too.
+    let worker_report = worker.ready()?;
+    let unfiltered = unfiltered?;
     let ends = Ends {
         listener,
         lanes: worker.lanes,
@@ -82,12 +71,25 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     };
     let ready = serve::prepare(ends, &settings::serve_options(cli, descriptors)).map_err(failed)?;
     let (confined, report) = unfiltered.filter()?;
+    log::info!(
+        "worker {} is confined: {}",
+        worker.process.pid,
+        Shown(&worker_report)
+    );
     log::info!("supervisor {} is confined: {}", own_pid, Shown(&report));
+    log::info!(
+        "policy digests: supervisor {}, worker {}",
+        policy.supervisor.digest,
+        policy.worker.digest
+    );
+    for note in &worker.process.notes {
+        log::info!("{note}");
+    }
     for line in worker
         .process
         .weakened
         .iter()
-        .chain(&worker.report.weakened)
+        .chain(&worker_report.weakened)
         .chain(&report.weakened)
     {
         log::warn!("weaker than by default: {line}");

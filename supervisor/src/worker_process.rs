@@ -42,7 +42,7 @@ const PLACES: [&str; 5] = [
 /// How long a worker may take to confine itself, in milliseconds: far more than it ever needs.
 const START_LIMIT: u16 = 30_000;
 
-/// A worker that serves.
+/// A worker that confines itself.
 pub(crate) struct Worker {
     /// The ring's ends of this side.
     pub(crate) lanes: Vec<SupervisorLane>,
@@ -50,8 +50,6 @@ pub(crate) struct Worker {
     pub(crate) control: Channel,
     /// The process.
     pub(crate) process: SpawnedWorker,
-    /// What it found true of itself.
-    pub(crate) report: message::ConfinementReport,
 }
 
 /// What is shared, as the worker gets it.
@@ -97,7 +95,7 @@ fn share(
     })
 }
 
-/// Starts the worker and waits until it serves.
+/// Starts the worker and tells it what to serve; [`Worker::ready`] must follow.
 pub(crate) fn start(
     config: WorkerConfig,
     user_namespace: UserNamespace,
@@ -120,13 +118,6 @@ pub(crate) fn start(
         user_namespace,
         allow_missing: &config.allow_missing,
     })?;
-    drop(worker_control);
-    let gone = || {
-        StartError::new(
-            ExitKind::Software,
-            "the worker ended before it was confined; see the lines above",
-        )
-    };
     #[cfg_attr(not(feature = "breach"), expect(unused_mut))]
     let mut handed = ring.worker.descriptors();
     #[cfg(feature = "breach")]
@@ -142,32 +133,45 @@ pub(crate) fn start(
             ),
             _ => gone(),
         })?;
-    let ready = poll(
-        &mut [PollFd::new(control.as_fd(), PollFlags::POLLIN)],
-        PollTimeout::from(START_LIMIT),
-    );
-    if ready != Ok(1) {
-        return Err(StartError::new(
-            ExitKind::Software,
-            "the worker did not answer within 30 s",
-        ));
-    }
-    match control.receive::<Started>(0) {
-        Ok(Some((Started::Ready(report), _))) => Ok(Worker {
-            lanes: ring.lanes,
-            control,
-            process,
-            report,
-        }),
-        Ok(Some((Started::Failed { kind, message }, _))) => {
-            let kind = ExitKind::ALL
-                .into_iter()
-                .find(|known| known.code() == kind)
-                .unwrap_or(ExitKind::Software);
-            Err(StartError::new(kind, message))
+    Ok(Worker {
+        lanes: ring.lanes,
+        control,
+        process,
+    })
+}
+
+impl Worker {
+    /// Waits until it serves: what it found true of itself.
+    pub(crate) fn ready(&self) -> Result<message::ConfinementReport, StartError> {
+        let ready = poll(
+            &mut [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::from(START_LIMIT),
+        );
+        if ready != Ok(1) {
+            return Err(StartError::new(
+                ExitKind::Software,
+                "the worker did not answer within 30 s",
+            ));
         }
-        Ok(None) | Err(_) => Err(gone()),
+        match self.control.receive::<Started>(0) {
+            Ok(Some((Started::Ready(report), _))) => Ok(report),
+            Ok(Some((Started::Failed { kind, message }, _))) => {
+                let kind = ExitKind::ALL
+                    .into_iter()
+                    .find(|known| known.code() == kind)
+                    .unwrap_or(ExitKind::Software);
+                Err(StartError::new(kind, message))
+            }
+            Ok(None) | Err(_) => Err(gone()),
+        }
     }
+}
+
+fn gone() -> StartError {
+    StartError::new(
+        ExitKind::Software,
+        "the worker ended before it was confined; see the lines above",
+    )
 }
 
 fn open_executable() -> Result<File, StartError> {
