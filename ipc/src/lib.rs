@@ -5,6 +5,7 @@
 //! out of shared memory before they decode it, and check it against their own tables after. Whatever breaks the
 //! rules is a [`ProtocolError`]: it ends the session and is never answered.
 
+mod attr;
 pub mod channel;
 mod dir_entry;
 mod errno;

@@ -583,8 +583,9 @@ pub struct Entry {
     pub attr: Attr,
 }
 
-/// Attributes of an inode (statx(2)), ids as the guest sees them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Attributes of an inode (statx(2)), ids as the guest sees them. Most replies carry them, so they are encoded as one
+/// run of bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.
     pub ino: u64,

@@ -33,7 +33,7 @@ impl Queue {
             Awaits::Nothing => {
                 return match reply {
                     Reply::Done | Reply::Error(_) => Ok(()),
-                    _ => Err(ProtocolError("another answer to FORGET than done")),
+                    _ => Err(ProtocolError("another answer than done")),
                 };
             }
             Awaits::Lock => match reply {
@@ -90,6 +90,11 @@ impl Queue {
             Then::Opened(access) => {
                 if let Some(handle) = opened(reply) {
                     handles.opened(handle, access);
+                }
+            }
+            Then::OpenedDirectory => {
+                if let Some(handle) = opened(reply) {
+                    handles.opened_directory(handle);
                 }
             }
             Then::ModeChanged => handles.mode_changed(),

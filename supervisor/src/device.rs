@@ -199,7 +199,7 @@ impl Queue {
     /// Sleeps until the lane or a data thread has a completion.
     pub(crate) fn sleep(&mut self) {
         if self.port.before_sleep() {
-            if self.lane.before_sleep() {
+            if self.lane.before_sleep(true) {
                 let mut wakers =
                     [self.lane.doorbell(), self.port.bell()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
                 // Whatever ends it, the caller looks again.

@@ -169,9 +169,17 @@ impl Queue {
             Request::SetAttr { change, .. } if change.mode.is_some_and(|mode| mode & 0o6000 != 0) => {
                 Then::ModeChanged
             }
-            Request::Release { handle, .. } => {
-                if let Some(handles) = &self.shared.handles {
-                    handles.released(handle);
+            Request::OpenDir { .. } => Then::OpenedDirectory,
+            Request::Release { handle, flock_owner } => {
+                let known = self.released(handle);
+                if known && flock_owner.is_none() && !self.shared.options.posix_lock {
+                    return self.done_before(caller, request, memory);
+                }
+                Then::Nothing
+            }
+            Request::ReleaseDir { handle } => {
+                if self.released(handle) {
+                    return self.done_before(caller, request, memory);
                 }
                 Then::Nothing
             }
@@ -182,6 +190,20 @@ impl Queue {
             _ => Awaits::Answer { shape, then },
         };
         self.submit(request, caller, bulk, awaits, memory);
+        Ok(())
+    }
+
+    /// Takes a handle out of the table; false if it was not in it.
+    fn released(&self, handle: Handle) -> bool {
+        let handles = self.shared.handles.as_ref();
+        handles.is_some_and(|handles| handles.released(handle))
+    }
+
+    /// Answers what cannot fail and gives the guest nothing to wait for, then has the worker do it: the end of a handle
+    /// that is in the table. Linux does not wait for it either; where it ends locks, others do.
+    fn done_before(&mut self, caller: Caller, request: &Request<'_>, memory: &Memory) -> Result<(), NoRoom> {
+        self.answer(caller, &fuse::reply::header(caller.unique, 0), 0, memory);
+        self.notify(request);
         Ok(())
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct Caller {
 /// What a reply is for.
 #[derive(Debug)]
 pub(crate) enum Awaits {
-    /// Nobody: a FORGET.
+    /// Nobody: a FORGET, or what was answered before it was done.
     Nothing,
     /// A lock, which may be as long in coming as another holds it.
     Lock,
@@ -75,6 +75,8 @@ pub(crate) enum Then {
     Nothing,
     /// A handle on a regular file is to be entered in the handle table.
     Opened(Access),
+    /// A handle on a directory likewise.
+    OpenedDirectory,
     /// Some file may have a setuid or setgid bit now.
     ModeChanged,
 }
@@ -85,6 +87,7 @@ pub(crate) struct PendingTable {
     slots: Vec<(Option<Pending>, Chain)>,
     count: usize,
     locks: usize,
+    unawaited: usize,
 }
 
 impl PendingTable {
@@ -94,6 +97,7 @@ impl PendingTable {
             slots: std::iter::repeat_with(Default::default).take(SLOTS).collect(),
             count: 0,
             locks: 0,
+            unawaited: 0,
         }
     }
 
@@ -105,6 +109,11 @@ impl PendingTable {
     /// How many of them wait for a lock.
     pub(crate) const fn locks(&self) -> usize {
         self.locks
+    }
+
+    /// How many of them nobody waits for.
+    pub(crate) const fn unawaited(&self) -> usize {
+        self.unawaited
     }
 
     /// The chains of those that wait for a lock are gone.
@@ -121,6 +130,7 @@ impl PendingTable {
         if let Some((place, room)) = self.slots.get_mut(slot.index()) {
             self.count += 1;
             self.locks += usize::from(pending.is_lock());
+            self.unawaited += usize::from(pending.is_unawaited());
             *place = Some(pending);
             std::mem::swap(room, chain);
         }
@@ -133,6 +143,7 @@ impl PendingTable {
         std::mem::swap(room, chain);
         self.count -= 1;
         self.locks -= usize::from(pending.is_lock());
+        self.unawaited -= usize::from(pending.is_unawaited());
         Some(pending)
     }
 
@@ -143,11 +154,16 @@ impl PendingTable {
         std::mem::swap(room, chain);
         self.count -= 1;
         self.locks -= usize::from(pending.is_lock());
+        self.unawaited -= usize::from(pending.is_unawaited());
         Some(pending)
     }
 }
 
 impl Pending {
+    const fn is_unawaited(&self) -> bool {
+        matches!(self.awaits, Awaits::Nothing)
+    }
+
     const fn is_lock(&self) -> bool {
         matches!(self.awaits, Awaits::Lock | Awaits::StaleLock)
     }

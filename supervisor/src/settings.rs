@@ -20,6 +20,8 @@ const FEWEST_DESCRIPTORS: u64 = 128;
 /// As many as virtiofsd asks for.
 const MOST_DESCRIPTORS: u64 = 1_000_000;
 const DEFAULT_SLOW_THREADS: u16 = 4;
+/// Started one by one as reads wait for a device, which is the faster the more of them it knows.
+const DEFAULT_DATA_THREADS: usize = 16;
 /// Directories and files under one tag: what is to be served must fit the worker's first message.
 const MOST_SHARES: usize = 64;
 
@@ -91,7 +93,10 @@ pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions
             OnDisconnect::Exit => serve::OnDisconnect::Exit,
             OnDisconnect::Listen => serve::OnDisconnect::Listen,
         },
-        data_threads: usize::from(slow_threads(cli)),
+        data_threads: match cli.service.thread_pool_size {
+            0 => DEFAULT_DATA_THREADS,
+            size => size.into(),
+        },
     }
 }
 

@@ -82,6 +82,8 @@ impl SupervisorRing {
                 free_bulk: (0..BULK_BUFFERS as u16).rev().map(Bulk).collect(),
                 outgoing: MessageBuffer::new(),
                 poll: AdaptivePoll::new(poll),
+                idle_poll: AdaptivePoll::new(poll * 2),
+                idle: false,
                 fell_asleep: None,
                 strays: Vec::new(),
             });
@@ -131,7 +133,12 @@ pub struct SupervisorLane {
     free_slots: Vec<u16>,
     free_bulk: Vec<Bulk>,
     outgoing: MessageBuffer,
+    /// While the worker has something to answer.
     poll: AdaptivePoll,
+    /// While it has not: then what comes, comes from elsewhere.
+    idle_poll: AdaptivePoll,
+    /// The last look was of the latter kind.
+    idle: bool,
     fell_asleep: Option<Instant>,
     strays: Vec<(Handle, OwnedFd)>,
 }
@@ -281,8 +288,15 @@ impl SupervisorLane {
         ]
     }
 
+    /// Looks for `other` work for as long as it pays, when no completion is awaited. True if there is some.
+    pub fn look_idle(&mut self, other: impl FnMut() -> bool) -> bool {
+        self.idle = true;
+        self.idle_poll.look(0, other)
+    }
+
     /// Looks for a completion or for `other` work for as long as it pays. True if there is some.
     pub fn look(&mut self, mut other: impl FnMut() -> bool) -> bool {
+        self.idle = false;
         self.memory
             .word(layout::SUPERVISOR_CPU)
             .store(memory::current_cpu(), Relaxed);
@@ -300,13 +314,16 @@ impl SupervisorLane {
 
     /// Announces that this side will sleep until its doorbell or another event of its epoll instance. True if it may:
     /// false when a completion came meanwhile (then it counts as awake). Look once more at other sources of work after.
-    pub fn before_sleep(&mut self) -> bool {
-        let asleep = self.memory.word(layout::SUPERVISOR_ASLEEP);
-        asleep.store(1, SeqCst);
-        std::sync::atomic::fence(SeqCst);
-        if self.has_completion() {
-            asleep.store(0, SeqCst);
-            return false;
+    /// The doorbell stays silent when no completion is `awaited`.
+    pub fn before_sleep(&mut self, awaited: bool) -> bool {
+        if awaited {
+            let asleep = self.memory.word(layout::SUPERVISOR_ASLEEP);
+            asleep.store(1, SeqCst);
+            std::sync::atomic::fence(SeqCst);
+            if self.has_completion() {
+                asleep.store(0, SeqCst);
+                return false;
+            }
         }
         self.fell_asleep = Some(Instant::now());
         true
@@ -316,7 +333,12 @@ impl SupervisorLane {
     pub fn after_sleep(&mut self) {
         if let Some(since) = self.fell_asleep.take() {
             self.memory.word(layout::SUPERVISOR_ASLEEP).store(0, SeqCst);
-            self.poll.slept(since.elapsed());
+            let poll = if self.idle {
+                &mut self.idle_poll
+            } else {
+                &mut self.poll
+            };
+            poll.slept(since.elapsed());
         }
     }
 

@@ -26,7 +26,7 @@ fn lane() -> (SupervisorLane, WorkerLane) {
 fn wait_for_completion(lane: &mut SupervisorLane) {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     while !lane.look(|| false) {
-        if lane.before_sleep() {
+        if lane.before_sleep(true) {
             poll(
                 &mut [PollFd::new(lane.doorbell(), PollFlags::POLLIN)],
                 PollTimeout::NONE,

@@ -83,7 +83,7 @@ impl Hasher for NumberHasher {
 
 type Shard = HashMap<Handle, Entry, BuildHasherDefault<NumberHasher>>;
 
-/// Open regular files by handle. Other handles are not in it.
+/// Open files and directories by handle.
 #[derive(Debug)]
 pub(crate) struct HandleTable {
     shards: [Mutex<Shard>; SHARDS],
@@ -141,9 +141,18 @@ impl HandleTable {
         );
     }
 
-    /// A handle was released: its descriptor is closed once the accesses under way are over.
-    pub(crate) fn released(&self, handle: Handle) {
-        self.shard(handle).remove(&handle);
+    /// A directory was opened: it has no data.
+    pub(crate) fn opened_directory(&self, handle: Handle) {
+        let entry = Entry {
+            access: Access { mode: libc::O_RDONLY },
+            state: State::Refused,
+        };
+        self.shard(handle).insert(handle, entry);
+    }
+
+    /// A handle was released: its descriptor is closed once the accesses under way are over. False: it is not known.
+    pub(crate) fn released(&self, handle: Handle) -> bool {
+        self.shard(handle).remove(&handle).is_some()
     }
 
     /// The session is over.

@@ -34,6 +34,8 @@ const BATCH: u16 = 32;
 const DATA_BATCH: usize = 512 << 10;
 /// Rounds of work after which the thread looks at its other events: its end, above all.
 const ROUNDS: usize = 1000;
+/// Requests one at a time after which more of the kind are expected.
+const ALONE: u32 = 8;
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
@@ -58,6 +60,12 @@ pub(crate) struct Queue {
     pub(crate) moved: usize,
     /// Heads taken from the available ring and not looked at yet, the next one last.
     heads: Vec<u16>,
+    /// The guest waits for something that the worker was not told of yet.
+    hurry: bool,
+    /// Requests taken since none was in flight.
+    taken: u32,
+    /// How many times in a row that was one.
+    alone: u32,
     /// Used elements to be published: head and length.
     used: Vec<(u16, u32)>,
     /// The ring may be used, as it was at the last look.
@@ -125,6 +133,9 @@ impl Queue {
             spare_jobs: Vec::new(),
             moved: 0,
             heads: Vec::with_capacity(BATCH.into()),
+            hurry: false,
+            taken: 0,
+            alone: 0,
             used: Vec::with_capacity(DESCRIPTORS_MAX),
             enabled: false,
             position: (0, 0),
@@ -134,7 +145,7 @@ impl Queue {
 
     /// Requests taken and not answered.
     pub(crate) fn in_flight(&self) -> usize {
-        self.pending.len() + self.in_pool + self.heads.len() + self.held.len()
+        self.pending.len() - self.pending.unawaited() + self.in_pool + self.heads.len() + self.held.len()
     }
 
     /// Those of them that end by themselves: a lock may never be had, and nobody who stops the ring waits for that. When
@@ -144,7 +155,7 @@ impl Queue {
             true => 0,
             false => self.pending.locks(),
         };
-        self.pending.len() - may_wait + self.in_pool + self.heads.len()
+        self.in_flight() - self.held.len() - may_wait
     }
 
     /// Serves until there is nothing to do, or for long enough. When it returns, every source of work will wake the
@@ -166,13 +177,20 @@ impl Queue {
                 progress |= self.serve_heads(&memory, rings, scratch);
             }
             self.send_forgets();
-            self.lane.flush();
+            if std::mem::take(&mut self.hurry) {
+                self.lane.flush();
+            }
             progress |= self.publish(vring, &memory);
+            self.lane.flush();
             if progress {
                 continue;
             }
             let avail = taken.as_ref().and_then(|(rings, next)| Some((rings, (*next)?)));
-            if self.look(avail) {
+            // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
+            let awaited = self.pending.len() > self.pending.unawaited()
+                || !self.forgets.is_empty()
+                || taken.as_ref().is_some_and(|(_, next)| next.is_none());
+            if self.look(avail, awaited) {
                 continue;
             }
             if let Some((rings, next)) = avail
@@ -185,7 +203,7 @@ impl Queue {
                 continue;
             }
             // A lane that failed is not looked at any more.
-            if self.shared.failure.is_set() || self.lane.before_sleep() {
+            if self.shared.failure.is_set() || self.lane.before_sleep(awaited) {
                 return;
             }
             self.port.after_sleep();
@@ -193,15 +211,28 @@ impl Queue {
         self.port.ring();
     }
 
-    /// Looks at all sources of work for as long as that pays.
-    fn look(&mut self, avail: Option<(&Rings<'_>, u16)>) -> bool {
+    /// Looks at all sources of work for as long as that pays. Between requests that is where the guest makes one at a
+    /// time: it waits then for each. One that makes several does not, and has this thread woken less often.
+    fn look(&mut self, avail: Option<(&Rings<'_>, u16)>, awaited: bool) -> bool {
+        let idle = !awaited && self.in_pool == 0;
+        if idle {
+            self.alone = if self.taken == 1 {
+                self.alone.saturating_add(1)
+            } else {
+                0
+            };
+            self.taken = 0;
+        }
+        let often_alone = self.alone >= ALONE;
         let port = &self.port;
         let other = || {
             port.any_finished()
                 || avail.is_some_and(|(rings, next)| rings.avail_index().is_some_and(|index| index != next))
         };
-        if self.shared.failure.is_set() {
+        if self.shared.failure.is_set() || (idle && !often_alone) {
             other()
+        } else if idle {
+            self.lane.look_idle(other)
         } else {
             self.lane.look(other)
         }
@@ -244,6 +275,7 @@ impl Queue {
                 break;
             }
             progress = true;
+            self.taken += 1;
             self.heads.pop();
         }
         progress
@@ -288,6 +320,7 @@ impl Queue {
         let shown = bulk
             .as_ref()
             .filter(|_| !matches!(awaits, Awaits::Donation { .. }));
+        self.hurry = true;
         match self.lane.submit(request, shown) {
             Ok(slot) => self
                 .pending

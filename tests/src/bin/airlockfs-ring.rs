@@ -80,7 +80,7 @@ fn round(lane: &mut SupervisorLane, depth: usize) -> anyhow::Result<f64> {
         while lane.next_completion(&mut buffer)?.is_some() {
             done += 1;
         }
-        if lane.in_flight() == depth && !lane.look(|| false) && lane.before_sleep() {
+        if lane.in_flight() == depth && !lane.look(|| false) && lane.before_sleep(true) {
             poll(
                 &mut [PollFd::new(lane.doorbell(), PollFlags::POLLIN)],
                 PollTimeout::NONE,

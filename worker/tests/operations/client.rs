@@ -236,7 +236,7 @@ impl Worker {
                 };
                 return (slot, reply);
             }
-            if self.lane.before_sleep() {
+            if self.lane.before_sleep(true) {
                 let mut doorbell = [PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
                 let ready = poll(&mut doorbell, PollTimeout::from(20_000u16)).unwrap();
                 if ready == 0 {
@@ -250,7 +250,7 @@ impl Worker {
 
     /// Whether an answer comes within some milliseconds.
     pub(crate) fn has_answer(&mut self, milliseconds: u16) -> bool {
-        if self.lane.before_sleep() {
+        if self.lane.before_sleep(true) {
             let mut doorbell = [PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
             poll(&mut doorbell, PollTimeout::from(milliseconds)).unwrap();
         }

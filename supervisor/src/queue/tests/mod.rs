@@ -2,6 +2,7 @@
 
 mod data;
 mod rings;
+mod unawaited;
 
 use std::{
     fs::File,
