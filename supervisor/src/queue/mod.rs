@@ -182,10 +182,12 @@ impl Queue {
             }
             progress |= self.publish(vring, &memory);
             self.lane.flush();
-            if progress {
+            let avail = taken.as_ref().and_then(|(rings, next)| Some((rings, (*next)?)));
+            // Another round only for what it would find: at one request at a time it is as long as the first.
+            let found = || self.lane.has_completion() || self.more(avail);
+            if progress && (avail.is_none() || !self.took_all() || found()) {
                 continue;
             }
-            let avail = taken.as_ref().and_then(|(rings, next)| Some((rings, (*next)?)));
             // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
             let awaited = self.pending.len() > self.pending.unawaited()
                 || !self.forgets.is_empty()
@@ -211,6 +213,21 @@ impl Queue {
         self.port.ring();
     }
 
+    /// Whether everything that was taken is under way, and more could be.
+    fn took_all(&self) -> bool {
+        self.heads.is_empty()
+            && self.held.is_empty()
+            && self.forgets.is_empty()
+            && self.lane.free_slots() > 0
+            && self.in_flight() < BATCH.into()
+            && !self.shared.failure.is_set()
+    }
+
+    /// Whether there is work besides the lane's.
+    fn more(&self, avail: Option<(&Rings<'_>, u16)>) -> bool {
+        more(&self.port, avail)
+    }
+
     /// Looks at all sources of work for as long as that pays. Between requests that is where the guest makes one at a
     /// time: it waits then for each. One that makes several does not, and has this thread woken less often.
     fn look(&mut self, avail: Option<(&Rings<'_>, u16)>, awaited: bool) -> bool {
@@ -224,14 +241,12 @@ impl Queue {
             self.taken = 0;
         }
         let often_alone = self.alone >= ALONE;
-        let port = &self.port;
-        let other = || {
-            port.any_finished()
-                || avail.is_some_and(|(rings, next)| rings.avail_index().is_some_and(|index| index != next))
-        };
         if self.shared.failure.is_set() || (idle && !often_alone) {
-            other()
-        } else if idle {
+            return self.more(avail);
+        }
+        let port = &self.port;
+        let other = || more(port, avail);
+        if idle {
             self.lane.look_idle(other)
         } else {
             self.lane.look(other)
@@ -358,6 +373,11 @@ fn notify(
     };
     table.put(slot, pending, chain);
     true
+}
+
+fn more(port: &Port, avail: Option<(&Rings<'_>, u16)>) -> bool {
+    port.any_finished()
+        || avail.is_some_and(|(rings, next)| rings.avail_index().is_some_and(|index| index != next))
 }
 
 #[cfg(test)]
