@@ -8,7 +8,7 @@ everything() {
         find . -printf '%p %y %m %U %G %n %s %T@ %l\n' | sed -E 's/^([^ ]* d [^ ]* [^ ]* [^ ]*) [0-9]+ [0-9]+/\1/' | sort
         find . -type f -print0 | sort -z | xargs -0 sha256sum
         find . \( -type b -o -type c \) -exec stat -c '%n %t %T' {} + | sort
-        getfacl --recursive --physical --absolute-names --numeric . 2>&1
+        find . ! -type l -print0 | sort -z | xargs -0 getfacl --absolute-names --numeric 2>&1
         find . -print0 | sort -z | xargs -0 getfattr --no-dereference --absolute-names --dump --match=- --encoding=hex
     )
 }
@@ -75,15 +75,16 @@ alike() {
     diff "$SCRATCH/one" "$SCRATCH/two"
 }
 
-# The reference tree is off the share, on whatever holds $SCRATCH.
-local="$SCRATCH/tree"
+# The reference tree is off the share, on whatever holds $SCRATCH; but a guest's tmpfs may have no user attributes.
+local="$SCRATCH/tree" out="$SCRATCH/out"
+setfattr -n user.probe -v 1 "$SCRATCH" 2> /dev/null || local="$DIR/tree" out="$DIR/out"
 in_and_out() {
     pack "$local" "$SCRATCH/in.tar"
     unpack "$SCRATCH/in.tar" "$DIR/in"
     alike "$local" "$DIR/in"
     pack "$DIR/in" "$DIR/out.tar"
-    unpack "$DIR/out.tar" "$SCRATCH/out"
-    alike "$local" "$SCRATCH/out"
+    unpack "$DIR/out.tar" "$out"
+    alike "$local" "$out"
 }
 
 made_alike() {
