@@ -11,6 +11,8 @@ else
     # A guest, which finds what a run on the host has downloaded, and asks nobody.
     suite=$(basename "$CACHE"/debian-*.tar .tar)
     suite=${suite#debian-} mirror=http://localhost/
+    mkdir -p /usr/bin
+    ln -s "$(command -v dpkg)" /usr/bin/
 fi
 packages="$CACHE/debian-$suite.tar"
 
@@ -20,7 +22,8 @@ download() {
     [ -f "$packages" ] || mv "$packages.new" "$packages"
 }
 
-installed() { debootstrap --variant=minbase --unpack-tarball="$packages" "$suite" "$root" "$mirror"; }
+# By dash: in a guest sh is busybox, which takes its own dpkg for the real one.
+installed() { dash "$(command -v debootstrap)" --variant=minbase --unpack-tarball="$packages" "$suite" "$root" "$mirror"; }
 
 inside() { chroot "$root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 

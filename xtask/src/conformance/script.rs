@@ -56,6 +56,9 @@ impl<'a> Script<'a> {
                 "KILL",
                 "unshare",
                 "--mount",
+                // Not to keep alive what others unmount meanwhile.
+                "--propagation",
+                "slave",
                 "--pid",
                 "--mount-proc",
                 "--fork",
