@@ -185,6 +185,14 @@ pub enum Started {
     },
 }
 
+/// Supervisor → worker, once, last of all on the control channel. The channel's end without it says that the supervisor
+/// was killed, perhaps by its own filter. It carries nothing and asks nothing: the worker ends either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Farewell {
+    /// The supervisor ends and has said why, if there is anything to say.
+    Farewell,
+}
+
 /// What a process found true of itself after it confined itself; `airlockfsd` logs it and `audit` compares.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfinementReport {

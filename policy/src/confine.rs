@@ -73,6 +73,8 @@ pub struct Unfiltered {
     process: Process,
     seccomp: SeccompMode,
     report: ConfinementReport,
+    /// Of the profile in force.
+    outline: String,
 }
 
 impl Unfiltered {
@@ -86,7 +88,7 @@ impl Unfiltered {
     /// # Errors
     /// The kernel refuses it, or something that was given up is still there; the process must then exit.
     pub fn filter(self) -> Result<(Confined, ConfinementReport), StartError> {
-        let sealed = sealed::seal(&self.report)?;
+        let sealed = sealed::seal(&self.report, &self.outline)?;
         if self.seccomp == SeccompMode::Trap {
             trap::report(self.process).map_err(|error| {
                 StartError::new(ExitKind::OsError, format!("cannot handle SIGSYS: {error}"))
@@ -116,6 +118,7 @@ impl Unfiltered {
             process: profile.process,
             seccomp: profile.seccomp,
             report,
+            outline: profile.outline(),
         }
     }
 }

@@ -17,6 +17,7 @@ mod landlock;
 mod limits;
 mod mounts;
 mod namespaces;
+mod outline;
 mod profile;
 mod report;
 mod rule;

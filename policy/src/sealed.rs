@@ -25,8 +25,8 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 /// Longest report that is believed.
 const LIMIT: u64 = 64 << 10;
 
-/// Writes and seals it.
-pub(crate) fn seal(report: &ConfinementReport) -> Result<OwnedFd, StartError> {
+/// Writes it with the outline of the profile in force, and seals it.
+pub(crate) fn seal(report: &ConfinementReport, outline: &str) -> Result<OwnedFd, StartError> {
     let failed = |error: String| {
         StartError::new(
             ExitKind::OsError,
@@ -42,13 +42,13 @@ pub(crate) fn seal(report: &ConfinementReport) -> Result<OwnedFd, StartError> {
         made => made,
     };
     let mut file = File::from(made.map_err(|error| failed(error.to_string()))?);
-    file.write_all(text(report).as_bytes())
+    file.write_all(text(report, outline).as_bytes())
         .map_err(|error| failed(error.to_string()))?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).map_err(|error| failed(error.to_string()))?;
     Ok(file.into())
 }
 
-fn text(report: &ConfinementReport) -> String {
+fn text(report: &ConfinementReport, outline: &str) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write!(
@@ -65,12 +65,20 @@ fn text(report: &ConfinementReport) -> String {
     for line in &report.weakened {
         let _ = writeln!(out, "weakened {}", line.replace('\n', " "));
     }
+    for line in outline.lines() {
+        let _ = writeln!(out, "profile {line}");
+    }
     out
 }
 
 /// A report read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedReport(pub ConfinementReport);
+pub struct SealedReport {
+    /// What the process found true of itself.
+    pub report: ConfinementReport,
+    /// The lines of [`crate::Profile::outline`], of the profile that it applied.
+    pub profile: Vec<String>,
+}
 
 impl SealedReport {
     /// Reads the report behind an open file, if it is one that nobody can change.
@@ -86,20 +94,19 @@ impl SealedReport {
         file.take(LIMIT)
             .read_to_string(&mut text)
             .map_err(|error| error.to_string())?;
-        parse(&text)
-            .map(Self)
-            .ok_or_else(|| "it is not understood".to_owned())
+        parse(&text).ok_or_else(|| "it is not understood".to_owned())
     }
 }
 
-fn parse(text: &str) -> Option<ConfinementReport> {
+fn parse(text: &str) -> Option<SealedReport> {
     let field = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
     };
     let number = |name: &str| field(name)?.parse().ok();
     let weakened = text.lines().filter_map(|line| line.strip_prefix("weakened "));
-    Some(ConfinementReport {
+    let profile = text.lines().filter_map(|line| line.strip_prefix("profile "));
+    let report = ConfinementReport {
         uid: number("uid")?,
         gid: number("gid")?,
         capabilities: u64::from_str_radix(field("capabilities")?.strip_prefix("0x")?, 16).ok()?,
@@ -111,12 +118,18 @@ fn parse(text: &str) -> Option<ConfinementReport> {
         syscalls: number("syscalls")?,
         filter_instructions: number("instructions")?,
         weakened: weakened.map(str::to_owned).collect(),
+    };
+    Some(SealedReport {
+        report,
+        profile: profile.map(str::to_owned).collect(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OUTLINE: &str = "process worker\ncall read 0\n";
 
     fn report() -> ConfinementReport {
         ConfinementReport {
@@ -133,13 +146,15 @@ mod tests {
 
     #[test]
     fn a_sealed_report_is_read_back_and_cannot_be_changed() {
-        let mut file = File::from(seal(&report()).unwrap());
+        let mut file = File::from(seal(&report(), OUTLINE).unwrap());
         let again = File::open(format!(
             "/proc/self/fd/{}",
             std::os::fd::AsRawFd::as_raw_fd(&file)
         ))
         .unwrap();
-        assert_eq!(SealedReport::read(&again), Ok(SealedReport(report())));
+        let sealed = SealedReport::read(&again).unwrap();
+        assert_eq!(sealed.report, report());
+        assert_eq!(sealed.profile, ["process worker", "call read 0"]);
         assert_eq!(
             file.write(b"x").unwrap_err().kind(),
             std::io::ErrorKind::PermissionDenied
@@ -151,7 +166,7 @@ mod tests {
     fn what_is_not_sealed_is_not_believed() {
         let loose = memfd_create(c"airlockfs-report", MFdFlags::MFD_ALLOW_SEALING).unwrap();
         let mut file = File::from(loose);
-        file.write_all(text(&report()).as_bytes()).unwrap();
+        file.write_all(text(&report(), OUTLINE).as_bytes()).unwrap();
         assert_eq!(SealedReport::read(&file), Err("it is not sealed".to_owned()));
         assert!(SealedReport::read(&File::open("/dev/null").unwrap()).is_err());
         assert_eq!(parse("uid 1\n"), None);

@@ -69,6 +69,8 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         worker_process: worker.process.pidfd,
         signals,
     };
+    // Dropped when all is over, or when it never comes to serving.
+    let _until_then = ends.worker.again();
     let ready = serve::prepare(ends, &settings::serve_options(cli, descriptors)).map_err(failed)?;
     let (confined, report) = unfiltered.filter()?;
     log::info!(

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use airlockfs_ipc::{channel::Channel, ring::SupervisorLane};
+use airlockfs_ipc::ring::SupervisorLane;
 use airlockfs_policy::{ExitKind, confine::Confined};
 use nix::{
     errno::Errno,
@@ -41,6 +41,7 @@ use crate::{
     logging,
     session::Session,
     shared::{Failure, FailureReason, Shared},
+    worker_process::Control,
 };
 
 /// How long requests in flight may take once a signal asked the daemon to end.
@@ -59,7 +60,7 @@ pub(crate) struct Ends {
     /// The ring, a lane for each virtqueue: the high-priority one first.
     pub(crate) lanes: Vec<SupervisorLane>,
     /// The control channel to the worker: its end is the worker's.
-    pub(crate) worker: Channel,
+    pub(crate) worker: Control,
     /// The worker's process (pidfd_open(2)).
     pub(crate) worker_process: OwnedFd,
     /// From [`signals`].
@@ -256,10 +257,10 @@ struct Watch {
 
 impl Watch {
     /// Waits for a signal or a failure of the boundary, and has it all end in good order.
-    fn run(&self, worker: &Channel, process: &OwnedFd, signals: &SignalFd) {
+    fn run(&self, control: &Control, process: &OwnedFd, signals: &SignalFd) {
         let failure = self.shared.failure.bell();
         let mut sources =
-            [signals.as_fd(), worker.as_fd(), failure].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            [signals.as_fd(), control.as_fd(), failure].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         while let Err(Errno::EINTR) = poll(&mut sources, PollTimeout::NONE) {}
         let [_, worker, _] = sources.map(|source| source.any().unwrap_or(true));
         if worker {
@@ -302,6 +303,7 @@ impl Watch {
             thread::park_timeout(left);
         }
         log::warn!("something in flight does not end; ending without it");
+        control.farewell();
         std::process::exit(code);
     }
 

@@ -3,19 +3,20 @@
 use std::{
     fs::File,
     os::{
-        fd::AsFd,
+        fd::{AsFd, BorrowedFd},
         unix::{
             ffi::OsStrExt,
             fs::{MetadataExt, OpenOptionsExt},
         },
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use airlockfs_ipc::{
     channel::{self, Channel},
-    message::{self, Start, Started, WorkerConfig},
+    message::{self, Farewell, Start, Started, WorkerConfig},
     ring::{SupervisorLane, SupervisorRing},
 };
 use airlockfs_policy::{
@@ -47,9 +48,38 @@ pub(crate) struct Worker {
     /// The ring's ends of this side.
     pub(crate) lanes: Vec<SupervisorLane>,
     /// At its end, the worker has ended.
-    pub(crate) control: Channel,
+    pub(crate) control: Control,
     /// The process.
     pub(crate) process: SpawnedWorker,
+}
+
+/// The control channel. Wherever it is dropped first, the worker learns that this process ends in good order.
+#[derive(Debug)]
+pub(crate) struct Control(Arc<Channel>);
+
+impl Control {
+    /// The same channel.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// The last message.
+    pub(crate) fn farewell(&self) {
+        // A worker that is gone already needs none.
+        let _ = self.0.send(&Farewell::Farewell, &[]);
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.farewell();
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// What is shared, as the worker gets it.
@@ -135,7 +165,7 @@ pub(crate) fn start(
         })?;
     Ok(Worker {
         lanes: ring.lanes,
-        control,
+        control: Control(Arc::new(control)),
         process,
     })
 }
@@ -153,7 +183,7 @@ impl Worker {
                 "the worker did not answer within 30 s",
             ));
         }
-        match self.control.receive::<Started>(0) {
+        match self.control.0.receive::<Started>(0) {
             Ok(Some((Started::Ready(report), _))) => Ok(report),
             Ok(Some((Started::Failed { kind, message }, _))) => {
                 let kind = ExitKind::ALL

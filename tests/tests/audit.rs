@@ -57,6 +57,7 @@ fn all_hold(daemon: &Daemon) {
             "root",
             "descriptors",
             "report",
+            "profile",
             "Landlock",
         ] {
             assert!(
@@ -202,6 +203,55 @@ fn the_mildest_weakening_is_named_too() {
     assert_eq!(
         options.iter().map(String::as_str).collect::<Vec<_>>(),
         ["", "--sandbox chroot", "--seccomp log"]
+    );
+}
+
+/// As with another version of the programs: what runs is not what the command line means to this one. Here the command line
+/// is another one than it was, as only root outside can make it.
+#[test]
+fn a_pair_that_runs_another_profile_fails() {
+    use std::os::unix::fs::FileExt;
+    let daemon = Daemon::start(["--xattr"]);
+    all_hold(&daemon);
+    let pid = daemon.supervisor().pid();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    // arg_start is field 48 of proc_pid_stat(5), the state field 3.
+    let start: u64 = fields
+        .split_whitespace()
+        .nth(45)
+        .expect("a field")
+        .parse()
+        .expect("an address");
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).expect("cmdline");
+    let option = b"\0--xattr\0";
+    let at = line
+        .windows(option.len())
+        .position(|window| window == option)
+        .expect("the option");
+    let memory = std::fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/{pid}/mem"));
+    let memory = memory.expect("its memory");
+    memory
+        .write_all_at(b"--flock", start + at as u64 + 1)
+        .expect("its command line");
+    let (code, points) = outcomes(pid);
+    assert_eq!(code, 2);
+    let outcome = |process: &str| points[&(process.to_owned(), "profile".to_owned())].0.clone();
+    assert_eq!(
+        (outcome("supervisor").as_str(), outcome("worker").as_str()),
+        ("ok", "failed")
+    );
+    let text = audit(pid, &[]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        text.contains("NOT the one that its command line means to this version; + call "),
+        "{text}"
+    );
+    assert!(
+        text.contains("; - call flock ") || text.contains(" more"),
+        "{text}"
     );
 }
 

@@ -132,6 +132,27 @@ fn the_supervisors_death_takes_the_worker_along() {
     daemon.supervisor().signal(Signal::SIGKILL).expect("SIGKILL");
     daemon.wait();
     assert!(worker.ended_within(10_000));
+    assert!(daemon.wait_for_log(UNEXPECTED), "{:?}", daemon.log());
+}
+
+/// What the worker says of a supervisor that was killed, and of no other.
+const UNEXPECTED: &str = "airlockfs-worker: ERROR: airlockfsd ended without a word";
+
+#[test]
+fn a_supervisor_that_ends_in_good_order_is_not_said_to_have_been_killed() {
+    // The VMM goes.
+    let (mut daemon, fs) = Daemon::with_client(["--tag", "order"]);
+    drop(fs);
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(!daemon.wait_for_log(UNEXPECTED), "{:?}", daemon.log());
+    // Nor for what makes a start fail after the worker's.
+    let failure = Launch::airlockfs().args(["--tag", &"t".repeat(37)]).try_start();
+    let failure = failure.expect("a start").expect_err("a tag that is too long");
+    assert!(
+        !failure.log.iter().any(|line| line.contains(UNEXPECTED)),
+        "{:?}",
+        failure.log
+    );
 }
 
 #[test]
@@ -143,6 +164,7 @@ fn sigterm_ends_both_and_keeps_what_was_written() {
     assert_eq!(daemon.terminate().code(), Some(0));
     assert!(worker.ended_within(10_000));
     assert_eq!(std::fs::read(daemon.host("file")).expect("read"), b"text");
+    assert!(!daemon.wait_for_log(UNEXPECTED), "{:?}", daemon.log());
 }
 
 #[test]

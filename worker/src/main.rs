@@ -29,6 +29,7 @@ mod view;
 mod volume;
 mod xattr_map;
 
+use airlockfs_ipc::message::Farewell;
 use airlockfs_policy::ExitKind;
 
 #[cfg(all(feature = "breach", not(debug_assertions)))]
@@ -42,12 +43,19 @@ fn main() -> ! {
             sys::end(error.kind.code());
         }
     };
-    // Nothing more is ever sent: what comes is the end, or a breach of the rules.
-    match control.receive::<()>(0) {
-        Ok(None) => sys::end(0),
-        _ => {
+    // What comes is the end, announced or not, or a breach of the rules.
+    match control.receive::<Farewell>(0) {
+        Ok(Some(_)) => sys::end(0),
+        Ok(None) => {
             eprintln!(
-                "airlockfs-worker: a message on the control channel after the start; ending the session"
+                "airlockfs-worker: ERROR: airlockfsd ended without a word: it was killed, or made a system call that its \
+                 filter forbids, which the kernel's log names then; ending too"
+            );
+            sys::end(ExitKind::Software.code())
+        }
+        Err(_) => {
+            eprintln!(
+                "airlockfs-worker: ERROR: a message on the control channel that is no farewell; ending the session"
             );
             sys::end(ExitKind::Protocol.code())
         }

@@ -9,6 +9,7 @@ use super::points::Point;
 use super::process::Process;
 use super::{Pair, point};
 use crate::cli::{BarrierArg, SeccompArg};
+use crate::policy_command::Document;
 
 /// The oldest Landlock ABI that denies all that the policy says: signals and abstract sockets came last.
 const WHOLE: u32 = 6;
@@ -32,7 +33,10 @@ pub(super) fn check(pair: &Pair, points: &mut Vec<Point>) {
         let only_told = report.as_ref().is_ok_and(|report| within(report, profile));
         let excuse = excuse.or(only_told.then_some("how it was started"));
         point(points, process, "report", excuse, seen.map_err(copied));
-        let landlock = report.as_ref().map(|SealedReport(report)| {
+        // No option makes up for it: the options are what it is compared with.
+        let profiled = report.as_ref().map(|report| same_profile(report, profile));
+        point(points, process, "profile", None, profiled.map_err(copied));
+        let landlock = report.as_ref().map(|SealedReport { report, .. }| {
             let abi = report.landlock_abi;
             (
                 abi >= WHOLE,
@@ -59,13 +63,47 @@ fn read(process: &Process) -> io::Result<SealedReport> {
     }
 }
 
+/// How many lines of a difference are shown.
+const SHOWN: usize = 5;
+
+/// The profile that it sealed is the one that its command line means to this version.
+fn same_profile(sealed: &SealedReport, profile: &Profile) -> (bool, String) {
+    let outline = profile.outline();
+    let meant: Vec<&str> = outline.lines().collect();
+    if sealed.profile == meant {
+        let digest = Document::of(profile).digest();
+        return (
+            true,
+            format!("sealed at the start, the one that its command line means: {digest}"),
+        );
+    }
+    let runs = |line: &&str| sealed.profile.iter().any(|own| own == line);
+    let more = sealed.profile.iter().map(String::as_str);
+    let more = more
+        .filter(|line| !meant.contains(line))
+        .map(|line| format!("+ {}", line.escape_debug()));
+    let less = meant
+        .iter()
+        .filter(|line| !runs(line))
+        .map(|line| format!("- {line}"));
+    let lines: Vec<String> = more.chain(less).collect();
+    let mut found = "NOT the one that its command line means to this version".to_owned();
+    for line in lines.iter().take(SHOWN) {
+        found += &format!("; {line}");
+    }
+    if let more @ 1.. = lines.len().saturating_sub(SHOWN) {
+        found += &format!("; {more} more");
+    }
+    (false, found)
+}
+
 fn allowed(profile: &Profile) -> u64 {
     let kept = profile.capabilities.iter();
     kept.fold(0, |mask, kept| mask | kept.what.bitmask())
 }
 
 /// Nothing in it goes beyond the profile.
-fn within(SealedReport(report): &SealedReport, profile: &Profile) -> bool {
+fn within(SealedReport { report, .. }: &SealedReport, profile: &Profile) -> bool {
     let wanted: Vec<&str> = profile.namespaces.iter().map(|own| own.what).collect();
     report.capabilities & !allowed(profile) == 0
         && report.namespaces == wanted
@@ -74,7 +112,7 @@ fn within(SealedReport(report): &SealedReport, profile: &Profile) -> bool {
 
 /// The same, and nothing was weakened.
 fn compare(sealed: &SealedReport, profile: &Profile) -> (bool, String) {
-    let SealedReport(report) = sealed;
+    let SealedReport { report, .. } = sealed;
     let mut found = format!(
         "sealed at the start: capabilities {:#x} of {:#x}, namespaces {}, {} system calls of {}",
         report.capabilities,

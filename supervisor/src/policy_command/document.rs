@@ -120,7 +120,7 @@ impl Named {
 }
 
 impl Document {
-    fn of(profile: &Profile) -> Self {
+    pub(crate) fn of(profile: &Profile) -> Self {
         let default_action = match profile.seccomp {
             SeccompMode::Kill => "kill",
             SeccompMode::Log => "log",

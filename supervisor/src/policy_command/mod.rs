@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use airlockfs_policy::{ExitKind, StartError};
 
 use crate::cli::{Format, PolicyCommand};
-pub(crate) use document::Policy;
+pub(crate) use document::{Document, Policy};
 
 /// Exit code of `diff` for policies that differ, and of `explain` for what no process may.
 const OTHERWISE: u8 = 1;

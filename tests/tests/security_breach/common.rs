@@ -30,7 +30,7 @@ fn socket(scene: &Scene<'_>, family: i32, kind: i32, call: i64, address: &[u8]) 
 }
 
 /// `struct sockaddr_in` of the loopback interface.
-fn loopback(port: u16) -> Vec<u8> {
+pub(crate) fn loopback(port: u16) -> Vec<u8> {
     let mut address = vec![2, 0];
     address.extend(port.to_be_bytes());
     address.extend([127, 0, 0, 1]);

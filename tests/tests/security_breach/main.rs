@@ -4,6 +4,8 @@
 //! `cargo test -p airlockfs-tests --test security_breach` runs it, as root. A word behind `--` chooses tests.
 
 mod common;
+mod denials;
+mod kernel_log;
 mod names;
 mod pair;
 mod policy;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         common::TESTS,
         supervisor::TESTS,
         worker::TESTS,
+        denials::TESTS,
         shipped::TESTS,
     ]
     .concat();

@@ -171,6 +171,11 @@ impl Pair {
         self.daemon.borrow().host(path)
     }
 
+    /// Waits for a line of the pair's log.
+    pub(crate) fn told(&self, text: &str) -> bool {
+        self.daemon.borrow().wait_for_log(text)
+    }
+
     pub(crate) fn socket(&self) -> std::path::PathBuf {
         self.daemon.borrow().socket().to_owned()
     }

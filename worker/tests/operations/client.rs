@@ -15,8 +15,8 @@ use airlockfs_ipc::{
     Bytes, Errno, Handle, Name, NodeId,
     channel::{Channel, pair},
     message::{
-        Attr, AttrChange, Caller, ConfinementReport, Creation, DirEntry, Entry, Reply, Request, Sandbox,
-        SeccompMode, Share, Start, Started, WorkerConfig,
+        Attr, AttrChange, Caller, ConfinementReport, Creation, DirEntry, Entry, Farewell, Reply, Request,
+        Sandbox, SeccompMode, Share, Start, Started, WorkerConfig,
     },
     ring::{MessageBuffer, SlotId, SupervisorLane, SupervisorRing},
 };
@@ -282,9 +282,11 @@ impl Worker {
         reply
     }
 
-    /// Ends it as the end of the supervisor would. Its exit code and its log.
+    /// Ends it as the supervisor does that ends in good order. Its exit code and its log.
     pub(crate) fn end(&mut self) -> (i32, String) {
-        self.control = None;
+        if let Some(control) = self.control.take() {
+            control.send(&Farewell::Farewell, &[]).unwrap();
+        }
         self.wait()
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use airlockfs_ipc::{
     channel::{Channel, pair},
-    message::{IdRange, IdRangeKind, Sandbox, Start, Started, WorkerConfig},
+    message::{Farewell, IdRange, IdRangeKind, Sandbox, Start, Started, WorkerConfig},
     ring::SupervisorRing,
 };
 use nix::{
@@ -50,7 +50,7 @@ fn start(sandbox: Sandbox, tell: impl FnOnce(&Channel)) -> Outcome {
         "it says nothing"
     );
     let said = control.receive::<Started>(0).unwrap().map(|(said, _)| said);
-    drop(control);
+    let _ = control.send(&Farewell::Farewell, &[]);
     let child = Pid::from_raw(process.child.unwrap());
     let code = match waitpid(child, None).unwrap() {
         WaitStatus::Exited(_, code) => code,

@@ -1,0 +1,172 @@
+//! Denials are seen: who was denied what, in the kernel's log and in the pair's own.
+
+use std::time::{Duration, Instant};
+
+use libc::*;
+
+use crate::common::loopback;
+use crate::kernel_log::{Auditing, LANDLOCK_ACCESS, LANDLOCK_DOMAIN, Printed, Records, SECCOMP, print_limit};
+use crate::pair::{BOTH, Filter, Outcome, Pair, Who};
+use crate::road::args;
+use crate::{Test, test};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(a_forbidden_call_is_in_the_kernels_log_and_in_the_pairs_own),
+    test!(what_landlock_denies_is_in_the_kernels_log),
+    test!(the_kernel_prints_denials_at_a_bounded_rate),
+];
+
+fn name(who: Who) -> &'static str {
+    match who {
+        Who::Supervisor => "airlockfsd",
+        Who::Worker => "airlockfs-worke",
+    }
+}
+
+/// Has Landlock, without a filter, deny the worker to list `/proc/self/fd`, and the supervisor to connect to a port: what
+/// else it tries is denied by more than that.
+fn denied(pair: &Pair, who: Who) {
+    let outcome = match who {
+        Who::Worker => pair.call(who, SYS_openat, args![AT_FDCWD, ".", O_RDONLY | O_DIRECTORY]),
+        Who::Supervisor => {
+            let socket = pair.call(who, SYS_socket, args![AF_INET, SOCK_STREAM, 0]);
+            let Outcome::Returned(socket @ 0..) = socket else {
+                panic!("no socket: {socket:?}");
+            };
+            let address = loopback(PORT);
+            let length = address.len();
+            let outcome = pair.call(who, SYS_connect, args![socket, address, length]);
+            pair.call(who, SYS_close, args![socket]);
+            outcome
+        }
+    };
+    assert_eq!(outcome, Outcome::Returned(-i64::from(EACCES)), "{who:?}");
+    pair.denied(who, outcome);
+}
+
+const PORT: u16 = 4242;
+
+/// What the record says of that.
+fn blockers(who: Who) -> [String; 2] {
+    match who {
+        Who::Worker => ["blockers=fs.read_dir".into(), "dev=\"proc\"".into()],
+        Who::Supervisor => ["blockers=net.connect_tcp".into(), format!("dest={PORT}")],
+    }
+}
+
+/// Says aloud what could not be seen here, and why.
+fn unseen(what: &str, why: &str) {
+    println!("NOT SEEN here: {what}, because this system does not let root: {why}");
+}
+
+/// With `--seccomp kill`. The call's number is the kernel's to tell, the death that of the other process: also the
+/// supervisor's, which nobody else in the pair outlives.
+fn a_forbidden_call_is_in_the_kernels_log_and_in_the_pairs_own() {
+    for who in BOTH {
+        let pair = Pair::new(Filter::Kill, &[]);
+        let (records, pid) = (Records::from_now(), pair.process(who).pid());
+        assert_eq!(pair.call(who, SYS_sysinfo, args![0]), Outcome::Killed);
+        pair.denied(who, Outcome::Killed);
+        let told = match who {
+            Who::Supervisor => "airlockfs-worker: ERROR: airlockfsd ended without a word",
+            Who::Worker => "made a system call that its filter forbids (SIGSYS)",
+        };
+        assert!(pair.told(told), "{who:?}");
+        match records {
+            Ok(records) => {
+                let (pid, call) = (format!("pid={pid}"), format!("syscall={SYS_sysinfo}"));
+                let record = records.next(SECCOMP, &[&pid, &call, "sig=31"]);
+                println!("{who:?}: {}", record.expect("the kernel's record"));
+            }
+            Err(why) => unseen("audit record 1326", &why),
+        }
+    }
+}
+
+/// Where auditing is on, from Landlock ABI 7 on: without a flag at landlock_restrict_self(2), as both processes do it
+/// themselves and execute nothing.
+fn what_landlock_denies_is_in_the_kernels_log() {
+    for who in BOTH {
+        let pair = Pair::new(Filter::None, &[]);
+        let pid = pair.process(who).pid();
+        let audited = Auditing::turned_on().and_then(|on| Records::from_now().map(|records| (on, records)));
+        let mut printed = Printed::from_now().expect("/dev/kmsg");
+        denied(&pair, who);
+        let (auditing, records) = match audited {
+            Ok(audited) => audited,
+            // It was denied all the same.
+            Err(why) => {
+                unseen("audit records 1423 and 1424", &why);
+                continue;
+            }
+        };
+        let [blockers, object] = &blockers(who);
+        let denial = records.next(LANDLOCK_ACCESS, &[blockers, object]);
+        let denial = denial.expect("a record of the denial");
+        println!("{who:?}: {denial}");
+        let domain = denial
+            .split_whitespace()
+            .find(|field| field.starts_with("domain="));
+        let domain = domain.expect("the domain");
+        // Said once for a domain: whose it is.
+        let whose = [domain, "status=allocated", &format!("pid={pid}")];
+        let whose = records
+            .next(LANDLOCK_DOMAIN, &whose)
+            .expect("a record of the domain");
+        println!("{who:?}: {whose}");
+        assert!(whose.contains(&format!("comm=\"{}", name(who))), "{whose}");
+        if auditing.daemon {
+            unseen("the records in /dev/kmsg", "auditd takes them");
+            continue;
+        }
+        // The rate is everybody's: others' records may have used it up, so more than one denial may be needed.
+        let line = (0..60).find_map(|nth| {
+            if nth > 0 {
+                denied(&pair, who);
+            }
+            printed.next(LANDLOCK_ACCESS, &[domain], Duration::from_secs(1))
+        });
+        println!("{who:?}: {}", line.expect("the record in /dev/kmsg"));
+    }
+}
+
+/// However often a fallen process has itself denied.
+fn the_kernel_prints_denials_at_a_bounded_rate() {
+    const MANY: usize = 2000;
+    let pair = Pair::new(Filter::None, &[]);
+    let auditing = match Auditing::turned_on() {
+        Ok(auditing) if !auditing.daemon => auditing,
+        Ok(_) => return unseen("the kernel's own rate", "auditd takes the records"),
+        Err(why) => return unseen("the kernel's own rate", &why),
+    };
+    let (burst, interval) = print_limit();
+    let mut printed = Printed::from_now().expect("/dev/kmsg");
+    let start = Instant::now();
+    let name = pair.place(Who::Worker, b".\0");
+    let registers = [
+        i64::from(AT_FDCWD).cast_unsigned(),
+        name,
+        (O_RDONLY | O_DIRECTORY) as u64,
+        0,
+        0,
+        0,
+    ];
+    for outcome in pair.calls(Who::Worker, &vec![(SYS_openat, registers); MANY]) {
+        assert_eq!(outcome, Outcome::Returned(-i64::from(EACCES)));
+    }
+    drop(auditing);
+    let mut lines = 0;
+    while printed
+        .next(
+            LANDLOCK_ACCESS,
+            &["blockers=fs.read_dir"],
+            Duration::from_millis(200),
+        )
+        .is_some()
+    {
+        lines += 1;
+    }
+    let intervals = start.elapsed().as_secs() / interval.max(1) + 1;
+    println!("{MANY} denials: {lines} lines in {intervals} intervals of {interval} s, {burst} a piece");
+    assert!(lines <= burst * (intervals + 1), "{lines} lines");
+}
