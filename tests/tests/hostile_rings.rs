@@ -8,7 +8,7 @@ use airlockfs_tests::fuse::{Client, SessionConfig};
 use airlockfs_tests::stop::Stop;
 use airlockfs_tests::vmm::memory::{GUEST_BASE, Memory};
 use airlockfs_tests::vmm::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Desc};
-use airlockfs_tests::vmm::{VmmConfig, fds};
+use airlockfs_tests::vmm::{HIPRIO, VmmConfig, fds};
 use std::os::fd::AsFd;
 use zerocopy::IntoBytes;
 
@@ -330,4 +330,18 @@ fn a_request_that_changes_while_it_is_read_is_one_request() {
     });
     assert!(daemon.is_alive());
     fs.lookup(ROOT, "file").expect("LOOKUP");
+}
+
+/// A VMM may take a kick back: it does when it stops a ring, and QEMU stops them when a guest reboots.
+#[test]
+fn a_kick_that_is_taken_back_ends_no_queue() {
+    let (daemon, fs) = started(true);
+    for queue in [HIPRIO, 1] {
+        for _ in 0..20_000 {
+            let queue = fs.session().vmm().queue(queue);
+            queue.kick();
+            queue.take_kick_back();
+        }
+    }
+    assert_recovers(&daemon, &fs, "kicks that were taken back");
 }

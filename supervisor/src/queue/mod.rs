@@ -2,6 +2,7 @@
 //! them dispatched, collects completions from the worker and from the data threads, and publishes the used ring and
 //! interrupts the guest once for a batch.
 
+mod kick;
 mod vring;
 
 use std::sync::Arc;
@@ -11,22 +12,20 @@ use airlockfs_ipc::{
     message::Request,
     ring::{Bulk, MessageBuffer, SupervisorLane},
 };
-use vhost_user_backend::VringMutex;
 use vm_memory::GuestAddressSpace;
 
 use crate::{
     chain::{Chain, DESCRIPTORS_MAX},
     data::{Job, Port},
     fuse::MAX_HEAD,
-    guest_memory::{Memory, SharedMemory},
+    guest_memory::Memory,
     pending::{Awaits, Caller, Pending, PendingTable},
     rings::Rings,
     session::View,
     shared::{FailureReason, Shared},
 };
 
-/// The vring as vhost-user-backend keeps it.
-pub(crate) type Vring = VringMutex<SharedMemory>;
+pub(crate) use kick::Vring;
 
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;

@@ -234,6 +234,12 @@ impl Queue {
         let _ = self.kick.write(1);
     }
 
+    /// Takes back a kick that the device has not read yet.
+    pub fn take_kick_back(&self) {
+        // EAGAIN only says that there was nothing to take.
+        let _ = self.kick.read();
+    }
+
     /// The next completion, if there is one.
     ///
     /// # Panics
