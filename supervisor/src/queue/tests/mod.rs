@@ -25,7 +25,7 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::*;
-use crate::{fuse::Options, shared::tests::OPTIONS};
+use crate::{fuse::Options, guest_memory::SharedMemory, shared::tests::OPTIONS};
 
 const TABLE: u64 = 0;
 const AVAIL: u64 = 0x8000;
