@@ -6,6 +6,7 @@
 mod common;
 mod denials;
 mod kernel_log;
+mod late;
 mod names;
 mod pair;
 mod policy;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         supervisor::TESTS,
         worker::TESTS,
         denials::TESTS,
+        late::TESTS,
         shipped::TESTS,
     ]
     .concat();

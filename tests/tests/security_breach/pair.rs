@@ -91,6 +91,11 @@ impl Pair {
         });
         let program = bin_dir().expect("a place for binaries").join("airlockfsd-breach");
         let mut launch = Launch::program(&program).args(["--tag=breach"]).args(&options);
+        // Then the shares are among the options.
+        let named = options.iter().find_map(|option| option.strip_prefix("--share="));
+        if named.is_some() {
+            launch = launch.by_name();
+        }
         let channels = [SUPERVISOR, WORKER].map(|variable| {
             let (ours, theirs) = channel::pair().expect("a channel");
             (
@@ -126,7 +131,12 @@ impl Pair {
         let workers = daemon.worker().expect("a worker");
         let guest = daemon.client();
         if !options.contains(&"--readonly") {
-            let (_, file) = guest.create(ROOT, "open", libc::O_RDWR, 0o755).expect("CREATE");
+            let directory = named
+                .and_then(|named| named.split('=').next())
+                .map_or(ROOT, |name| guest.lookup(ROOT, name).expect("a share").nodeid);
+            let (_, file) = guest
+                .create(directory, "open", libc::O_RDWR, 0o755)
+                .expect("CREATE");
             // What is said once takes the ring; then the file comes over.
             for _ in 0..2 {
                 guest.write(file, 0, b"#!/bin/sh\n").expect("WRITE");
