@@ -62,6 +62,18 @@ fn files(scene: &Scene<'_>) -> Vec<i32> {
     files.map(|(number, _)| number).collect()
 }
 
+/// The memory that it holds as files of such names, but not the guest's, whose name is the harness's choice.
+fn memory(scene: &Scene<'_>, name: &str) -> Vec<i32> {
+    let held = scene.pair.process(scene.who).descriptors();
+    let memory = held.expect("its descriptors").into_iter().filter(|(_, target)| {
+        let target = target.to_string_lossy();
+        target.starts_with(&format!("/memfd:{name}")) && !target.contains("airlockfs-guest")
+    });
+    let memory: Vec<i32> = memory.map(|(number, _)| number).collect();
+    assert!(!memory.is_empty(), "it holds none");
+    memory
+}
+
 #[rustfmt::skip]
 pub(crate) const ROADS: &[Road] = &[
     // Signals.
@@ -294,7 +306,10 @@ pub(crate) const ROADS: &[Road] = &[
         go: |s| s.call(SYS_execve, args!["/bin/sh", 0, 0]) },
     Road { name: "execute any held file", behind: Errno(&[EACCES]),
         go: |s| s.each(files(s), |fd| s.call(SYS_execveat, args![fd, "", 0, 0, AT_EMPTY_PATH])) },
-    Road { name: "execute the ring's memory", behind: Nothing(OWN_MEMORY),
+    Road { name: "execute the report", behind: Errno(&[EACCES]),
+        // Made with MFD_NOEXEC_SEAL (Linux 6.3), as the ring's memory, of which no descriptor is left.
+        go: |s| s.each(memory(s, "airlockfs-"), |fd| s.call(SYS_execveat, args![fd, "", 0, 0, AT_EMPTY_PATH])) },
+    Road { name: "execute the guest's memory or what else it holds", behind: Nothing(OWN_MEMORY),
         go: |s| s.each(s.pair.held(s.who), |fd| s.call(SYS_execveat, args![fd, "", 0, 0, AT_EMPTY_PATH])) },
     Road { name: "map executable memory", behind: Errno(&[EACCES]),
         go: |s| s.call(SYS_mmap, args![0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0]) },
