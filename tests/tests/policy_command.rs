@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use airlockfs_tests::daemon::{Daemon, bin_dir};
 use airlockfs_tests::tempdir::TempDir;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Calls that change a file system, whatever their arguments.
 const CHANGING: &[&str] = &[
@@ -165,6 +165,100 @@ fn the_oci_profile_kills_by_default_and_has_one_condition_for_an_argument() {
         assert_eq!(found, expected);
         let clone3 = rules.iter().find(|rule| rule["names"][0] == "clone3");
         assert_eq!(clone3.expect("clone3")["errnoRet"], 38);
+    }
+}
+
+/// What a static busybox takes beyond the profile to start and to end.
+const BUSYBOX: &[&str] = &[
+    "access",
+    "arch_prctl",
+    "brk",
+    "execve",
+    "getpid",
+    "gettid",
+    "getuid",
+    "mprotect",
+    "newfstatat",
+    "openat",
+    "prctl",
+    "prlimit64",
+    "readlink",
+    "readlinkat",
+    "rseq",
+    "rt_sigaction",
+    "set_robust_list",
+    "set_tid_address",
+    "uname",
+];
+
+/// crun's exit code for a container that SIGSYS ended.
+const ENDED_BY_SIGSYS: i32 = 128 + libc::SIGSYS;
+
+#[test]
+fn a_container_runtime_enforces_the_oci_profile() {
+    let container = Container::new();
+    let output = policy(&["show", "--format=oci"]);
+    let profile: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    // As it is, it has no call to execute anything.
+    assert_eq!(container.run(&profile, &[], &["true"]), Some(ENDED_BY_SIGSYS));
+    // It has getrandom, but with other arguments.
+    assert_eq!(container.run(&profile, BUSYBOX, &["true"]), Some(ENDED_BY_SIGSYS));
+    let more = [BUSYBOX, &["getrandom"]].concat();
+    assert_eq!(container.run(&profile, &more, &["true"]), Some(0));
+    assert_eq!(
+        container.run(&profile, &more, &["hostname", "new"]),
+        Some(ENDED_BY_SIGSYS)
+    );
+}
+
+/// A container with busybox alone, for crun.
+struct Container(TempDir);
+
+impl Container {
+    fn new() -> Self {
+        let home = TempDir::new().expect("a directory");
+        for name in ["bin", "dev", "proc", "sys"] {
+            std::fs::create_dir_all(home.join("rootfs").join(name)).expect("mkdir");
+        }
+        std::fs::copy("/bin/busybox", home.join("rootfs/bin/busybox"))
+            .expect("busybox (Debian: busybox-static)");
+        Self(home)
+    }
+
+    /// Runs a command of busybox under `profile` and these calls, with any arguments, besides. Its exit code.
+    fn run(&self, profile: &Value, besides: &[&str], command: &[&str]) -> Option<i32> {
+        let mut seccomp = profile.clone();
+        if !besides.is_empty() {
+            let rule = json!({ "names": besides, "action": "SCMP_ACT_ALLOW" });
+            seccomp["syscalls"].as_array_mut().expect("a list").push(rule);
+        }
+        let command = [&["/bin/busybox"], command].concat();
+        let config = json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": { "uid": 0, "gid": 0 },
+                "args": command,
+                "cwd": "/",
+                "noNewPrivileges": true,
+            },
+            "root": { "path": "rootfs", "readonly": true },
+            "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+            "linux": {
+                "namespaces": [{ "type": "mount" }, { "type": "pid" }, { "type": "uts" }],
+                "seccomp": seccomp,
+            },
+        });
+        std::fs::write(self.0.join("config.json"), config.to_string()).expect("config.json");
+        // crun wants one hierarchy of control groups, which hosts with both kinds do not have.
+        let script = "umount -lR /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; \
+                      exec crun --root \"$PWD/state\" --cgroup-manager=disabled run airlockfs-test";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .current_dir(&*self.0)
+            .output()
+            .expect("unshare");
+        println!("{command:?} and {} calls: {output:?}", besides.len());
+        output.status.code()
     }
 }
 

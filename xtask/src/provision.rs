@@ -25,7 +25,13 @@ pub const GUEST: &[Need] = &[
 ];
 
 /// What the suites take beyond that.
-pub const TESTS: &[Need] = &[("setfacl", "acl"), ("fio", "fio"), ("strace", "strace")];
+pub const TESTS: &[Need] = &[
+    ("setfacl", "acl"),
+    ("fio", "fio"),
+    ("strace", "strace"),
+    // Enforces the OCI profile.
+    ("crun", "crun"),
+];
 
 /// Installs the packages of those `needs` whose program is not there.
 pub fn install(needs: &[&[Need]]) -> Result<()> {
