@@ -155,6 +155,10 @@ pub(crate) struct Records(OwnedFd);
 impl Records {
     /// Listens. Why not, where the system does not let this process.
     pub(crate) fn from_now() -> Result<Self, String> {
+        // PROC_PID_INIT_INO
+        if std::fs::read_link("/proc/self/ns/pid").ok() != Some("pid:[4026531836]".into()) {
+            return Err("records have process ids of the host's namespace, which is not this one".to_owned());
+        }
         let group = netlink(1 << (AUDIT_NLGRP_READLOG - 1));
         group
             .map(Self)
@@ -189,7 +193,12 @@ fn has(text: &str, words: &[&str]) -> bool {
 pub(crate) struct Printed(File);
 
 impl Printed {
-    pub(crate) fn from_now() -> io::Result<Self> {
+    /// Why not, where the system does not let this process.
+    pub(crate) fn from_now() -> Result<Self, String> {
+        Self::at_end().map_err(|error| format!("/dev/kmsg: {error}"))
+    }
+
+    fn at_end() -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let mut file = options
             .read(true)

@@ -186,6 +186,14 @@ impl Pair {
         self.daemon.borrow().wait_for_log(text)
     }
 
+    /// The Landlock ABI in force, as the pair says.
+    pub(crate) fn landlock_abi(&self) -> u32 {
+        let log = self.daemon.borrow().log().join("\n");
+        let (_, after) = log.split_once("Landlock ABI ").expect("a line about confinement");
+        let digits = after.split(|c: char| !c.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse().ok()).expect("a number")
+    }
+
     pub(crate) fn socket(&self) -> std::path::PathBuf {
         self.daemon.borrow().socket().to_owned()
     }
