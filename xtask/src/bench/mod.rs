@@ -12,7 +12,7 @@ use crate::{binaries, command, paths, peer};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Options {
-    /// Instead: fio and traces in a Linux guest, on both daemons in turn; with `--rounds N` [2] and `--output DIR`
+    /// Instead: fio and traces in a Linux guest, on both daemons in turn; with `--rounds N`, 2 unless said, and `--output DIR`
     #[arg(long)]
     guest: bool,
     /// Options of airlockfs-bench

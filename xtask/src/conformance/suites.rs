@@ -164,7 +164,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "a repository of 10,000 files is made, cloned, checked, merged, packed",
         packages: &[("git", "git")],
         quick: true,
-        guest: Some(Guest::with(&["git", "diff"])),
+        guest: Some(Guest::with(&["git", "git-upload-pack", "diff"])),
         ..Suite::DEFAULT
     },
     Suite {
