@@ -118,7 +118,7 @@ fn random_listings_are_valid_for_the_guest_or_end_the_session() {
             let name = vec![b'a' + index as u8; 1 + numbers.below(255) as usize];
             bytes.extend(encoded(&entry(&name, plus.then_some(index + 2))));
         }
-        for _ in 0..numbers.below(3) {
+        for _ in 0..numbers.below(8) {
             if !bytes.is_empty() {
                 let at = numbers.below(bytes.len() as u64) as usize;
                 bytes[at] = numbers.next() as u8;
