@@ -93,6 +93,12 @@ impl Puppet {
     /// Ends the process, and this side of all channels.
     pub fn die(self) {}
 
+    /// Ends the process; this side of the channels stays.
+    pub fn leave(&self) {
+        // What cannot be shut down is so already.
+        let _ = self.process.shutdown(std::net::Shutdown::Both);
+    }
+
     /// The socket that keeps the process alive.
     pub fn process(&self) -> &UnixStream {
         &self.process

@@ -246,7 +246,11 @@ fn the_answer_to_start_brings_no_descriptors_and_no_nonsense() {
         |puppet| puppet.control.send(&(), &[]).expect("send"),
     ];
     for answer in answers {
-        let (started, _puppet) = puppet::start_with(&[], answer).expect("a start");
+        let (started, _puppet) = puppet::start_with(&[], |puppet| {
+            answer(puppet);
+            puppet.leave();
+        })
+        .expect("a start");
         let failure = started.expect_err("nonsense was taken for a worker");
         assert_eq!(failure.status.code(), Some(70));
         assert!(

@@ -98,6 +98,7 @@ fn a_worker_that_fails_to_start_is_told_of_in_one_line_with_a_known_code() {
             let message = "it would not".to_owned();
             let failed = Started::Failed { kind, message };
             puppet.control.send(&failed, &[]).expect("send");
+            puppet.leave();
         })
         .expect("a start");
         let failure = started.expect_err("it said that it failed");

@@ -222,6 +222,7 @@ pub(super) const SUITES: &[Suite] = &[
                 "cp",
                 "sha256sum",
                 "mknod",
+                "rm",
             ],
             tree: Some("/usr/share/debootstrap"),
             cache: true,
