@@ -59,7 +59,7 @@ fn draw(rows: &[(&str, f64, f64)]) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"16\"><tspan fill=\"#1f6f8b\">■</tspan> throughput <tspan fill=\"#d98e04\">■</tspan> CPU \
+         <text x=\"10\" y=\"16\"><tspan fill=\"#1f6f8b\">■</tspan> throughput <tspan fill=\"#d98e04\">■</tspan> CPU \
          time per operation, relative to virtiofsd's best setting, depth {DEPTH}, one CPU</text>\n"
     );
     for tick in [0.25, 0.5, 1.0, 2.0, 4.0, 8.0] {
