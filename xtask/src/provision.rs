@@ -29,6 +29,10 @@ pub const TESTS: &[Need] = &[
     ("setfacl", "acl"),
     ("fio", "fio"),
     ("strace", "strace"),
+    ("git", "git"),
+    ("lsattr", "e2fsprogs"),
+    // A file system with shared extents, on a file.
+    ("mkfs.xfs", "xfsprogs"),
     // Enforces the OCI profile.
     ("crun", "crun"),
 ];
