@@ -217,6 +217,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
 
     // What it was born with.
     report::require_one_thread()?;
+    let parent_death = identity::ParentDeath::now()?;
     sys::one_heap();
     sys::ignore_file_size_signal();
     descriptors::close_all_but(plan.expected)?;
@@ -250,6 +251,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     let kept = capabilities::reduce(&profile.capabilities)?;
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
     prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
+    parent_death.keep()?;
     sys::no_new_code()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot fix its code: {error}")))?;
 

@@ -2,7 +2,9 @@
 
 use airlockfs_ipc::message::Sandbox;
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, geteuid, getgroups, setgroups, setresgid, setresuid};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getgroups, getppid, setgroups, setresgid, setresuid};
 
 use crate::confine::SupervisorPlan;
 use crate::{ExitKind, StartError};
@@ -44,4 +46,40 @@ pub(crate) fn become_user(plan: &SupervisorPlan<'_>) -> Result<Option<String>, S
             ),
         )),
     }
+}
+
+/// The signal that the launcher wants this process to get when its parent ends (PR_SET_PDEATHSIG; `setpriv --pdeathsig`,
+/// `unshare --kill-child`). The kernel forgets it when ids change.
+pub(crate) struct ParentDeath {
+    signal: Option<Signal>,
+    parent: Pid,
+}
+
+impl ParentDeath {
+    /// As it is before ids change.
+    pub(crate) fn now() -> Result<Self, StartError> {
+        let signal = prctl::get_pdeathsig().map_err(|error| lost(&error))?;
+        Ok(Self {
+            signal,
+            parent: getppid(),
+        })
+    }
+
+    /// Sets it again. Its parent may have ended meanwhile.
+    pub(crate) fn keep(self) -> Result<(), StartError> {
+        let Some(signal) = self.signal else {
+            return Ok(());
+        };
+        prctl::set_pdeathsig(signal)
+            .and_then(|()| match getppid() == self.parent {
+                true => Ok(()),
+                false => raise(signal),
+            })
+            .map_err(|error| lost(&error))
+    }
+}
+
+fn lost(error: &Errno) -> StartError {
+    let message = format!("cannot keep the signal for its parent's end: {error}");
+    StartError::new(ExitKind::OsError, message)
 }

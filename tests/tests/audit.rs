@@ -2,11 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use airlockfs_tests::daemon::{Daemon, Launch, READY, bin_dir};
-use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::fuse::Client;
+use airlockfs_tests::fuse::abi::{ROOT, attr_flags};
+use airlockfs_tests::procfs::Process;
 use airlockfs_tests::tempdir::TempDir;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
 fn audit(pid: i32, args: &[&str]) -> Output {
@@ -134,7 +141,7 @@ fn all_holds_for_an_ordinary_user() {
     all_hold(&daemon);
 }
 
-/// As in Kata, whose daemons run in the sandbox's namespaces: root on the host looks by the host's process ids.
+/// Root on the host looks by the host's process ids.
 #[test]
 fn all_holds_for_a_pair_in_another_pid_namespace() {
     let home = TempDir::new().expect("a directory");
@@ -157,13 +164,99 @@ fn all_holds_for_a_pair_in_another_pid_namespace() {
     assert!(ready.is_some());
     let children = format!("/proc/{0}/task/{0}/children", unshare.id());
     let children = std::fs::read_to_string(children).expect("children");
-    let (code, points) = outcomes(children.trim().parse().expect("one child"));
+    let pid = children.trim().parse().expect("one child");
+    let supervisor = Process::open(pid).expect("a process");
+    let (code, points) = outcomes(pid);
     unshare.kill().expect("kill");
     unshare.wait().expect("wait");
+    assert!(supervisor.ended_within(10_000));
     for (point, (outcome, _)) in &points {
         assert_eq!(outcome, "ok", "{point:?}");
     }
     assert_eq!(code, 0);
+}
+
+/// Kata's Go shim: its command line, in the sandbox's mount and network namespaces, with the system's log; volumes are
+/// bound beneath the shared directory once the daemon runs, a guest works, and root on the host looks at it from outside.
+#[test]
+fn all_holds_as_kata_starts_it() {
+    let home = TempDir::new().expect("a directory");
+    let shared = home.join("shared");
+    let dev = home.join("dev");
+    for directory in [&shared, &dev, &shared.join("volume"), &home.join("source")] {
+        std::fs::create_dir(directory).expect("mkdir");
+    }
+    std::fs::write(home.join("source/file"), "data").expect("write");
+    let _shared = Mount::bind(&shared, &shared);
+    mount(
+        None::<&str>,
+        &shared,
+        None::<&str>,
+        MsFlags::MS_SHARED,
+        None::<&str>,
+    )
+    .expect("share");
+
+    // A /dev with a system's log, which is this test; the host's own may have none.
+    let log = UnixDatagram::bind(dev.join("log")).expect("bind");
+    log.set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("a time limit");
+    let socket = home.join("vhost-fs.sock");
+    let listener = UnixListener::bind(&socket).expect("bind");
+    let program = bin_dir().expect("a place for binaries").join("airlockfsd");
+    let mut daemon = Command::new("unshare")
+        .args(["--mount", "--net", "--propagation", "slave", "sh", "-ec"])
+        .arg("cp -a /dev/null \"$0\"; mount --bind \"$0\" /dev; exec \"$@\" 3<&0 </dev/null")
+        .args([&dev, &program])
+        .args(["--syslog", "--cache=auto"])
+        .arg(format!("--shared-dir={}", shared.display()))
+        .args(["--fd=3", "--thread-pool-size=1", "--announce-submounts"])
+        .stdin(OwnedFd::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("unshare");
+    let mut line = [0; 4096];
+    while let length = log.recv(&mut line).expect("a line in the log")
+        && !String::from_utf8_lossy(&line[..length]).contains(READY)
+    {}
+
+    let volume = Mount::bind(&home.join("source"), &shared.join("volume"));
+    let client = Client::connect(&socket).expect("a client");
+    client.init().expect("INIT");
+    let directory = client.lookup(ROOT, "volume").expect("LOOKUP");
+    assert!(directory.attr.flags & attr_flags::SUBMOUNT != 0);
+    let file = client.lookup(directory.nodeid, "file").expect("LOOKUP").nodeid;
+    client.open(file, libc::O_RDWR).expect("OPEN");
+
+    let pid = i32::try_from(daemon.id()).expect("a pid");
+    let (code, points) = outcomes(pid);
+    drop(volume);
+    let pair = Process::open(pid).and_then(Process::tree).expect("processes");
+    // As the shim ends it.
+    daemon.kill().expect("kill");
+    daemon.wait().expect("wait");
+    for (point, (outcome, _)) in &points {
+        assert_eq!(outcome, "ok", "{point:?}");
+    }
+    assert_eq!(code, 0);
+    assert!(pair.iter().all(|process| process.ended_within(10_000)));
+}
+
+/// A bind mount that goes away with its owner.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn bind(from: &Path, to: &Path) -> Self {
+        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind");
+        Self(to.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).expect("umount");
+    }
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! The two processes live and die together, inherit nothing, and cost nothing while nobody asks anything.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use airlockfs_tests::daemon::{Daemon, Launch};
+use airlockfs_tests::daemon::{Daemon, Launch, READY, bin_dir};
 use airlockfs_tests::fuse::abi::{GETATTR, GetattrIn, ROOT, WRITE, WriteIn};
 use airlockfs_tests::fuse::{Outcome, Wait};
+use airlockfs_tests::procfs::Process;
+use airlockfs_tests::tempdir::TempDir;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use zerocopy::IntoBytes;
@@ -16,7 +21,7 @@ fn an_idle_pair_uses_no_cpu() {
     fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
     let worker = daemon.worker().expect("a worker");
     let ticks = || {
-        let sum = |p: &airlockfs_tests::procfs::Process| p.cpu_ticks().expect("/proc/PID/stat");
+        let sum = |p: &Process| p.cpu_ticks().expect("/proc/PID/stat");
         (sum(daemon.supervisor()), sum(&worker))
     };
     // Whatever the last request left to do is done by then; then comes the window that is measured.
@@ -29,7 +34,7 @@ fn an_idle_pair_uses_no_cpu() {
 
 #[test]
 fn inherited_descriptors_are_closed_in_both() {
-    let secret = airlockfs_tests::tempdir::TempDir::new().expect("a directory");
+    let secret = TempDir::new().expect("a directory");
     let path = secret.join("secret");
     std::fs::write(&path, "secret").expect("write");
     let mut launch = Launch::airlockfs();
@@ -133,6 +138,46 @@ fn the_supervisors_death_takes_the_worker_along() {
     daemon.wait();
     assert!(worker.ended_within(10_000));
     assert!(daemon.wait_for_log(UNEXPECTED), "{:?}", daemon.log());
+}
+
+/// `setpriv --pdeathsig`, `unshare --kill-child` and launchers of their kind: the kernel takes the signal back when ids
+/// change, as the supervisor's do.
+#[test]
+fn a_launcher_that_wants_it_to_end_with_itself_takes_it_along() {
+    for (signal, user) in [("KILL", 0), ("TERM", 0), ("TERM", 1000)] {
+        let home = TempDir::new().expect("a directory");
+        std::os::unix::fs::chown(&*home, Some(user), Some(user)).expect("chown");
+        let mut launcher = Command::new("sh")
+            // A shell that is asked for nothing after a command becomes that command.
+            .args(["-c", "setpriv --pdeathsig \"$0\" \"$@\"; exit", signal])
+            .arg(bin_dir().expect("a place for binaries").join("airlockfsd"))
+            .arg("--shared-dir")
+            .arg(&*home)
+            .arg("--socket-path")
+            .arg(home.join("socket"))
+            .uid(user)
+            .gid(user)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut log = BufReader::new(launcher.stderr.take().expect("a pipe")).lines();
+        let ready = |line: &std::io::Result<String>| line.as_ref().is_ok_and(|line| line.contains(READY));
+        assert!(log.any(|line| ready(&line)), "{signal} {user}");
+        let pair = Process::open(i32::try_from(launcher.id()).expect("a pid"))
+            .and_then(Process::tree)
+            .expect("processes");
+        // The launcher, the supervisor, the worker.
+        assert_eq!(pair.len(), 3, "{signal} {user}");
+        launcher.kill().expect("kill");
+        launcher.wait().expect("wait");
+        for process in pair {
+            let ended = process.ended_within(10_000);
+            if !ended {
+                process.signal(Signal::SIGKILL).expect("kill");
+            }
+            assert!(ended, "{signal} {user}: process {}", process.pid());
+        }
+    }
 }
 
 /// What the worker says of a supervisor that was killed, and of no other.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::place::Mount;
@@ -49,12 +50,17 @@ impl Share {
     }
 }
 
+/// The null device (Linux's Documentation/admin-guide/devices.txt).
+const NULL: libc::dev_t = libc::makedev(1, 3);
+
 /// An open descriptor.
 struct Open {
     number: i32,
     /// What its link says.
     target: String,
     kind: Option<fs::FileType>,
+    /// Whether it is the null device, by whatever path: a mount namespace of its own hides the usual one.
+    null: bool,
     /// Open flags and mount, of fdinfo.
     flags: i32,
     mount: u64,
@@ -100,12 +106,12 @@ impl Open {
             line.unwrap_or_default().trim().to_owned()
         };
         let target = process.link(&link)?;
+        let found = fs::metadata(process.path(&link)).ok();
         Ok(Self {
             number,
             target,
-            kind: fs::metadata(process.path(&link))
-                .ok()
-                .map(|found| found.file_type()),
+            kind: found.as_ref().map(fs::Metadata::file_type),
+            null: found.is_some_and(|found| found.file_type().is_char_device() && found.rdev() == NULL),
             flags: i32::from_str_radix(&field("flags:"), 8).unwrap_or(0),
             mount: field("mnt_id:").parse().unwrap_or(u64::MAX),
         })
@@ -126,8 +132,7 @@ impl Open {
     /// What both processes have.
     fn common(&self) -> Option<&'static str> {
         match (self.number, self.target.as_str()) {
-            (0 | 1, "/dev/null") => Some("/dev/null"),
-            (0 | 1, _) => None,
+            (0 | 1, _) => self.null.then_some("/dev/null"),
             (2, _) => (!self.is_directory()).then_some("log"),
             (_, airlockfs_policy::REPORT) => Some("report"),
             (_, "anon_inode:[eventfd]") => Some("eventfds"),
