@@ -16,6 +16,9 @@ use crate::daemon::Daemon;
 use crate::fuse::{Client, SessionConfig};
 use crate::vmm::VmmConfig;
 
+/// How long a daemon may take from its first answer until it rests.
+const SETTLES: Duration = Duration::from_secs(2);
+
 /// How things are measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Method {
@@ -167,9 +170,17 @@ impl Session {
         &self.daemon
     }
 
-    /// CPU time and context switches while nothing is asked.
+    /// CPU time and context switches while nothing is asked, once the daemon has nothing left to do of its start.
     pub fn idle(&self, time: Duration) -> Result<(Duration, u64)> {
-        let before = self.processes.usage()?;
+        let mut before = self.processes.usage()?;
+        let patience = Instant::now() + SETTLES;
+        while Instant::now() < patience {
+            std::thread::sleep(SETTLES / 20);
+            let now = self.processes.usage()?;
+            if std::mem::replace(&mut before, now).cpu == now.cpu {
+                break;
+            }
+        }
         std::thread::sleep(time);
         let after = self.processes.usage()?;
         Ok((

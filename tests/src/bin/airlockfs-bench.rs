@@ -22,7 +22,7 @@ use nix::sys::resource::{Resource, setrlimit};
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask bench")]
 struct Options {
-    /// Cases to run, separated by commas; `list` lists them [default: all]
+    /// Cases and traces to run, separated by commas; `list` lists them [default: all]
     #[arg(long, value_delimiter = ',')]
     cases: Vec<String>,
     /// Requests in flight
@@ -81,6 +81,9 @@ fn run(options: Options) -> Result<()> {
         for case in cases::all() {
             println!("{:20} {}", case.name, case.about);
         }
+        for trace in traces::all() {
+            println!("{:20} {}", trace.name, trace.about);
+        }
         return Ok(());
     }
     // virtiofsd holds a descriptor for each inode it knows, and takes the limit it is started with.
@@ -138,10 +141,13 @@ fn plan(options: &Options) -> Result<Plan> {
         wait: options.wait,
         quick,
         wanted: |_, _, _| true,
-        traces: traces::all(),
+        traces: traces::all()
+            .into_iter()
+            .filter(|trace| asked(&options.cases, trace.name))
+            .collect(),
         known: Some(options.known.unwrap_or(if quick { 100_000 } else { 1_000_000 })),
     };
-    if options.no_traces || !options.cases.is_empty() {
+    if options.no_traces {
         plan.traces.clear();
     }
     if options.known == Some(0) || options.known.is_none() && !options.cases.is_empty() {
@@ -187,17 +193,18 @@ fn for_targets(case: &Case, key: &Key, program: Program) -> bool {
 }
 
 fn select(names: &[String]) -> Result<Vec<Case>> {
-    let all = cases::all();
-    if let Some(name) = names
-        .iter()
-        .find(|name| all.iter().all(|case| case.name != **name))
-    {
-        bail!("no case '{name}'; `--cases list` lists them");
+    let (all, traces) = (cases::all(), traces::all());
+    for name in names {
+        if all.iter().all(|case| case.name != name) && traces.iter().all(|trace| trace.name != name) {
+            bail!("no case or trace '{name}'; `--cases list` lists them");
+        }
     }
-    Ok(all
-        .into_iter()
-        .filter(|case| names.is_empty() || names.iter().any(|name| name == case.name))
-        .collect())
+    Ok(all.into_iter().filter(|case| asked(names, case.name)).collect())
+}
+
+/// Without a name all are asked for.
+fn asked(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|asked| asked == name)
 }
 
 fn about(plan: &Plan) -> Vec<String> {
