@@ -106,6 +106,26 @@ fn readdirplus_announces_mounts_as_lookup_does() {
     }
 }
 
+/// What another mount covers cannot be removed; to have tried does not keep that mount.
+#[test]
+fn a_mount_in_the_way_of_a_removal_may_go() {
+    let (_home, share, _mounted) = shared_home();
+    fs::write(share.join("covered"), "").expect("write");
+    let (_daemon, fs) = started(&share, &[]);
+    for (name, source) in [("covered", "source/file"), ("mount", "source")] {
+        let node = fs.lookup(ROOT, name).expect("LOOKUP").nodeid;
+        let bound = bind(&share.join(source), &share.join(name));
+        let removed = match name {
+            "mount" => fs.rmdir(ROOT, name),
+            _ => fs.unlink(ROOT, name),
+        };
+        assert_eq!(removed, Err(Errno::EBUSY));
+        umount2(&share.join(name), MntFlags::empty()).expect("a mount that nobody uses");
+        std::mem::forget(bound);
+        assert_eq!(fs.lookup(ROOT, name).expect("LOOKUP").nodeid, node);
+    }
+}
+
 #[test]
 fn a_mount_that_comes_later_is_seen_and_one_in_use_may_go() {
     let (_home, share, _mounted) = shared_home();

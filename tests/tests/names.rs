@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use airlockfs_tests::daemon::Daemon;
-use airlockfs_tests::fuse::Client;
 use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::fuse::{Client, SetAttr};
 use nix::errno::Errno;
 
 fn started() -> (Daemon, Client) {
@@ -352,6 +352,45 @@ fn rename_replaces_keeps_and_swaps() {
             "{flags:#x}"
         );
     }
+}
+
+/// The guest's removal goes by the name; what the host put there meanwhile is nothing that the guest knows.
+#[test]
+fn what_the_host_put_in_place_of_a_removed_file_is_not_that_file() {
+    let (daemon, fs) = started();
+    let (name, other) = (daemon.host("known"), daemon.host("other"));
+    let put_other = || {
+        fs::write(&name, "known").expect("write");
+        fs::write(&other, "other").expect("write");
+        let node = fs.lookup(ROOT, "known").expect("LOOKUP").nodeid;
+        fs::rename(&other, &name).expect("rename");
+        node
+    };
+    let unlinked = put_other();
+    fs.unlink(ROOT, "known").expect("UNLINK");
+    let replaced = put_other();
+    fs.create(ROOT, "new", libc::O_RDWR, 0o644).expect("CREATE");
+    fs.rename(ROOT, "new", ROOT, "known").expect("RENAME");
+    for node in [unlinked, replaced] {
+        for _ in 0..2 {
+            assert_eq!(fs.getattr(node).map(drop), Err(Errno::ESTALE));
+            assert_eq!(fs.open(node, libc::O_RDWR).map(drop), Err(Errno::ESTALE));
+            assert_eq!(
+                fs.setattr(node, SetAttr::default().mode(0o777)).map(drop),
+                Err(Errno::ESTALE)
+            );
+        }
+    }
+    // What is still there is found again, though its name stood for another when it should have been removed.
+    fs::create_dir(daemon.host("dir")).expect("mkdir");
+    let dir = fs.lookup(ROOT, "dir").expect("LOOKUP").nodeid;
+    fs::rename(daemon.host("dir"), daemon.host("away")).expect("rename");
+    fs::create_dir_all(daemon.host("dir/full")).expect("mkdir");
+    assert_eq!(fs.rmdir(ROOT, "dir"), Err(Errno::ENOTEMPTY));
+    assert_eq!(fs.getattr(dir).map(drop), Err(Errno::ESTALE));
+    fs::rename(daemon.host("dir"), daemon.host("full")).expect("rename");
+    fs::rename(daemon.host("away"), daemon.host("dir")).expect("rename");
+    assert!(fs.getattr(dir).is_ok());
 }
 
 #[test]

@@ -4,12 +4,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{PoisonError, RwLock},
 };
 
 use airlockfs_ipc::NodeId;
 
-use crate::handle::Open;
+use crate::{handle::Open, recycle::Shared};
 
 /// Those that are kept.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(crate) struct ByNode {
 
 #[derive(Default)]
 struct Kept {
-    files: BTreeMap<NodeId, Arc<Open>>,
+    files: BTreeMap<NodeId, Shared<Open>>,
     /// Every one that is kept, the oldest first; some are gone already.
     order: VecDeque<NodeId>,
 }
@@ -35,13 +35,13 @@ impl ByNode {
     }
 
     /// The one of a node, if it is kept.
-    pub(crate) fn get(&self, node: NodeId) -> Option<Arc<Open>> {
+    pub(crate) fn get(&self, node: NodeId) -> Option<Shared<Open>> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         kept.files.get(&node).cloned()
     }
 
     /// Keeps one, in place of the oldest where there is no room.
-    pub(crate) fn keep(&self, node: NodeId, open: &Arc<Open>) {
+    pub(crate) fn keep(&self, node: NodeId, open: &Shared<Open>) {
         let mut closed = Vec::new();
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         while kept.order.len() >= self.max {
@@ -76,14 +76,14 @@ mod tests {
     use super::*;
     use crate::inode::Located;
 
-    fn open() -> Arc<Open> {
+    fn open() -> Shared<Open> {
         let file = std::fs::File::open("/dev/null").unwrap();
         let node = Located {
             id: NodeId(1),
             share: 0,
             mount: 0,
         };
-        Arc::new(Open::file(file.into(), node, libc::O_RDONLY))
+        Shared::new(Open::file(file.into(), node, libc::O_RDONLY))
     }
 
     #[test]
@@ -100,11 +100,11 @@ mod tests {
             by_node.keep(NodeId(5), &file);
             by_node.forget([NodeId(5)].into_iter());
         }
-        assert_eq!(Arc::strong_count(&file), 1, "all are closed");
+        assert_eq!(file.users(), 1, "all are closed");
         by_node.keep(NodeId(6), &file);
         by_node.clear();
-        assert_eq!(Arc::strong_count(&file), 1);
+        assert_eq!(file.users(), 1);
         ByNode::new(0).keep(NodeId(1), &file);
-        assert_eq!(Arc::strong_count(&file), 1, "there is no room");
+        assert_eq!(file.users(), 1, "there is no room");
     }
 }

@@ -2,12 +2,16 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
 };
 
 use airlockfs_ipc::{Errno, GENERATIONS, Handle, NodeId};
 
-use crate::{inode::Located, ops::dir::Entries};
+use crate::{
+    inode::Located,
+    ops::dir::Entries,
+    recycle::{Recycler, Shared},
+};
 
 /// An open file or directory.
 pub(crate) struct Open {
@@ -57,6 +61,7 @@ impl Open {
 pub(crate) struct Handles {
     slots: RwLock<Slots>,
     max: usize,
+    opens: Recycler<Open>,
 }
 
 #[derive(Default)]
@@ -69,7 +74,7 @@ struct Slots {
 struct Slot {
     /// How often this slot was given away before: the upper half of the handle.
     generation: u32,
-    open: Option<Arc<Open>>,
+    open: Option<Shared<Open>>,
 }
 
 impl Slot {
@@ -94,12 +99,18 @@ impl Handles {
         Self {
             slots: RwLock::default(),
             max,
+            opens: Recycler::default(),
         }
+    }
+
+    /// Makes an open file one that several can use.
+    pub(crate) fn share(&self, open: Open) -> Shared<Open> {
+        self.opens.share(open)
     }
 
     /// Adds an open file. ENFILE, and the file back to be closed by drop, if the guest has too many.
     pub(crate) fn insert(&self, open: Open) -> Result<Handle, Errno> {
-        let open = Some(Arc::new(open));
+        let open = Some(self.share(open));
         let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let Slots { slots, free } = &mut *table;
         let index = match free.pop() {
@@ -121,7 +132,7 @@ impl Handles {
     }
 
     /// The open file of a handle. EBADF if there is none; the guest may have made it up.
-    pub(crate) fn get(&self, handle: Handle) -> Result<Arc<Open>, Errno> {
+    pub(crate) fn get(&self, handle: Handle) -> Result<Shared<Open>, Errno> {
         let table = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let index = (handle.0 as u32).checked_sub(1).ok_or(Errno::EBADF)?;
         let slot = table.slots.get(index as usize).ok_or(Errno::EBADF)?;
@@ -131,8 +142,15 @@ impl Handles {
         slot.open.clone().ok_or(Errno::EBADF)
     }
 
-    /// Takes the open file of a handle out; it closes when its last user drops it.
-    pub(crate) fn remove(&self, handle: Handle) -> Result<Arc<Open>, Errno> {
+    /// Ends a handle; its file closes when its last user drops it. Whose it was.
+    pub(crate) fn close(&self, handle: Handle) -> Result<Located, Errno> {
+        let open = self.remove(handle)?;
+        let node = open.node;
+        self.opens.give_back(open);
+        Ok(node)
+    }
+
+    fn remove(&self, handle: Handle) -> Result<Shared<Open>, Errno> {
         let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let (index, slot) = table.slot(handle).ok_or(Errno::EBADF)?;
         let open = slot.open.take().ok_or(Errno::EBADF)?;
@@ -143,7 +161,7 @@ impl Handles {
     }
 
     /// Takes all out.
-    pub(crate) fn clear(&self) -> Vec<Arc<Open>> {
+    pub(crate) fn clear(&self) -> Vec<Shared<Open>> {
         let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let Slots { slots, free } = &mut *table;
         let mut all = Vec::new();
@@ -159,7 +177,7 @@ impl Handles {
     }
 
     /// Some open file of an inode. Goes through all: for inodes that can be reached in no other way.
-    pub(crate) fn of_node(&self, node: NodeId) -> Option<Arc<Open>> {
+    pub(crate) fn of_node(&self, node: NodeId) -> Option<Shared<Open>> {
         let table = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let mut opens = table.slots.iter().filter_map(|slot| slot.open.as_ref());
         opens.find(|open| open.node.id == node).cloned()
@@ -185,11 +203,11 @@ mod tests {
         let handles = Handles::new(2);
         let first = handles.insert(open(1)).unwrap();
         assert!(handles.get(first).is_ok());
-        assert!(handles.remove(first).is_ok());
+        assert!(handles.close(first).is_ok());
         let second = handles.insert(open(1)).unwrap();
         assert_ne!(first, second);
         assert_eq!(handles.get(first).err(), Some(Errno::EBADF));
-        assert_eq!(handles.remove(first).err(), Some(Errno::EBADF));
+        assert_eq!(handles.close(first).err(), Some(Errno::EBADF));
         handles.clear();
         assert_eq!(handles.get(second).err(), Some(Errno::EBADF));
     }
@@ -200,7 +218,7 @@ mod tests {
         let first = handles.insert(open(1)).unwrap();
         handles.insert(open(2)).unwrap();
         assert_eq!(handles.insert(open(3)).err(), Some(Errno::ENFILE));
-        handles.remove(first).unwrap();
+        handles.close(first).unwrap();
         let third = handles.insert(open(3)).unwrap();
         assert_eq!(
             handles.of_node(NodeId(3)).unwrap().node.id,
@@ -220,7 +238,7 @@ mod tests {
                 "{made_up}"
             );
             assert_eq!(
-                handles.remove(Handle(made_up)).err(),
+                handles.close(Handle(made_up)).err(),
                 Some(Errno::EBADF),
                 "{made_up}"
             );

@@ -25,6 +25,7 @@ use self::ranges::Ranges;
 use crate::{
     gate::Gate,
     handle::Open,
+    recycle::Shared,
     sys::{set_lock, set_whole_lock},
 };
 
@@ -52,7 +53,7 @@ pub(crate) enum Wanted {
     /// A record lock, through the owner's own open file description.
     Record(Arc<OwnedFd>, FileLock),
     /// The whole file, through the handle's; F_RDLCK or F_WRLCK.
-    Whole(Arc<Open>, u32),
+    Whole(Shared<Open>, u32),
 }
 
 /// Told how the wait ended.

@@ -11,7 +11,8 @@
 //! wait for, one that lets go of mounts which nobody uses, and the main thread, which waits for the supervisor's end and then ends the process.
 //!
 //! Lock order: a directory handle's entries, then the table of inodes, of handles or of file locks, never two of these.
-//! The locks of the first two tables are not held across system calls.
+//! The locks of the first two tables are not held across system calls. Those of memory kept for use again are held alone,
+//! or within a directory handle's.
 
 mod by_node;
 mod creds;
@@ -22,6 +23,7 @@ mod inode;
 mod locks;
 mod ops;
 mod pool;
+mod recycle;
 mod serve;
 mod start;
 mod sys;

@@ -6,7 +6,7 @@ use airlockfs_ipc::{Errno, message::Attr};
 use crate::ids::IdMap;
 
 /// Permission bits of a mode.
-const PERMISSIONS: u32 = 0o7777;
+pub(crate) const PERMISSIONS: u32 = 0o7777;
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -58,6 +58,11 @@ impl Owner {
         }
     }
 
+    /// Whether every host id is seen as the guest's id for that very one.
+    const fn shows_all(&self) -> bool {
+        self.forced.is_none() && self.fallback.is_none()
+    }
+
     /// What a change of the owner to `wanted` leaves to be done. EPERM for another than the one that everything has.
     pub(crate) fn change(&self, wanted: Option<u32>) -> Result<Option<u32>, Errno> {
         match (self.forced, wanted) {
@@ -107,6 +112,15 @@ impl View {
     /// The permissions on the host of a new inode of type `kind`: what is not seen is not set either.
     pub(crate) fn created(&self, kind: u32, asked: u32) -> u32 {
         asked & !(self.mask(kind) | set_ids(kind, !self.uid.is_forced(), !self.gid.is_forced()))
+    }
+
+    /// Whether the guest sees all permissions as they are, so that what [`Self::changed`] says does not depend on the host.
+    pub(crate) const fn hides_no_permissions(&self) -> bool {
+        self.mode.is_none()
+            && self.fmask == 0
+            && self.dmask == 0
+            && self.uid.shows_all()
+            && self.gid.shows_all()
     }
 
     /// The permissions to set on the host when the guest changes those of an inode to `asked`: what it does not see

@@ -2,10 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use airlockfs_ipc::{
@@ -23,7 +20,8 @@ use crate::{
     handle::{Handles, Open},
     inode::{Held, Identity, Inodes, Key, Located, Seen},
     locks::Locks,
-    ops,
+    ops::{self, dir::Buffers},
+    recycle::Shared,
     sys::{CName, ProcPath, Stat, stat, stat_at},
     view::View,
     xattr_map::XattrMap,
@@ -39,6 +37,8 @@ pub(crate) struct Volume {
     pub(crate) handles: Handles,
     /// Those that are used without being opened.
     pub(crate) by_node: ByNode,
+    /// Room for listing directories.
+    pub(crate) buffers: Buffers,
     /// Locks on them.
     pub(crate) locks: Locks,
     /// User and group ids.
@@ -173,7 +173,7 @@ impl Volume {
     }
 
     /// The open file of a handle, or what a node's own handle stands for. EAGAIN for the latter as [`ops::open::by_node`].
-    pub(crate) fn open_file(&self, handle: Handle) -> Result<Arc<Open>, Errno> {
+    pub(crate) fn open_file(&self, handle: Handle) -> Result<Shared<Open>, Errno> {
         match handle.node() {
             None => self.handles.get(handle),
             Some(_) if !self.config.zero_open => Err(Errno::EBADF),
@@ -200,8 +200,8 @@ impl Volume {
 
     /// Ends a handle.
     pub(crate) fn close_handle(&self, handle: Handle) -> Result<(), Errno> {
-        let open = self.handles.remove(handle)?;
-        self.inodes.closed(open.node.id);
+        let node = self.handles.close(handle)?;
+        self.inodes.closed(node.id);
         Ok(())
     }
 }

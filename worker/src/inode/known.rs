@@ -4,10 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use airlockfs_ipc::{Errno, NodeId};
 
-use super::{
-    Identity, Inodes, Located,
-    table::{Dropped, Location},
-};
+use super::{Identity, Inodes, Located, table::Location};
 use crate::sys::Stat;
 
 /// A name in a directory.
@@ -39,25 +36,23 @@ impl Inodes {
                 return Ok(table.id(index));
             }
         }
-        let mut dropped = Dropped::new();
-        let mut table = self.write();
-        let directory = table.index(parent.id).ok_or(Errno::ESTALE)?;
-        let index = match table.find(&identity) {
-            Some(index) => {
-                table.refresh(index, &identity);
-                index
-            }
-            None => table.insert(&identity)?,
-        };
-        let location = Location {
-            parent: directory,
-            name,
-        };
-        table.locate(index, location, &mut dropped);
-        table.look_up(index);
-        let id = table.id(index);
-        drop(table);
-        Ok(id)
+        self.change(|table, dropped| {
+            let directory = table.index(parent.id).ok_or(Errno::ESTALE)?;
+            let index = match table.find(&identity) {
+                Some(index) => {
+                    table.refresh(index, &identity);
+                    index
+                }
+                None => table.insert(&identity)?,
+            };
+            let location = Location {
+                parent: directory,
+                name,
+            };
+            table.locate(index, location, dropped);
+            table.look_up(index);
+            Ok(table.id(index))
+        })
     }
 
     /// Notes an inode without a name, and counts a lookup.
@@ -84,19 +79,17 @@ impl Inodes {
     pub(crate) fn forget(&self, records: impl Iterator<Item = (NodeId, u64)>) {
         let mut records = records.peekable();
         while records.peek().is_some() {
-            let mut dropped = Dropped::new();
-            let mut table = self.write();
-            for (id, count) in records.by_ref().take(FORGETS_AT_ONCE) {
-                table.forget(id, count, &mut dropped);
-            }
-            drop(table);
+            self.change(|table, dropped| {
+                for (id, count) in records.by_ref().take(FORGETS_AT_ONCE) {
+                    table.forget(id, count, dropped);
+                }
+            });
         }
     }
 
     /// Drops everything but the roots.
     pub(crate) fn reset(&self) {
-        let mut dropped = Dropped::new();
-        self.write().clear(&mut dropped);
+        self.change(|table, dropped| table.clear(dropped));
         self.open.store(0, Relaxed);
     }
 
@@ -120,47 +113,44 @@ impl Inodes {
 
     /// Notes that the name `place` is gone, under which `id` was known.
     pub(crate) fn removed(&self, id: NodeId, place: Place<'_>) {
-        let mut dropped = Dropped::new();
-        let mut table = self.write();
-        if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent))
-            && table
-                .node(index)
-                .is_some_and(|node| node.is_at(parent, place.name))
-        {
-            table.unlocate(index, &mut dropped);
-        }
-        drop(table);
+        self.change(|table, dropped| {
+            if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent))
+                && table
+                    .node(index)
+                    .is_some_and(|node| node.is_at(parent, place.name))
+            {
+                table.unlocate(index, dropped);
+            }
+        });
     }
 
     /// Notes that `id` went from one name to another. Nothing else stands there any more.
     pub(crate) fn moved(&self, id: NodeId, from: Place<'_>, to: Place<'_>) {
-        let mut dropped = Dropped::new();
-        let mut table = self.write();
-        if let (Some(index), Some(old), Some(new)) =
-            (table.index(id), table.index(from.parent), table.index(to.parent))
-            && table.node(index).is_some_and(|node| node.is_at(old, from.name))
-        {
-            let location = Location {
-                parent: new,
-                name: to.name,
-            };
-            table.locate(index, location, &mut dropped);
-        }
-        drop(table);
+        self.change(|table, dropped| {
+            if let (Some(index), Some(old), Some(new)) =
+                (table.index(id), table.index(from.parent), table.index(to.parent))
+                && table.node(index).is_some_and(|node| node.is_at(old, from.name))
+            {
+                let location = Location {
+                    parent: new,
+                    name: to.name,
+                };
+                table.locate(index, location, dropped);
+            }
+        });
     }
 
     /// Notes where an inode is now that had lost its name.
     pub(crate) fn placed(&self, id: NodeId, place: Place<'_>) {
-        let mut dropped = Dropped::new();
-        let mut table = self.write();
-        if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent)) {
-            let location = Location {
-                parent,
-                name: place.name,
-            };
-            table.locate(index, location, &mut dropped);
-        }
-        drop(table);
+        self.change(|table, dropped| {
+            if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent)) {
+                let location = Location {
+                    parent,
+                    name: place.name,
+                };
+                table.locate(index, location, dropped);
+            }
+        });
     }
 
     /// Counts an open handle; its inode stays known until [`Self::closed`].
@@ -174,8 +164,7 @@ impl Inodes {
             table.hot.len() > self.hot_max()
         };
         if crowded {
-            let mut dropped = Dropped::new();
-            self.cool_down(&mut self.write(), &mut dropped);
+            self.change(|table, dropped| self.cool_down(table, dropped));
         }
     }
 
@@ -195,12 +184,11 @@ impl Inodes {
             handles == Ok(1) && node.lookups.load(SeqCst) == 0
         };
         if last {
-            let mut dropped = Dropped::new();
-            let mut table = self.write();
-            if let Some(index) = table.index(id) {
-                table.collect(index, &mut dropped);
-            }
-            drop(table);
+            self.change(|table, dropped| {
+                if let Some(index) = table.index(id) {
+                    table.collect(index, dropped);
+                }
+            });
         }
     }
 }

@@ -7,8 +7,10 @@
 //!
 //! The table's lock is never held across a system call, nor while a descriptor is closed.
 
+mod dropped;
 mod hot;
 mod known;
+mod name;
 mod node;
 mod open;
 mod sweep;
@@ -20,20 +22,22 @@ mod tests;
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use airlockfs_ipc::{Errno, NodeId};
 
-use self::sweep::Away;
-use self::table::{Dropped, Table};
+use self::{dropped::Dropped, sweep::Away, table::Table};
 pub(crate) use self::{
     known::Place,
     node::{Identity, Key},
 };
-use crate::sys::Stat;
+use crate::{
+    recycle::{Recycler, Shared},
+    sys::Stat,
+};
 
 /// Fewest descriptors kept for inodes, however many files are open.
 const HOT_MIN: usize = 32;
@@ -45,13 +49,34 @@ pub(crate) struct Inodes {
     budget: usize,
     /// Descriptors that open handles hold.
     open: AtomicUsize,
+    descriptors: Recycler<Descriptor>,
     /// Wakes the sweeper.
     away: Away,
 }
 
-/// An inode with its descriptor in hand, opened with O_PATH.
+/// A descriptor opened with O_PATH.
+struct Descriptor {
+    file: OwnedFd,
+    /// It is the inode's that it is kept for, and not of another one that somebody on the host put in its place.
+    proven: AtomicBool,
+}
+
+impl Descriptor {
+    const fn new(file: OwnedFd, proven: bool) -> Self {
+        Self {
+            file,
+            proven: AtomicBool::new(proven),
+        }
+    }
+
+    fn is_proven(&self) -> bool {
+        self.proven.load(Relaxed)
+    }
+}
+
+/// An inode with its descriptor in hand.
 pub(crate) struct Held {
-    descriptor: Arc<OwnedFd>,
+    descriptor: Shared<Descriptor>,
     /// Its id.
     pub(crate) id: NodeId,
     /// File type: the S_IFMT bits of its mode.
@@ -85,7 +110,7 @@ pub(crate) struct Seen {
 
 impl AsFd for Held {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.descriptor.file.as_fd()
     }
 }
 
@@ -116,6 +141,7 @@ impl Inodes {
             table: RwLock::new(Table::new()),
             budget,
             open: AtomicUsize::new(0),
+            descriptors: Recycler::default(),
             away: Away::default(),
         }
     }
@@ -128,11 +154,19 @@ impl Inodes {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes the table, and closes what that drops once the lock is released.
+    fn change<T>(&self, change: impl FnOnce(&mut Table, &mut Dropped) -> T) -> T {
+        let mut dropped = Dropped::default();
+        let result = change(&mut self.write(), &mut dropped);
+        dropped.close(&self.descriptors);
+        result
+    }
+
     /// Adds a share's root, which is never forgotten. The first one added is the root that the guest mounts.
     pub(crate) fn add_root(&self, identity: &Identity, descriptor: OwnedFd) -> Result<NodeId, Errno> {
         let mut table = self.write();
         let index = table.insert(identity)?;
-        table.pin(index, Arc::new(descriptor));
+        table.pin(index, Shared::new(Descriptor::new(descriptor, true)));
         Ok(table.id(index))
     }
 

@@ -1,14 +1,9 @@
 //! What is known of one inode.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64},
-    },
-};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use crate::sys::Stat;
+use super::{Descriptor, name::NodeName};
+use crate::{recycle::Shared, sys::Stat};
 
 /// No index: no location, or not in the list of hot nodes.
 pub(super) const NONE: u32 = u32::MAX;
@@ -61,9 +56,9 @@ pub(super) struct Node {
     pub(super) mount: u64,
     pub(super) birth_seconds: i64,
     /// The name it was last seen under, in the directory `parent`.
-    pub(super) name: Box<[u8]>,
+    pub(super) name: NodeName,
     /// Held while hot.
-    pub(super) descriptor: Option<Arc<OwnedFd>>,
+    pub(super) descriptor: Option<Shared<Descriptor>>,
     /// The guest's lookups.
     pub(super) lookups: AtomicU64,
     pub(super) birth_nanoseconds: u32,
@@ -85,7 +80,7 @@ pub(super) struct Node {
     pub(super) referenced: AtomicBool,
 }
 
-const _: () = assert!(size_of::<Node>() <= 88);
+const _: () = assert!(size_of::<Node>() <= 96);
 
 impl Node {
     pub(super) const fn key(&self) -> Key {
@@ -109,9 +104,10 @@ impl Node {
     /// birth time need not be the same: overlayfs changes it when it copies up.
     pub(super) fn is(&self, identity: &Identity) -> bool {
         let own = self.identity();
+        let holds = |descriptor: &Shared<Descriptor>| descriptor.is_proven();
         own.key == identity.key
             && own.kind == identity.kind
-            && (own.birth == identity.birth || self.descriptor.is_some())
+            && (own.birth == identity.birth || self.descriptor.as_ref().is_some_and(holds))
     }
 
     /// Whether it holds its descriptor for good.

@@ -1,9 +1,6 @@
 //! From a node id to a descriptor.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{os::fd::OwnedFd, sync::atomic::Ordering::Relaxed};
 
 use airlockfs_ipc::{Errno, Name, NodeId};
 use nix::{
@@ -12,11 +9,23 @@ use nix::{
 };
 
 use super::{
-    Held, Identity, Inodes, Seen,
+    Descriptor, Held, Identity, Inodes, Place, Seen,
     node::{NONE, Node},
-    table::{Dropped, Table},
+    table::{Location, Table},
 };
-use crate::sys::{CName, stat, stat_at};
+use crate::{
+    recycle::Shared,
+    sys::{CName, stat, stat_at},
+};
+
+/// An inode whose name is about to go.
+#[derive(Clone, Copy)]
+pub(crate) struct Spared {
+    /// Its id.
+    pub(crate) id: NodeId,
+    /// It was opened for that.
+    opened: bool,
+}
 
 /// A cold inode on the way to the one that is wanted.
 struct Step {
@@ -28,24 +37,99 @@ struct Step {
 impl Inodes {
     /// The inode of a node id. ESTALE if the guest does not know it, or its file is not where it was last seen.
     pub(crate) fn held(&self, id: NodeId) -> Result<Held, Errno> {
-        let (directory, steps) = {
-            let table = self.read();
-            let mut index = table.index(id).ok_or(Errno::ESTALE)?;
-            let mut steps = Vec::new();
-            loop {
-                let node = table.node(index).ok_or(Errno::ESTALE)?;
-                if let Some(held) = hot(&table, index, node) {
-                    break (held, steps);
+        loop {
+            // The way down: the inode itself, and the directories above it, which seldom are cold.
+            let (mut last, mut above) = (None, Vec::new());
+            let mut held = {
+                let table = self.read();
+                let mut index = table.index(id).ok_or(Errno::ESTALE)?;
+                loop {
+                    let node = table.node(index).ok_or(Errno::ESTALE)?;
+                    if let Some(held) = hot(&table, index, node) {
+                        break held;
+                    }
+                    let step = step(&table, index, node)?;
+                    match last {
+                        None => last = Some(step),
+                        Some(_) => above.push(step),
+                    }
+                    index = node.parent;
                 }
-                steps.push(step(&table, index, node)?);
-                index = node.parent;
+            };
+            if !self.prove(&held)? {
+                continue;
             }
-        };
-        let mut held = directory;
-        for step in steps.into_iter().rev() {
-            held = self.descend(&held, &step)?;
+            for step in above.into_iter().rev().chain(last) {
+                held = self.descend(&held, &step)?;
+            }
+            return Ok(held);
         }
-        Ok(held)
+    }
+
+    /// Whether a descriptor that was taken on trust is the inode's. If not it is closed, and the inode cold.
+    fn prove(&self, held: &Held) -> Result<bool, Errno> {
+        if held.descriptor.is_proven() {
+            return Ok(true);
+        }
+        let found = Identity::of(&stat(held)?, held.share);
+        let known = {
+            let table = self.read();
+            let node = table.index(held.id).and_then(|index| table.node(index));
+            node.ok_or(Errno::ESTALE)?.identity()
+        };
+        if found == known {
+            held.descriptor.proven.store(true, Relaxed);
+            return Ok(true);
+        }
+        self.let_go(held.id, |descriptor| descriptor.is(&held.descriptor));
+        Ok(false)
+    }
+
+    /// Cools an inode if that is true of its descriptor.
+    fn let_go(&self, id: NodeId, condition: impl FnOnce(&Shared<Descriptor>) -> bool) {
+        self.change(|table, dropped| {
+            if let Some(index) = table.index(id)
+                && let Some(descriptor) = table.node(index).and_then(|node| node.descriptor.as_ref())
+                && condition(descriptor)
+                && let Some(descriptor) = table.cool(index)
+            {
+                dropped.push(descriptor);
+            }
+        });
+    }
+
+    /// The inode known under a name that is about to go, held by its descriptor: the guest may have it open, or as a
+    /// working directory. Whether it is that one, and not what the host put there meanwhile, is asked when it is used:
+    /// most never are. [`Self::removed`] or [`Self::not_removed`] must follow.
+    pub(crate) fn spare(&self, directory: &Held, place: Place<'_>, name: &CName) -> Option<Spared> {
+        let (id, is_hot) = {
+            let table = self.read();
+            let index = table.at(Location {
+                parent: table.index(place.parent)?,
+                name: place.name,
+            })?;
+            (table.id(index), table.node(index)?.descriptor.is_some())
+        };
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = match is_hot {
+            true => None,
+            false => openat(directory, name.as_c_str(), flags, Mode::empty()).ok(),
+        };
+        let spared = Spared {
+            id,
+            opened: opened.is_some(),
+        };
+        if let Some(descriptor) = opened {
+            self.heat(id, Descriptor::new(descriptor, false));
+        }
+        Some(spared)
+    }
+
+    /// The name is still there: what was opened on trust holds nothing, not even a mount.
+    pub(crate) fn not_removed(&self, spared: Spared) {
+        if spared.opened {
+            self.let_go(spared.id, |descriptor| !descriptor.is_proven());
+        }
     }
 
     /// Opens one inode beneath its directory, and makes it hot.
@@ -57,7 +141,7 @@ impl Inodes {
             return Err(Errno::ESTALE);
         }
         Ok(Held {
-            descriptor: self.heat(step.id, descriptor),
+            descriptor: self.heat(step.id, Descriptor::new(descriptor, true)),
             id: step.id,
             kind: found.kind(),
             share: step.identity.key.share,
@@ -65,18 +149,17 @@ impl Inodes {
         })
     }
 
-    /// Keeps `descriptor` for an inode while the budget lasts. It must have been proven to be that inode's.
-    pub(crate) fn heat(&self, id: NodeId, descriptor: OwnedFd) -> Arc<OwnedFd> {
-        let descriptor = Arc::new(descriptor);
-        let mut dropped = Dropped::new();
-        let mut table = self.write();
-        if let Some(index) = table.index(id)
-            && table.heat(index, descriptor.clone())
-        {
-            self.cool_down(&mut table, &mut dropped);
-        }
-        let away = table.away() > 0;
-        drop(table);
+    /// Keeps `descriptor` for an inode while the budget lasts.
+    fn heat(&self, id: NodeId, descriptor: Descriptor) -> Shared<Descriptor> {
+        let descriptor = self.descriptors.share(descriptor);
+        let away = self.change(|table, dropped| {
+            if let Some(index) = table.index(id)
+                && table.heat(index, descriptor.clone())
+            {
+                self.cool_down(table, dropped);
+            }
+            table.away() > 0
+        });
         if away {
             self.away.noticed();
         }
@@ -86,22 +169,22 @@ impl Inodes {
     /// What is to be seen of an inode now: one call, by descriptor if it is hot, else by name. ESTALE as for
     /// [`Self::held`].
     pub(crate) fn stat(&self, id: NodeId) -> Result<Seen, Errno> {
-        let (parent, step) = {
+        let (parent, step) = loop {
             let table = self.read();
             let index = table.index(id).ok_or(Errno::ESTALE)?;
             let node = table.node(index).ok_or(Errno::ESTALE)?;
-            match hot(&table, index, node) {
-                Some(held) => {
-                    let parent = table.node(node.parent);
-                    let submount = parent.is_some_and(|parent| parent.mount != node.mount);
-                    drop(table);
-                    return Ok(Seen {
-                        stat: stat(&held)?,
-                        share: held.share,
-                        submount,
-                    });
-                }
-                None => (table.id(node.parent), step(&table, index, node)?),
+            let Some(held) = hot(&table, index, node) else {
+                break (table.id(node.parent), step(&table, index, node)?);
+            };
+            let parent = table.node(node.parent);
+            let submount = parent.is_some_and(|parent| parent.mount != node.mount);
+            drop(table);
+            if self.prove(&held)? {
+                return Ok(Seen {
+                    stat: stat(&held)?,
+                    share: held.share,
+                    submount,
+                });
             }
         };
         let directory = self.held(parent)?;
@@ -125,7 +208,7 @@ impl Inodes {
             (node.mode_kind(), node.key())
         };
         Ok(Held {
-            descriptor: self.heat(id, descriptor),
+            descriptor: self.heat(id, Descriptor::new(descriptor, true)),
             id,
             kind,
             share: key.share,

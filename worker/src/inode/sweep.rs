@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Inodes, table::Dropped};
+use super::Inodes;
 use crate::gate::Gate;
 
 /// An inode is cooled after between one and two of these without use.
@@ -90,8 +90,7 @@ impl Inodes {
     fn sweep(&self) -> usize {
         let (mut place, mut used) = (usize::MAX, 0);
         while place > 0 {
-            let mut dropped = Dropped::new();
-            let (next, more) = self.write().cool_away(place, AT_ONCE, &mut dropped);
+            let (next, more) = self.change(|table, dropped| table.cool_away(place, AT_ONCE, dropped));
             (place, used) = (next, used + more);
         }
         used

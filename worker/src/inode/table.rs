@@ -2,13 +2,9 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+    sync::atomic::{
+        AtomicBool, AtomicU32, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
     },
 };
 
@@ -16,18 +12,19 @@ use airlockfs_ipc::{Errno, GENERATIONS, NodeId};
 use hashbrown::HashTable;
 
 use super::{
+    Descriptor,
+    dropped::Dropped,
     hot::Hot,
+    name::NodeName,
     node::{Identity, Key, NONE, Node},
 };
+use crate::recycle::Shared;
 
 /// Most inodes a guest may hold lookups on, about 2 GiB of the worker's memory.
 const NODES_MAX: usize = 1 << 24;
 
 /// Index of the first node: the root that the guest mounts.
 pub(super) const ROOT: u32 = 0;
-
-/// Descriptors that leave the table. Closing takes time: drop them when the table's lock is released.
-pub(super) type Dropped = Vec<Arc<OwnedFd>>;
 
 pub(super) struct Table {
     nodes: Vec<Node>,
@@ -116,7 +113,7 @@ impl Table {
             ino: identity.key.ino,
             mount: identity.key.mount,
             birth_seconds: identity.birth.0,
-            name: Box::default(),
+            name: NodeName::default(),
             descriptor: None,
             lookups: AtomicU64::new(0),
             birth_nanoseconds: identity.birth.1,
@@ -243,7 +240,7 @@ impl Table {
             if used {
                 return;
             }
-            dropped.extend(self.cool(index));
+            self.cool_into(index, dropped);
             let parent = self.detach(index);
             let Some(node) = self.node_mut(index) else { return };
             let key = node.key();
@@ -287,7 +284,7 @@ impl Table {
     }
 
     /// Gives a node its descriptor for good: the root of the next share.
-    pub(super) fn pin(&mut self, index: u32, descriptor: Arc<OwnedFd>) {
+    pub(super) fn pin(&mut self, index: u32, descriptor: Shared<Descriptor>) {
         let Self { nodes, homes, .. } = self;
         if let Some(node) = nodes.get_mut(index as usize) {
             node.descriptor = Some(descriptor);
@@ -301,7 +298,7 @@ impl Table {
     }
 
     /// Gives a node its descriptor until the clock takes it away. False if it has one.
-    pub(super) fn heat(&mut self, index: u32, descriptor: Arc<OwnedFd>) -> bool {
+    pub(super) fn heat(&mut self, index: u32, descriptor: Shared<Descriptor>) -> bool {
         let Self {
             nodes,
             hot,
@@ -322,7 +319,7 @@ impl Table {
     }
 
     /// Takes a hot node's descriptor.
-    pub(super) fn cool(&mut self, index: u32) -> Option<Arc<OwnedFd>> {
+    pub(super) fn cool(&mut self, index: u32) -> Option<Shared<Descriptor>> {
         let Self {
             nodes,
             hot,
@@ -345,8 +342,14 @@ impl Table {
         descriptor
     }
 
+    fn cool_into(&mut self, index: u32, dropped: &mut Dropped) {
+        if let Some(descriptor) = self.cool(index) {
+            dropped.push(descriptor);
+        }
+    }
+
     /// Cools the hot node that the clock finds.
-    pub(super) fn cool_one(&mut self) -> Option<Arc<OwnedFd>> {
+    pub(super) fn cool_one(&mut self) -> Option<Shared<Descriptor>> {
         let Self { nodes, hot, .. } = self;
         let victim = hot.victim(|index, patient| {
             nodes.get(index as usize).is_none_or(|node| {
@@ -374,7 +377,7 @@ impl Table {
             if node.referenced.swap(false, Relaxed) {
                 used += 1;
             } else {
-                dropped.extend(self.cool(index));
+                self.cool_into(index, dropped);
             }
         }
         (place, used)

@@ -1,13 +1,16 @@
 //! The table of inodes, without a file system.
 
-use std::{fs::File, os::fd::OwnedFd, sync::Arc};
+use std::fs::File;
 
 use airlockfs_ipc::{Errno, NodeId};
 
 use super::{
+    Descriptor,
+    dropped::Dropped,
     node::{Identity, Key, NONE},
-    table::{Dropped, Location, ROOT, Table},
+    table::{Location, ROOT, Table},
 };
+use crate::recycle::Shared;
 
 fn identity(ino: u64, birth: i64) -> Identity {
     Identity {
@@ -22,8 +25,9 @@ fn identity(ino: u64, birth: i64) -> Identity {
     }
 }
 
-fn descriptor() -> Arc<OwnedFd> {
-    Arc::new(File::open("/dev/null").unwrap().into())
+fn descriptor() -> Shared<Descriptor> {
+    let file = File::open("/dev/null").unwrap();
+    Shared::new(Descriptor::new(file.into(), true))
 }
 
 fn with_root() -> Table {
@@ -43,7 +47,7 @@ fn add(table: &mut Table, ino: u64, parent: u32, name: &str) -> u32 {
 
 fn locate(table: &mut Table, index: u32, parent: u32, name: &str) {
     let name = name.as_bytes();
-    table.locate(index, Location { parent, name }, &mut Dropped::new());
+    table.locate(index, Location { parent, name }, &mut Dropped::default());
 }
 
 fn at(table: &Table, parent: u32, name: &str) -> Option<u32> {
@@ -53,7 +57,7 @@ fn at(table: &Table, parent: u32, name: &str) -> Option<u32> {
 
 fn forget(table: &mut Table, index: u32, count: u64) {
     let id = table.id(index);
-    table.forget(id, count, &mut Dropped::new());
+    table.forget(id, count, &mut Dropped::default());
 }
 
 #[test]
@@ -121,6 +125,11 @@ fn an_inode_number_used_again_is_another_inode() {
         Some(index),
         "the descriptor holds the number"
     );
+    let index = add(&mut table, 8, ROOT, "b");
+    let file = File::open("/dev/null").unwrap();
+    table.heat(index, Shared::new(Descriptor::new(file.into(), false)));
+    assert_eq!(table.find(&identity(8, 0)), Some(index));
+    assert_eq!(table.find(&identity(8, 99)), None, "it may be another's");
 }
 
 #[test]
@@ -164,7 +173,7 @@ fn the_clock_spares_what_was_used_and_what_has_no_name() {
         assert!(table.heat(index, descriptor()));
         assert!(!table.heat(index, descriptor()), "hot already");
     }
-    table.unlocate(nodes[1], &mut Dropped::new());
+    table.unlocate(nodes[1], &mut Dropped::default());
     let used = |table: &Table, index: u32| {
         let node = table.node(index).unwrap();
         node.referenced.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -188,7 +197,7 @@ fn clearing_leaves_the_root() {
     let file = add(&mut table, 3, directory, "f");
     table.heat(file, descriptor());
     let id = table.id(file);
-    let mut dropped = Dropped::new();
+    let mut dropped = Dropped::default();
     table.clear(&mut dropped);
     assert_eq!((table.len(), dropped.len(), table.hot.len()), (1, 1, 0));
     assert_eq!(table.index(id), None);

@@ -20,6 +20,7 @@ use crate::{
     creds::Identities,
     inode::Held,
     sys::{ProcPath, stat},
+    view::PERMISSIONS,
     volume::Volume,
 };
 
@@ -61,7 +62,7 @@ pub(crate) fn set(
         .map(|gid| volume.identities.gids.to_host(gid))
         .transpose()?;
     // Refused before anything is changed.
-    permissions(volume, &held, change)?;
+    let mut mode = permissions(volume, &held, change)?;
     let path = ProcPath::new(&held);
     let path = path.as_c_str();
     if uid.is_some() || gid.is_some() {
@@ -88,7 +89,11 @@ pub(crate) fn set(
         }
         forget_capability(volume, &held)?;
     }
-    if let Some(mode) = permissions(volume, &held, change)? {
+    if (uid.is_some() || gid.is_some() || change.size.is_some()) && !view.hides_no_permissions() {
+        // What the guest does not see, and so keeps, may have gone.
+        mode = permissions(volume, &held, change)?;
+    }
+    if let Some(mode) = mode {
         fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)?;
     }
     if change.atime.is_some() || change.mtime.is_some() {
@@ -104,6 +109,9 @@ fn permissions(volume: &Volume, held: &Held, change: &AttrChange) -> Result<Opti
     let Some(mode) = change.mode else { return Ok(None) };
     if held.kind == libc::S_IFLNK {
         return Err(Errno::ENOTSUP);
+    }
+    if volume.view.hides_no_permissions() {
+        return Ok(Some(Mode::from_bits_truncate(mode & PERMISSIONS)));
     }
     let Identities { uids, gids, .. } = &volume.identities;
     let mode = volume.view.changed(mode, &stat(held)?.attr(false), uids, gids)?;

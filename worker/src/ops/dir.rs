@@ -1,6 +1,6 @@
 //! READDIR and READDIRPLUS.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use airlockfs_ipc::{
     Bytes, DIR_ENTRY_MAX, Errno, Handle, Name, NodeId,
@@ -18,6 +18,27 @@ use crate::{
 
 /// Bytes read from the kernel at once: some 800 entries.
 const READ_AHEAD: usize = 32 << 10;
+
+/// Buffers kept for the next directories.
+const SPARE: usize = 8;
+
+/// Buffers for what is read of directories, [`READ_AHEAD`] bytes each: a handle has one from its first entry to its last.
+#[derive(Default)]
+pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| vec![0; READ_AHEAD])
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE {
+            spare.push(buffer);
+        }
+    }
+}
 
 /// What was read of a directory and not yet handed out.
 #[derive(Default)]
@@ -102,11 +123,13 @@ impl Entries {
         }
         loop {
             if self.start >= self.end {
-                self.records.resize(READ_AHEAD, 0);
-                self.start = 0;
-                self.end = 0;
+                (self.start, self.end) = (0, 0);
+                if self.records.is_empty() {
+                    self.records = volume.buffers.take();
+                }
                 self.end = read_entries(open, &mut self.records)?;
                 if self.end == 0 {
+                    volume.buffers.give_back(std::mem::take(&mut self.records));
                     return Ok(());
                 }
             }

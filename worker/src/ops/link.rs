@@ -54,20 +54,17 @@ pub(crate) fn unlink(
         parent,
         name: name.as_bytes(),
     };
-    let known = spare(volume, place);
-    unlinkat(&directory, CName::new(name).as_c_str(), flags)?;
-    if let Some(id) = known {
-        volume.inodes.removed(id, place);
+    let c_name = CName::new(name);
+    let spared = volume.inodes.spare(&directory, place, &c_name);
+    let result = unlinkat(&directory, c_name.as_c_str(), flags);
+    if let Some(spared) = spared {
+        match result {
+            Ok(()) => volume.inodes.removed(spared.id, place),
+            Err(_) => volume.inodes.not_removed(spared),
+        }
     }
+    result?;
     Ok(Reply::Done)
-}
-
-/// The inode known under a name that is about to go, held by its descriptor: the guest may have it open, or as a
-/// working directory.
-fn spare(volume: &Volume, place: Place<'_>) -> Option<NodeId> {
-    let id = volume.inodes.known_at(place)?;
-    let _ = volume.inodes.held(id);
-    Some(id)
 }
 
 /// renameat2(2). Node ids go with their inodes.
@@ -94,17 +91,23 @@ pub(crate) fn rename(
         name: new_name.as_bytes(),
     };
     let exchange = flags.contains(RenameFlags::RENAME_EXCHANGE);
+    let (c_name, c_new_name) = (CName::new(name), CName::new(new_name));
     let source = volume.inodes.known_at(from);
-    let target = if exchange {
-        volume.inodes.known_at(to)
+    let (target, spared) = if exchange {
+        (volume.inodes.known_at(to), None)
     } else {
-        spare(volume, to)
+        let spared = volume.inodes.spare(&new_directory, to, &c_new_name);
+        (spared.map(|spared| spared.id), spared)
     };
-    sys::rename(
-        (&directory, CName::new(name).as_c_str()),
-        (&new_directory, CName::new(new_name).as_c_str()),
+    let result = sys::rename(
+        (&directory, c_name.as_c_str()),
+        (&new_directory, c_new_name.as_c_str()),
         flags.bits(),
-    )?;
+    );
+    if let Some(spared) = spared.filter(|_| result.is_err() || source == target) {
+        volume.inodes.not_removed(spared);
+    }
+    result?;
     if source == target {
         return Ok(Reply::Done);
     }

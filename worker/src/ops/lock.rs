@@ -1,6 +1,6 @@
 //! GETLK, SETLK, SETLKW, FLUSH, and what RELEASE does to locks.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::os::fd::OwnedFd;
 
 use airlockfs_ipc::{
     Errno, Handle,
@@ -115,14 +115,14 @@ fn clear(volume: &Volume, holder: Holder, lock: &FileLock) -> Result<(), Errno> 
 
 /// A new open file description for an owner's record locks: for both kinds where the share allows it, as the owner may
 /// use handles of either.
-fn describe(volume: &Volume, open: &Arc<Open>) -> Result<OwnedFd, Errno> {
+fn describe(volume: &Volume, open: &Open) -> Result<OwnedFd, Errno> {
     let both = volume.writable(open.node.share).map(|()| OFlag::O_RDWR);
     let flags = OFlag::O_NONBLOCK;
-    match both.and_then(|both| reopen(&**open, flags | both)) {
+    match both.and_then(|both| reopen(open, flags | both)) {
         Ok(file) => Ok(file),
         Err(_) => {
             let own = OFlag::from_bits_truncate(open.flags) & OFlag::O_ACCMODE;
-            reopen(&**open, flags | own)
+            reopen(open, flags | own)
         }
     }
 }

@@ -1,9 +1,6 @@
 //! OPEN, OPENDIR, RELEASE and donation.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
+use std::os::fd::{AsFd, OwnedFd};
 
 use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, ring::Completer};
 use nix::fcntl::OFlag;
@@ -15,6 +12,7 @@ use super::{
 use crate::{
     handle::Open,
     inode::Held,
+    recycle::Shared,
     sys::stat,
     volume::{Volume, reopen},
 };
@@ -73,7 +71,7 @@ fn regular(volume: &Volume, held: &Held, flags: u32, kill: bool, wait: bool) -> 
 
 /// Opens a regular file or a directory for reading that is used without OPEN, and keeps it for the next time. EAGAIN as
 /// for [`open`].
-pub(crate) fn by_node(volume: &Volume, node: NodeId, wait: bool) -> Result<Arc<Open>, Errno> {
+pub(crate) fn by_node(volume: &Volume, node: NodeId, wait: bool) -> Result<Shared<Open>, Errno> {
     let open = if volume.is_synthetic(node) {
         directory(volume, node, 0)?
     } else {
@@ -83,7 +81,7 @@ pub(crate) fn by_node(volume: &Volume, node: NodeId, wait: bool) -> Result<Arc<O
             _ => regular(volume, &held, libc::O_RDONLY as u32, false, wait)?,
         }
     };
-    let open = Arc::new(open);
+    let open = volume.handles.share(open);
     // Nobody could unmount what is kept open on another mount, and nobody would know why.
     if volume.is_at_home(open.node) {
         volume.by_node.keep(node, &open);
