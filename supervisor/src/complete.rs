@@ -232,7 +232,7 @@ impl Queue {
         memory: &Memory,
         room: &mut Room,
     ) -> Result<(), ProtocolError> {
-        let (Some(handles), Some(bulk)) = (&self.shared.handles, bulk) else {
+        let Some(handles) = &self.shared.handles else {
             return Err(ProtocolError("a donation nobody asked for"));
         };
         let handle = io.handle();
@@ -250,7 +250,7 @@ impl Queue {
                         Some(file)
                     }
                     Err(error) => {
-                        self.lane.give_bulk(bulk);
+                        self.give_back(bulk);
                         self.answer_error(caller, Errno::EIO, memory);
                         return Err(error);
                     }
@@ -261,17 +261,18 @@ impl Queue {
                 None
             }
             _ => {
-                self.lane.give_bulk(bulk);
+                self.give_back(bulk);
                 self.answer_error(caller, Errno::EIO, memory);
                 return Err(ProtocolError("another answer than a donation"));
             }
         };
-        match file {
-            Some(file) if self.may_operate(io, &file) => {
-                self.lane.give_bulk(bulk);
+        match (file, bulk) {
+            (Some(file), bulk) if self.may_operate(io, &file) => {
+                self.give_back(bulk);
                 self.local(caller, io, &file, data_at, memory, room);
             }
-            _ => self.data_through_ring(caller, io, data_at, 0, bulk, memory),
+            (_, Some(bulk)) => self.data_through_ring(caller, io, data_at, 0, bulk, memory),
+            (_, None) => self.through_ring(caller, io, memory),
         }
         Ok(())
     }

@@ -216,13 +216,8 @@ impl Queue {
         room: &mut Room,
     ) -> Result<(), NoRoom> {
         let (Io::Read { size, .. } | Io::Write { size, .. }) = io else {
-            return match self.donated(io) {
-                Some(file) => {
-                    self.local(caller, io, &file, data_at, memory, room);
-                    Ok(())
-                }
-                None => self.control(caller, &io.to_request(), io.reply(), &[], memory),
-            };
+            self.io_without_data(caller, io, data_at, memory, room);
+            return Ok(());
         };
         let Some(bulk) = self.lane.take_bulk() else {
             // No data can go through the ring now.
@@ -254,11 +249,51 @@ impl Queue {
         Ok(())
     }
 
+    /// Attributes are asked for again and again, as data is: the second time is worth a descriptor. All else is done
+    /// where the file is.
+    fn io_without_data(&mut self, caller: Caller, io: Io, data_at: usize, memory: &Memory, room: &mut Room) {
+        let route = match (&self.shared.handles, io) {
+            (Some(handles), Io::GetAttr { handle, .. }) if self.knows_attributes(io) => {
+                handles.route(handle, 0)
+            }
+            (Some(_), Io::GetAttr { .. }) | (None, _) => Route::Ring,
+            (Some(_), _) => self.donated(io).map_or(Route::Ring, Route::File),
+        };
+        match route {
+            Route::File(file) => self.local(caller, io, &file, data_at, memory, room),
+            Route::AskFirst(access) => {
+                let awaits = Awaits::Donation { io, data_at, access };
+                self.submit(
+                    &Request::Donate { handle: io.handle() },
+                    caller,
+                    None,
+                    awaits,
+                    memory,
+                );
+            }
+            Route::Ring => self.through_ring(caller, io, memory),
+        }
+    }
+
+    /// Sends what moves no data on.
+    pub(crate) fn through_ring(&mut self, caller: Caller, io: Io, memory: &Memory) {
+        let (shape, then) = (io.reply(), Then::Nothing);
+        self.submit(
+            &io.to_request(),
+            caller,
+            None,
+            Awaits::Answer { shape, then },
+            memory,
+        );
+    }
+
+    /// Whether fstat(2) tells this process what the guest is to see. It does not tell what STATX asks for.
+    fn knows_attributes(&self, io: Io) -> bool {
+        self.shared.attributes_alike && io.reply() == ReplyShape::Attr
+    }
+
     /// The donated file that `io` may be carried out on.
     fn donated(&self, io: Io) -> Option<Arc<DonatedFile>> {
-        if matches!(io, Io::GetAttr { .. }) {
-            return None;
-        }
         let file = self.shared.handles.as_ref()?.file(io.handle())?;
         self.may_operate(io, &file).then_some(file)
     }

@@ -71,7 +71,11 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     };
     // Dropped when all is over, or when it never comes to serving.
     let _until_then = ends.worker.again();
-    let ready = serve::prepare(ends, &settings::serve_options(cli, descriptors)).map_err(failed)?;
+    let mut options = settings::serve_options(cli, descriptors);
+    // In a user namespace of its own either process sees owners with other eyes.
+    options.attributes_alike &=
+        features.rootful && !worker_report.namespaces.iter().any(|kind| kind == "user");
+    let ready = serve::prepare(ends, &options).map_err(failed)?;
     let (confined, report) = unfiltered.filter()?;
     log::info!(
         "worker {} is confined: {}",

@@ -78,6 +78,8 @@ pub(crate) struct ServeOptions {
     pub(crate) donate: bool,
     /// How many of them may be of files that the guest uses without opening them.
     pub(crate) used_by_node: usize,
+    /// The guest sees a file's attributes as this process does.
+    pub(crate) attributes_alike: bool,
     /// What happens when the VMM goes.
     pub(crate) on_disconnect: OnDisconnect,
     /// Most threads that wait for devices.
@@ -148,6 +150,7 @@ pub(crate) fn prepare(ends: Ends, options: &ServeOptions) -> Result<Ready, Serve
         session: Session::default(),
         handles: options.donate.then(|| HandleTable::new(options.used_by_node)),
         pool: Pool::new(memory.clone(), options.data_threads.max(1)).map_err(system("no data thread"))?,
+        attributes_alike: options.attributes_alike,
         options: options.fuse,
         failure: Failure::new(failure_bell),
         draining: AtomicBool::new(false),

@@ -1,6 +1,6 @@
 //! What the command line means: for the worker, for FUSE, for confinement.
 
-use airlockfs_ipc::message::{Barrier, SeccompMode, Share, WorkerConfig};
+use airlockfs_ipc::message::{Barrier, SeccompMode, Share, View, WorkerConfig};
 use airlockfs_policy::{
     ExitKind, Features, Profile, StartError, UserNamespace, supervisor_profile, worker_profile,
 };
@@ -89,6 +89,7 @@ pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions
             true => usize::try_from(descriptors.for_guest / 4).unwrap_or(usize::MAX),
             false => 0,
         },
+        attributes_alike: attributes_alike(cli),
         on_disconnect: match cli.device.on_disconnect {
             OnDisconnect::Exit => serve::OnDisconnect::Exit,
             OnDisconnect::Listen => serve::OnDisconnect::Listen,
@@ -98,6 +99,14 @@ pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions
             size => size.into(),
         },
     }
+}
+
+/// The guest sees a file's attributes as fstat(2) tells them.
+fn attributes_alike(cli: &Cli) -> bool {
+    let share = &cli.share;
+    let translated = !share.translate_uid.is_empty() || !share.translate_gid.is_empty();
+    let named = share.named().next().is_some();
+    !translated && !named && share.view.message() == View::default()
 }
 
 fn slow_threads(cli: &Cli) -> u16 {

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
-use airlockfs_tests::daemon::Daemon;
+use airlockfs_tests::daemon::{Daemon, Launch};
 use airlockfs_tests::fuse::abi::{Attr, ROOT, open_in};
 use airlockfs_tests::fuse::{Client, Opened, SetAttr};
 use nix::errno::Errno;
@@ -52,6 +53,46 @@ fn attributes_are_the_hosts() {
     }
     let meta = fs::metadata(daemon.share()).expect("stat");
     assert_like_host(&fs.getattr(ROOT).expect("GETATTR"), &meta);
+}
+
+/// Of a file open in the guest that the host changes, by node and by handle, before and after its data was used.
+fn by_node_and_by_handle(fs: &Client, parent: u64, host: &Path) {
+    let node = fs.lookup(parent, "file").expect("LOOKUP").nodeid;
+    let file = fs.open(node, libc::O_RDONLY).expect("OPEN");
+    for round in 1..5 {
+        let text = "text".repeat(round);
+        fs::write(host, &text).expect("write");
+        fs::set_permissions(host, fs::Permissions::from_mode(0o640 + round as u32)).expect("chmod");
+        let by_node = fs.getattr(node).expect("GETATTR");
+        let by_handle = fs.getattr_fh(node, file.fh).expect("GETATTR by handle");
+        assert_eq!(format!("{by_handle:?}"), format!("{by_node:?}"), "round {round}");
+        assert_eq!(by_handle.size, text.len() as u64);
+        assert_eq!(fs.read(file, 0, 100).expect("READ"), text.as_bytes());
+    }
+    fs.release(file).expect("RELEASE");
+}
+
+#[test]
+fn attributes_by_handle_are_those_by_node_whoever_holds_the_file() {
+    for options in [
+        &["--tag=attributes"][..],
+        &["--no-donate"],
+        &["--uid=7", "--gid=8"],
+        &["--umask=77"],
+        &["--translate-uid=map:100:0:1", "--translate-gid=map:200:0:1"],
+        &["--uid-map=:0:0:1000:", "--gid-map=:0:0:1000:"],
+    ] {
+        let (daemon, fs) = Daemon::with_client(options.iter().copied());
+        let host = daemon.host("file");
+        fs::write(&host, "").expect("write");
+        eprintln!("{options:?}");
+        by_node_and_by_handle(&fs, ROOT, &host);
+    }
+    let daemon = Launch::airlockfs().user(1000).start();
+    let host = daemon.host("file");
+    fs::write(&host, "").expect("write");
+    std::os::unix::fs::chown(&host, Some(1000), Some(1000)).expect("chown");
+    by_node_and_by_handle(&daemon.client(), ROOT, &host);
 }
 
 #[test]

@@ -174,6 +174,12 @@ fn nothing_is_renamed_or_linked_across_and_inode_numbers_are_distinct() {
         let same = fs.walk("two/file").expect("LOOKUP");
         assert_ne!(file.nodeid, same.nodeid);
         assert_ne!(file.attr.ino, same.attr.ino);
+        let open = fs.open(file.nodeid, libc::O_RDONLY).expect("OPEN");
+        for _before_and_after_it_was_donated in 0..3 {
+            fs.read(open, 0, 10).expect("READ");
+            let attr = fs.getattr_fh(file.nodeid, open.fh).expect("GETATTR");
+            assert_eq!(attr.ino, file.attr.ino);
+        }
         assert_ne!(one.attr.ino, two.attr.ino);
         // Files copied across are files on either side.
         let from = fs.open(file.nodeid, libc::O_RDONLY).expect("OPEN");

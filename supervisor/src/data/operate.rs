@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use airlockfs_ipc::Errno;
-use airlockfs_ipc::message::Reply;
+use airlockfs_ipc::message::{Attr, Reply, Timestamp};
 use nix::unistd::{Whence, fdatasync, fsync, lseek64};
 
 use super::{DonatedFile, Reading};
@@ -12,6 +12,7 @@ use crate::{
     fuse::{Io, OUT_HEADER_LEN},
     guest_io,
     guest_memory::Memory,
+    sys::fstat,
 };
 
 /// How an attempt ended.
@@ -41,6 +42,9 @@ pub(crate) fn attempt(
         Io::Write { offset, size, .. } if may_wait || file.can_write_at_once() => {
             write(file, offset, size as usize, memory, chain, data_at)
         }
+        Io::GetAttr { .. } if may_wait || file.reading() != Reading::Waits => {
+            finish(fstat(file), |status| Reply::Attr(attributes(&status)))
+        }
         _ if !may_wait => Attempt::WouldWait(done),
         Io::Fsync { datasync, .. } => finish(if datasync { fdatasync(file) } else { fsync(file) }, |()| {
             Reply::Done
@@ -49,13 +53,35 @@ pub(crate) fn attempt(
         Io::Fallocate {
             offset, length, mode, ..
         } => fallocate(file, offset, length, mode),
-        // The worker knows how the guest sees a file's attributes; the first two always match above when they may wait.
+        // These always match above when they may wait.
         Io::Read { .. } | Io::Write { .. } | Io::GetAttr { .. } => Attempt::Done(Reply::Error(Errno::EIO)),
     }
 }
 
-fn finish<T>(result: nix::Result<T>, reply: impl FnOnce(T) -> Reply<'static>) -> Attempt {
+fn finish<T, E: Into<Errno>>(result: Result<T, E>, reply: impl FnOnce(T) -> Reply<'static>) -> Attempt {
     Attempt::Done(result.map_or_else(|error| Reply::Error(error.into()), reply))
+}
+
+/// What FUSE tells of a regular file, from stat(2).
+fn attributes(status: &libc::stat) -> Attr {
+    let time = |seconds, nanoseconds: i64| Timestamp {
+        seconds,
+        nanoseconds: nanoseconds as u32,
+    };
+    Attr {
+        ino: status.st_ino,
+        size: status.st_size.cast_unsigned(),
+        blocks: status.st_blocks.cast_unsigned(),
+        atime: time(status.st_atime, status.st_atime_nsec),
+        mtime: time(status.st_mtime, status.st_mtime_nsec),
+        ctime: time(status.st_ctime, status.st_ctime_nsec),
+        mode: status.st_mode,
+        nlink: u32::try_from(status.st_nlink).unwrap_or(u32::MAX),
+        uid: status.st_uid,
+        gid: status.st_gid,
+        blksize: u32::try_from(status.st_blksize).unwrap_or(u32::MAX),
+        ..Attr::default()
+    }
 }
 
 /// Pages of a file: RWF_NOWAIT stops at the end of one.
