@@ -218,7 +218,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     // What it was born with.
     report::require_one_thread()?;
     let parent_death = identity::ParentDeath::now()?;
-    sys::one_heap();
+    sys::only_heap();
     sys::ignore_file_size_signal();
     descriptors::close_all_but(plan.expected)?;
     descriptors::close_standard_streams(plan.expected)?;

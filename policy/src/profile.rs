@@ -174,8 +174,10 @@ pub fn worker_profile(features: &Features) -> Profile {
 /// Every rule that some command line brings to a process, in the order of its table.
 pub fn all_rules(process: Process) -> impl Iterator<Item = &'static SyscallRule> {
     let table: &[&[SyscallRule]] = match process {
-        Process::Supervisor => &[runtime::THREADS, supervisor::TABLE],
-        Process::Worker => &[worker::TABLE],
+        // glibc's malloc keeps to its heap there.
+        Process::Supervisor if cfg!(target_env = "gnu") => &[supervisor::TABLE],
+        Process::Supervisor => &[runtime::LARGE_BLOCKS, supervisor::TABLE],
+        Process::Worker => &[runtime::LARGE_BLOCKS, worker::TABLE],
     };
     runtime::RUNTIME.iter().chain(table.iter().copied().flatten())
 }

@@ -1,11 +1,12 @@
 //! What a process finds true of itself, read back from the kernel after it confined itself.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::fd::AsFd;
 
 use airlockfs_ipc::message::{ConfinementReport, SeccompMode};
 
-use crate::{ExitKind, StartError};
+use crate::{ExitKind, StartError, sys};
 
 /// `/proc/self/status` (proc_pid_status(5)), opened while it can be and read later.
 #[derive(Debug)]
@@ -37,10 +38,10 @@ impl Status {
         })
     }
 
-    /// Reads it, once, with read(2) alone.
-    pub(crate) fn read(mut self) -> io::Result<Facts> {
+    /// Reads it, once, with preadv2(2) alone: both filters have that call anyway.
+    pub(crate) fn read(self) -> io::Result<Facts> {
         let mut buffer = [0; 8192];
-        let length = self.0.read(&mut buffer)?;
+        let length = sys::read_at_start(self.0.as_fd(), &mut buffer)?;
         Ok(parse(&String::from_utf8_lossy(
             buffer.get(..length).unwrap_or_default(),
         )))

@@ -153,6 +153,27 @@ pub(crate) fn set_domain_name(name: &CStr) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.count_bytes()) }).map(drop)
 }
 
+/// preadv2(2) from the beginning of a file. How many bytes.
+pub(crate) fn read_at_start(file: BorrowedFd<'_>, to: &mut [u8]) -> io::Result<usize> {
+    let vector = libc::iovec {
+        iov_base: to.as_mut_ptr().cast(),
+        iov_len: to.len(),
+    };
+    // SAFETY: the vector describes `to`, which outlives the call; offset (in two halves) and flags are 0.
+    let length = check(unsafe {
+        libc::syscall(
+            libc::SYS_preadv2,
+            file.as_raw_fd(),
+            &raw const vector,
+            1,
+            0,
+            0,
+            0,
+        )
+    })?;
+    usize::try_from(length).map_err(io::Error::other)
+}
+
 /// One heap for all threads. With several, glibc would open `/proc/sys/vm/overcommit_memory` and ask for the number of
 /// CPUs at some later time, which no filter here lets through.
 pub(crate) fn one_heap() {
@@ -160,5 +181,16 @@ pub(crate) fn one_heap() {
     // SAFETY: numbers only; it fails only for values out of range.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// From now on malloc takes all memory from its heap (brk(2)), large blocks too, which are few in the supervisor: no call
+/// maps anonymous memory or moves any. Other C libraries than glibc know no such wish.
+pub(crate) fn only_heap() {
+    one_heap();
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
     }
 }

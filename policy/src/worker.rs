@@ -32,13 +32,15 @@ const CHANGING: u32 =
 #[rustfmt::skip]
 pub(crate) const TABLE: &[SyscallRule] = &[
     // The supervisor.
-    rule!(Base, SYS_read, "its own state in /proc, read back once the filter is in force"),
     rule!(Base, SYS_write, "doorbells; log lines on stderr"),
     rule!(Base, SYS_recvmsg, "the control channel's end of file: the supervisor is gone",
         [Pin::int(2, libc::MSG_CMSG_CLOEXEC)],
     ),
     rule!(Base, SYS_sendmsg, "answers start-up; donates descriptors of regular files",
         [Pin::int(2, libc::MSG_NOSIGNAL)],
+    ),
+    rule!(Base, SYS_restart_syscall, "a wait goes on after SIGSTOP and SIGCONT",
+        unseen: "a process that is stopped (a debugger, a cgroup's freezer) while it waits for a limited time",
     ),
     rule!(Base, SYS_close, "RELEASE, RELEASEDIR, FORGET and cold inodes"),
     // Names and attributes.
@@ -63,7 +65,9 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_capget, "before capset"),
     rule!(Base, SYS_capset, "CAP_DAC_OVERRIDE comes back where the caller's fsuid alone may not"),
     // File data.
-    rule!(Base, SYS_preadv2, "READ to the ring", [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)]),
+    rule!(Base, SYS_preadv2, "READ to the ring; its own state in /proc, read back once the filter is in force",
+        [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)],
+    ),
     rule!(Base, SYS_lseek, "LSEEK; READDIR at an offset",
         [Pin::int(2, libc::SEEK_SET)], [Pin::int(2, libc::SEEK_DATA)], [Pin::int(2, libc::SEEK_HOLE)],
     ),

@@ -10,6 +10,7 @@ use airlockfs_policy::{
 
 use crate::{
     cli::Cli,
+    crew::Crew,
     policy_command::Policy,
     serve::{self, Ends, ServeError},
     settings, socket, worker_process,
@@ -75,7 +76,14 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     // In a user namespace of its own either process sees owners with other eyes.
     options.attributes_alike &=
         features.rootful && !worker_report.namespaces.iter().any(|kind| kind == "user");
-    let ready = serve::prepare(ends, &options).map_err(failed)?;
+    let mut crew = Crew::default();
+    let ready = serve::prepare(ends, &options, &mut crew).map_err(failed)?;
+    #[cfg(feature = "breach")]
+    let newcomer = breach.as_ref().map(|_| crew.newcomer());
+    #[cfg(feature = "breach")]
+    airlockfs_breach::start("airlockfsd", breach, || newcomer.into_iter().for_each(|come| come()))
+        .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
+    crew.wait();
     let (confined, report) = unfiltered.filter()?;
     log::info!(
         "worker {} is confined: {}",
@@ -101,9 +109,6 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         log::warn!("weaker than by default: {line}");
     }
 
-    #[cfg(feature = "breach")]
-    airlockfs_breach::start("airlockfsd", breach, || {})
-        .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
     serve::serve(confined, ready).map_err(failed)
 }
 

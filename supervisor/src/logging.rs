@@ -9,12 +9,14 @@ use std::{
 use airlockfs_policy::ExitKind;
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::end::end;
+
 /// From now on lines of `level` and above appear, and a panic in any thread ends the process: without that thread
 /// requests would wait for ever.
 pub(crate) fn start(level: LevelFilter) {
     std::panic::set_hook(Box::new(|panic| {
         write_line(format_args!("airlockfsd: internal error: {panic}"));
-        std::process::exit(ExitKind::Software.code().into());
+        end(ExitKind::Software.code());
     }));
     // Fails only when called twice, which leaves the first logger in place.
     let _ = log::set_logger(&STDERR);

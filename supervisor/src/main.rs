@@ -7,18 +7,20 @@
 //! What it must never do: hold a path or a directory descriptor, open or name a file, use a number of the guest's or of
 //! the worker's unchecked, read guest memory for control data twice, believe the worker.
 //!
-//! Locks, never held across a system call on a file: a queue's own (`device::Seat`) before the shared tables'
+//! Locks, never held across a system call on a file: a queue's own (`backend::Seat`) before the shared tables'
 //! (`data::HandleTable`), and those before a vring's.
 
 mod audit;
+mod backend;
 mod chain;
 mod cli;
 mod compat;
 mod complete;
+mod crew;
 mod data;
 mod device;
 mod dispatch;
-mod exit_event;
+mod end;
 mod fuse;
 mod guest_io;
 mod guest_memory;
@@ -36,6 +38,7 @@ mod shared;
 mod socket;
 mod sys;
 mod syslog;
+mod wait;
 mod worker_process;
 
 use std::process::ExitCode;
@@ -82,11 +85,12 @@ fn main() -> ExitCode {
         return ExitCode::from(error.kind.code());
     }
     logging::start(cli.service.log_level);
+    // It may be confined by then.
     match launch::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => end::end(0),
         Err(error) => {
             logging::announce(&format!("airlockfsd: {error}"));
-            ExitCode::from(error.kind.code())
+            end::end(error.kind.code())
         }
     }
 }

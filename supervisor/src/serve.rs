@@ -3,44 +3,43 @@
 
 use std::{
     fmt, io,
+    net::Shutdown,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::net::{UnixListener, UnixStream},
     },
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use airlockfs_ipc::ring::SupervisorLane;
 use airlockfs_policy::{ExitKind, confine::Confined};
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        eventfd::{EfdFlags, EventFd},
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
-    },
+use nix::sys::{
+    eventfd::{EfdFlags, EventFd},
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+    wait::{Id, WaitPidFlag, WaitStatus, waitid},
 };
 use vhost::vhost_user::{
-    Error::{Disconnected, PartialMessage},
-    Listener,
+    BackendReqHandler,
+    Error::{Disconnected, PartialMessage, SocketBroken},
 };
-use vhost_user_backend::{ShutdownHandle, VhostUserDaemon};
 
 use crate::{
+    backend::Connection,
+    crew::Crew,
     data::{HandleTable, Pool},
     device::{Device, TAG_MAX},
+    end::end,
     fuse,
     guest_memory::{Memory, SharedMemory},
     logging,
     session::Session,
     shared::{Failure, FailureReason, Shared},
+    wait::Waiter,
     worker_process::Control,
 };
 
@@ -50,8 +49,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long the threads may take to end after that.
 const LAST_STEPS: Duration = Duration::from_secs(2);
-/// How long a worker may take from closing its channel to its end, in milliseconds.
-const LAST_BREATH: u16 = 1000;
+/// How long a worker may take from closing its channel to its end.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+/// Room for what the watching thread does.
+const STACK: usize = 128 << 10;
 
 /// What to serve with.
 pub(crate) struct Ends {
@@ -82,7 +83,7 @@ pub(crate) struct ServeOptions {
     pub(crate) attributes_alike: bool,
     /// What happens when the VMM goes.
     pub(crate) on_disconnect: OnDisconnect,
-    /// Most threads that wait for devices.
+    /// Threads that wait for devices.
     pub(crate) data_threads: usize,
 }
 
@@ -103,7 +104,7 @@ pub(crate) enum ServeError {
     /// A system call that must not fail did, or a thread could not be started.
     System(&'static str, io::Error),
     /// The VMM broke the vhost-user protocol.
-    Vmm(vhost_user_backend::Error),
+    Vmm(vhost::vhost_user::Error),
 }
 
 impl fmt::Display for ServeError {
@@ -134,52 +135,49 @@ pub(crate) fn signals() -> io::Result<SignalFd> {
 /// What serves, made before the system call filter is in force, which lets none of this be made.
 pub(crate) struct Ready {
     watch: Arc<Watch>,
-    memory: SharedMemory,
     door: UnixListener,
-    listener: Listener,
+    /// Waits for VMMs and for the end.
+    arrivals: Waiter,
     on_disconnect: OnDisconnect,
 }
 
-/// Makes what serves and starts its first threads. No byte of a VMM or guest is read before [`serve`].
-pub(crate) fn prepare(ends: Ends, options: &ServeOptions) -> Result<Ready, ServeError> {
+/// Makes what serves and starts all threads, into `crew`. No byte of a VMM or guest is read before [`serve`].
+pub(crate) fn prepare(ends: Ends, options: &ServeOptions, crew: &mut Crew) -> Result<Ready, ServeError> {
     let system = |what| move |error| ServeError::System(what, error);
     let memory = SharedMemory::new(Memory::new());
     let failure_bell = event().map_err(system("no eventfd"))?;
+    let pool = Pool::new(memory.clone(), options.data_threads.max(1), crew);
     let shared = Arc::new(Shared {
-        memory: memory.clone(),
+        memory,
         session: Session::default(),
         handles: options.donate.then(|| HandleTable::new(options.used_by_node)),
-        pool: Pool::new(memory.clone(), options.data_threads.max(1)).map_err(system("no data thread"))?,
+        pool: pool.map_err(system("no data thread"))?,
         attributes_alike: options.attributes_alike,
         options: options.fuse,
         failure: Failure::new(failure_bell),
         draining: AtomicBool::new(false),
         malformed: AtomicU64::new(0),
     });
-    let device = Device::new(shared.clone(), ends.lanes, options.tag).map_err(system("no eventfd"))?;
+    let device = Device::new(shared.clone(), ends.lanes, options.tag);
+    let device = Arc::new(device.map_err(system("no eventfd or epoll set"))?);
+    device.start(crew).map_err(system("no thread for a queue"))?;
     let watch = Arc::new(Watch {
         shared,
-        device: Arc::new(device),
+        device,
         connection: Mutex::new(None),
         ended: OnceLock::new(),
         bell: event().map_err(system("no eventfd"))?,
     });
+    let no_epoll = system("no epoll set");
+    let arrivals = Waiter::level([&watch.bell, &ends.listener]).map_err(no_epoll)?;
+    let outside = Outside::new(ends.worker, ends.worker_process, ends.signals, &watch).map_err(no_epoll)?;
     let watcher = watch.clone();
-    let (worker, process, signals) = (ends.worker, ends.worker_process, ends.signals);
-    thread::Builder::new()
-        .name("watch".into())
-        .stack_size(128 << 10)
-        .spawn(move || watcher.run(&worker, &process, &signals))
+    crew.start("watch", STACK, move || watcher.run(&outside))
         .map_err(system("no watching thread"))?;
-    let door = ends
-        .listener
-        .try_clone()
-        .map_err(system("the listening socket"))?;
     Ok(Ready {
         watch,
-        memory,
-        door,
-        listener: Listener::from(ends.listener),
+        door: ends.listener,
+        arrivals,
         on_disconnect: options.on_disconnect,
     })
 }
@@ -189,31 +187,34 @@ pub(crate) fn prepare(ends: Ends, options: &ServeOptions) -> Result<Ready, Serve
 pub(crate) fn serve(_confined: Confined, ready: Ready) -> Result<(), ServeError> {
     let Ready {
         watch,
-        memory,
         door,
-        mut listener,
+        arrivals,
         on_disconnect,
     } = ready;
     loop {
         logging::announce("Waiting for vhost-user socket connection...");
-        match watch.wait_for(&door) {
-            Ok(true) => {}
-            Ok(false) => return watch.outcome(),
-            Err(error) => return Err(ServeError::System("poll", error.into())),
+        while arrivals
+            .wait(None)
+            .map_err(|error| ServeError::System("epoll_wait", error))?
+            == 0
+        {}
+        if watch.ended.get().is_some() {
+            return watch.outcome();
         }
-        let result = watch.serve_one(&mut listener, &memory);
+        let result = watch.serve_one(&door);
         if watch.ended.get().is_some() {
             return watch.outcome();
         }
         let was_a_vmm = watch.device.take_negotiated();
         log::info!("{} is gone", if was_a_vmm { "the VMM" } else { "a visitor" });
+        watch.device.abandon();
         match on_disconnect {
             OnDisconnect::Exit if was_a_vmm => return result,
             OnDisconnect::Exit | OnDisconnect::Listen => {
                 if let Err(error) = result {
                     log::warn!("{error}");
                 }
-                watch.device.abandon();
+                watch.device.wait_abandoned();
             }
         }
     }
@@ -225,13 +226,46 @@ fn event() -> io::Result<EventFd> {
     )?)
 }
 
-/// How a process ended whose control channel did.
+/// What can end the daemon from outside its connection.
+struct Outside {
+    control: Control,
+    process: OwnedFd,
+    /// Never read: the first one ends it all.
+    _signals: SignalFd,
+    /// Waits for a signal, the worker's end and a failure of the boundary.
+    any: Waiter,
+    /// Waits for the end of the worker's process.
+    exit: Waiter,
+    /// Waits for nothing, for a while.
+    clock: Waiter,
+}
+
+/// [`Outside::any`]'s number of the control channel.
+const CONTROL: u32 = 1;
+
+impl Outside {
+    fn new(control: Control, process: OwnedFd, signals: SignalFd, watch: &Watch) -> io::Result<Self> {
+        let failure = watch.shared.failure.bell();
+        Ok(Self {
+            any: Waiter::level([&signals, &control, &failure])?,
+            exit: Waiter::level([&process])?,
+            clock: Waiter::new()?,
+            control,
+            process,
+            _signals: signals,
+        })
+    }
+
+    /// How the worker ended, whose control channel did.
+    fn how_it_ended(&self) -> String {
+        // Its channel is closed a moment before it is a zombie.
+        let _ = self.exit.wait(Some(LAST_BREATH));
+        how_it_ended(&self.process)
+    }
+}
+
+/// How a process ended, if it has.
 fn how_it_ended(process: &OwnedFd) -> String {
-    // Its channel is closed a moment before it is a zombie.
-    let _ = poll(
-        &mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)],
-        PollTimeout::from(LAST_BREATH),
-    );
     match waitid(
         Id::PIDFd(process.as_fd()),
         WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
@@ -248,11 +282,12 @@ fn how_it_ended(process: &OwnedFd) -> String {
     }
 }
 
-/// What ends the daemon from outside its connection.
+/// What the watching thread and the main one share.
 struct Watch {
     shared: Arc<Shared>,
     device: Arc<Device>,
-    connection: Mutex<Option<ShutdownHandle>>,
+    /// A duplicate of the VMM's socket.
+    connection: Mutex<Option<UnixStream>>,
     ended: OnceLock<Result<(), FailureReason>>,
     /// Rung when it ended.
     bell: EventFd,
@@ -260,17 +295,17 @@ struct Watch {
 
 impl Watch {
     /// Waits for a signal or a failure of the boundary, and has it all end in good order.
-    fn run(&self, control: &Control, process: &OwnedFd, signals: &SignalFd) {
-        let failure = self.shared.failure.bell();
-        let mut sources =
-            [signals.as_fd(), control.as_fd(), failure].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        while let Err(Errno::EINTR) = poll(&mut sources, PollTimeout::NONE) {}
-        let [_, worker, _] = sources.map(|source| source.any().unwrap_or(true));
-        if worker {
+    fn run(&self, outside: &Outside) {
+        let mut told = Ok(0);
+        while told.as_ref().is_ok_and(|told| *told == 0) {
+            told = outside.any.wait(None);
+        }
+        // If it cannot wait, this is the end as well.
+        if told.is_ok_and(|told| told & 1 << CONTROL != 0) {
             // It says nothing once it serves; so this is its end.
             self.shared
                 .failure
-                .set(FailureReason::WorkerGone(how_it_ended(process)));
+                .set(FailureReason::WorkerGone(outside.how_it_ended()));
         }
         let outcome = match self.shared.failure.reason() {
             Some(reason) => {
@@ -291,59 +326,59 @@ impl Watch {
         };
         let code = match outcome {
             Ok(()) => 0,
-            Err(_) => i32::from(ExitKind::Software.code()),
+            Err(_) => ExitKind::Software.code(),
         };
-        // Set once, here.
+        // Set once, here; before it is looked whether there is a connection.
         let _ = self.ended.set(outcome);
         let _ = self.bell.write(1);
         if let Some(connection) = self.connection().as_ref() {
-            connection.shutdown();
+            // One that is closed already has ended.
+            let _ = connection.shutdown(Shutdown::Both);
         }
         // The process ends with the main thread. That may wait for a VMM's message to be carried out, which waits for what
         // is in flight, or for a queue's thread: nobody's silence is to keep a daemon from its end.
         let over = Instant::now() + LAST_STEPS;
         while let Some(left) = over.checked_duration_since(Instant::now()) {
-            thread::park_timeout(left);
+            let _ = outside.clock.wait(Some(left));
         }
         log::warn!("something in flight does not end; ending without it");
-        control.farewell();
-        std::process::exit(code);
+        outside.control.farewell();
+        end(code);
     }
 
-    fn connection(&self) -> std::sync::MutexGuard<'_, Option<ShutdownHandle>> {
+    fn connection(&self) -> std::sync::MutexGuard<'_, Option<UnixStream>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a VMM. False: it is over.
-    fn wait_for(&self, door: &UnixListener) -> nix::Result<bool> {
-        let mut sources = [self.bell.as_fd(), door.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        while let Err(error) = poll(&mut sources, PollTimeout::NONE) {
-            if error != Errno::EINTR {
-                return Err(error);
-            }
-        }
-        Ok(self.ended.get().is_none())
+    /// Carries out what a VMM says until it goes, or all is over.
+    fn serve_one(&self, door: &UnixListener) -> Result<(), ServeError> {
+        let accepted = door.accept().and_then(|(socket, _)| {
+            let duplicate = socket.try_clone()?;
+            Ok((socket, duplicate))
+        });
+        let (socket, duplicate) = accepted.map_err(|error| ServeError::System("no connection", error))?;
+        *self.connection() = Some(duplicate);
+        let result = match self.ended.get() {
+            // Whoever ended it shuts down the connection that was there by then, and this one was not or is shut down.
+            Some(_) => Ok(()),
+            None => self.carry_out(socket),
+        };
+        *self.connection() = None;
+        result
     }
 
-    fn serve_one(&self, listener: &mut Listener, memory: &SharedMemory) -> Result<(), ServeError> {
-        let device = self.device.clone();
-        let mut daemon =
-            VhostUserDaemon::new("vhost-user".into(), device, memory.clone()).map_err(ServeError::Vmm)?;
-        self.device
-            .register(&daemon)
-            .map_err(|error| ServeError::System("epoll", error))?;
-        daemon.start(listener).map_err(ServeError::Vmm)?;
+    fn carry_out(&self, socket: UnixStream) -> Result<(), ServeError> {
         log::info!("a VMM is connected");
-        *self.connection() = daemon.shutdown_handle();
-        if self.ended.get().is_some() {
-            // It ended between the two.
-            daemon.request_shutdown();
-        }
-        let result = daemon.wait();
-        *self.connection() = None;
-        match result {
-            Ok(()) | Err(vhost_user_backend::Error::HandleRequest(Disconnected | PartialMessage)) => Ok(()),
-            Err(error) => Err(ServeError::Vmm(error)),
+        let connection = Connection::new(self.device.clone(), self.shared.memory.clone());
+        // The lock is the crate's wish; there is one thread.
+        let mut messages = BackendReqHandler::from_stream(socket, Arc::new(Mutex::new(connection)));
+        loop {
+            match messages.handle_request() {
+                Ok(()) => {}
+                Err(Disconnected | PartialMessage | SocketBroken(_)) => return Ok(()),
+                Err(_) if self.ended.get().is_some() => return Ok(()),
+                Err(error) => return Err(ServeError::Vmm(error)),
+            }
         }
     }
 

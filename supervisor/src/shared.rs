@@ -122,7 +122,10 @@ impl Failure {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::fuse::{CacheMode, CachePolicy, Options};
+    use crate::{
+        crew::Crew,
+        fuse::{CacheMode, CachePolicy, Options},
+    };
 
     pub(crate) const OPTIONS: Options = Options {
         cache: CachePolicy::new(CacheMode::Auto),
@@ -149,7 +152,7 @@ pub(crate) mod tests {
                 session: Session::default(),
                 handles: donate.then(|| HandleTable::new(0)),
                 attributes_alike: true,
-                pool: Pool::new(memory, 2).unwrap(),
+                pool: Pool::new(memory, 2, &mut Crew::default()).unwrap(),
                 options,
                 failure: Failure::new(EventFd::new().unwrap()),
                 draining: AtomicBool::new(false),

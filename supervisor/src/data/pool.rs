@@ -12,7 +12,6 @@ use std::{
             fence,
         },
     },
-    thread,
 };
 
 use airlockfs_ipc::{Errno, message::Reply};
@@ -20,7 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use vm_memory::GuestAddressSpace;
 
 use super::{Attempt, DonatedFile, attempt};
-use crate::{chain::Chain, fuse::Io, guest_memory::SharedMemory, pending::Caller};
+use crate::{chain::Chain, crew::Crew, fuse::Io, guest_memory::SharedMemory, pending::Caller};
 
 /// Room for a call with its vectors.
 const STACK: usize = 64 << 10;
@@ -169,7 +168,6 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Shared {
     memory: SharedMemory,
-    most: usize,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -177,25 +175,22 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<(Box<Job>, Arc<Port>)>,
-    threads: usize,
     idle: usize,
     over: bool,
 }
 
 impl Pool {
-    /// One of at most `most` threads, which are started when there is work for them; the first at once.
-    pub(crate) fn new(memory: SharedMemory, most: usize) -> io::Result<Self> {
-        let state = State {
-            threads: 1,
-            ..State::default()
-        };
+    /// One of so many threads.
+    pub(crate) fn new(memory: SharedMemory, threads: usize, crew: &mut Crew) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             memory,
-            most,
-            state: Mutex::new(state),
+            state: Mutex::default(),
             work: Condvar::new(),
         });
-        spawn(&shared)?;
+        for _ in 0..threads {
+            let shared = shared.clone();
+            crew.start("data", STACK, move || shared.serve())?;
+        }
         Ok(Self { shared })
     }
 
@@ -203,15 +198,9 @@ impl Pool {
     pub(crate) fn submit(&self, job: Box<Job>, port: &Arc<Port>) {
         let mut state = self.shared.state();
         state.jobs.push_back((job, port.clone()));
-        if state.jobs.len() <= state.idle {
+        // Those at work look for another job before they rest.
+        if state.idle > 0 {
             self.shared.work.notify_one();
-        } else if state.threads < self.shared.most {
-            state.threads += 1;
-            drop(state);
-            if spawn(&self.shared).is_err() {
-                // The threads there are will come to it.
-                self.shared.state().threads -= 1;
-            }
         }
     }
 }
@@ -221,12 +210,6 @@ impl Drop for Pool {
         self.shared.state().over = true;
         self.shared.work.notify_all();
     }
-}
-
-fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
-    let shared = shared.clone();
-    let thread = thread::Builder::new().name("data".into()).stack_size(STACK);
-    thread.spawn(move || shared.serve()).map(drop)
 }
 
 impl Shared {
@@ -263,7 +246,7 @@ mod tests {
     #[test]
     fn jobs_come_back_and_wake_a_sleeper() {
         let memory = SharedMemory::new(memory());
-        let pool = Pool::new(memory.clone(), 3).unwrap();
+        let pool = Pool::new(memory.clone(), 3, &mut Crew::default()).unwrap();
         let port = Arc::new(Port::new().unwrap());
         for unique in 0..100 {
             let mut job = Job::empty();

@@ -2,7 +2,6 @@
 //! them dispatched, collects completions from the worker and from the data threads, and publishes the used ring and
 //! interrupts the guest once for a batch.
 
-mod kick;
 mod vring;
 
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use airlockfs_ipc::{
 use vm_memory::GuestAddressSpace;
 
 use crate::{
+    backend::Vring,
     chain::{Chain, DESCRIPTORS_MAX},
     data::{Job, Port},
     fuse::MAX_HEAD,
@@ -24,8 +24,6 @@ use crate::{
     session::View,
     shared::{FailureReason, Shared},
 };
-
-pub(crate) use kick::Vring;
 
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;

@@ -4,11 +4,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use airlockfs_ipc::Errno;
-use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
-use super::{BATCH, Queue, Vring};
+use super::{BATCH, Queue};
 use crate::{
+    backend::Vring,
     fuse,
     guest_memory::Memory,
     logging::Rate,
@@ -27,10 +27,9 @@ impl Queue {
         vring: &Vring,
         memory: &'m Memory,
     ) -> Option<(Rings<'m>, Option<u16>)> {
-        let mut state = vring.get_mut();
-        let enabled = state.is_enabled();
-        let queue = state.get_queue_mut();
-        self.enabled = enabled && queue.ready();
+        let mut state = vring.lock();
+        self.enabled = state.is_used();
+        let queue = state.queue_mut();
         let position = (queue.next_avail(), queue.next_used());
         if self.enabled && position != self.position {
             // Not where it was left: a driver that began anew. It knows of no lock it waits for.
@@ -93,8 +92,8 @@ impl Queue {
         if self.used.is_empty() {
             return false;
         }
-        let mut state = vring.get_mut();
-        let queue = state.get_queue_mut();
+        let mut state = vring.lock();
+        let queue = state.queue_mut();
         let Some(rings) = Rings::map(memory, &Place::from(&*queue)) else {
             self.used.clear();
             return true;
@@ -108,7 +107,7 @@ impl Queue {
         let interrupt = rings.publish(old, new);
         queue.set_next_used(new);
         self.position.1 = new;
-        if interrupt && let Err(error) = state.signal_used_queue() {
+        if interrupt && let Err(error) = state.interrupt() {
             log::debug!("queue {}: no interrupt: {error}", self.number);
         }
         true

@@ -72,7 +72,7 @@ fn a_large_write_asks_for_the_descriptor_and_what_waits_completes_later() {
     rig.run();
     let mut answers = rig.run_all();
     while answers.is_empty() {
-        rig.queue.sleep();
+        rig.sleep();
         answers = rig.run_all();
     }
     assert_eq!(

@@ -19,13 +19,12 @@ use airlockfs_ipc::{
     ring::{SLOTS, SupervisorRing, Ticket, WorkerLane},
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use vhost_user_backend::VringT;
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-use virtio_queue::desc::split::Descriptor;
+use virtio_queue::{QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::*;
-use crate::{fuse::Options, guest_memory::SharedMemory, shared::tests::OPTIONS};
+use crate::{fuse::Options, guest_memory::SharedMemory, shared::tests::OPTIONS, wait::Waiter};
 
 const TABLE: u64 = 0;
 const AVAIL: u64 = 0x8000;
@@ -91,11 +90,18 @@ impl Rig {
         let ring_memory = ring.worker.descriptors()[0].try_clone_to_owned().unwrap();
         let lane = ring.lanes.into_iter().next().unwrap();
         let queue = Queue::new(1, shared, lane, Arc::new(Port::new().unwrap()));
-        let vring = Vring::new(memory.clone(), SIZE).unwrap();
-        vring.set_queue_info(TABLE, AVAIL, USED).unwrap();
-        vring.set_queue_event_idx(true);
-        vring.set_queue_ready(true);
-        vring.set_enabled(true);
+        let vring = Vring::new(Arc::new(Waiter::new().unwrap()));
+        {
+            let mut state = vring.lock();
+            let ring = state.queue_mut();
+            ring.set_size(SIZE);
+            ring.set_desc_table_address(Some(TABLE as u32), None);
+            ring.set_avail_ring_address(Some(AVAIL as u32), None);
+            ring.set_used_ring_address(Some(USED as u32), None);
+            ring.set_event_idx(true);
+            ring.set_ready(true);
+        }
+        vring.enable(true).unwrap();
         let scratch = Scratch::new();
         Self {
             memory,
@@ -188,6 +194,18 @@ impl Rig {
     /// Few requests have large buffers; the others' may overlap the next one's.
     fn buffer(&self, head: u16) -> u64 {
         BUFFERS + u64::from(head / 2 % 7) * STRIDE + u64::from(head) * 0x800
+    }
+
+    /// What the VMM says of the ring's state.
+    fn start_ring(&mut self, started: bool) {
+        self.vring.lock().queue_mut().set_ready(started);
+    }
+
+    /// Sleeps until the worker or a data thread has something for the queue.
+    fn sleep(&mut self) {
+        let bells = [self.queue.lane.doorbell(), self.queue.port.bell()];
+        let waiter = Waiter::level([&bells[0], &bells[1]]).unwrap();
+        waiter.wait(Some(Duration::from_secs(10))).unwrap();
     }
 
     fn run(&mut self) {

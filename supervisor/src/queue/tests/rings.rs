@@ -91,9 +91,9 @@ fn more_requests_than_slots_are_all_answered() {
 fn a_ring_that_is_not_ready_or_makes_no_sense_is_left_alone() {
     let mut rig = Rig::running(true);
     rig.send(LOOKUP, 2, b"name\0", 128);
-    rig.vring.set_queue_ready(false);
+    rig.start_ring(false);
     assert_eq!((rig.run_all(), rig.queue.in_flight()), (vec![], 0));
-    rig.vring.set_queue_ready(true);
+    rig.start_ring(true);
     let memory = rig.memory.memory();
     memory
         .write_obj(rig.sent.wrapping_add(SIZE + 1), GuestAddress(AVAIL + 2))
@@ -130,12 +130,14 @@ fn wait_for_lock(rig: &mut Rig, unique: u64) {
 
 /// What the VMM says to stop a ring and to start it again where it was, or anew.
 fn restart(rig: &mut Rig, anew: bool) {
-    rig.vring.set_queue_ready(true);
+    rig.start_ring(true);
     if anew {
         let memory = rig.memory.memory();
         memory.write_slice(&[0; 0x2000], GuestAddress(AVAIL)).unwrap();
-        rig.vring.set_queue_next_avail(0);
-        rig.vring.set_queue_next_used(0);
+        let mut state = rig.vring.lock();
+        state.queue_mut().set_next_avail(0);
+        state.queue_mut().set_next_used(0);
+        drop(state);
         (rig.sent, rig.seen) = (0, 0);
     }
 }
@@ -151,7 +153,7 @@ fn nobody_waits_for_a_lock_to_stop_a_ring_and_it_is_told_when_the_ring_goes_on()
     );
     wait_for_lock(&mut rig, 10);
     assert_eq!((rig.queue.in_flight(), rig.queue.must_finish()), (1, 0));
-    rig.vring.set_queue_ready(false);
+    rig.start_ring(false);
     rig.run();
     assert_eq!(
         rig.serve(|request| {
@@ -184,7 +186,7 @@ fn a_driver_that_begins_anew_hears_nothing_of_earlier_locks() {
             },
         );
         wait_for_lock(&mut rig, 10);
-        rig.vring.set_queue_ready(false);
+        rig.start_ring(false);
         rig.run();
         if had_while_stopped {
             assert_eq!(rig.serve(|_| Reply::Done), 1);

@@ -1,0 +1,133 @@
+//! A queue's place at its thread, which sleeps until the ring is kicked, the worker rings the lane's doorbell, or a data
+//! thread or the main thread the port's bell.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+};
+
+use airlockfs_ipc::ring::SupervisorLane;
+use airlockfs_policy::ExitKind;
+use nix::sys::eventfd::EventFd;
+
+use super::{BELL, DOORBELL, Vring};
+use crate::{
+    data::Port,
+    end::end,
+    queue::{Queue, Scratch},
+    shared::Shared,
+    wait::Waiter,
+};
+
+/// A queue, its ring and what its thread waits for, for all connections of the daemon.
+pub(crate) struct Seat {
+    /// As the VMM sets it.
+    pub(crate) vring: Vring,
+    queue: Mutex<(Queue, Scratch)>,
+    waiter: Arc<Waiter>,
+    port: Arc<Port>,
+    /// Notified when the thread has done what there was to do, if somebody waits for that.
+    idle: Condvar,
+    /// Rung at the same time, for whoever does not wait for ever.
+    idle_bell: Arc<EventFd>,
+    waiting: AtomicU32,
+    shared: Arc<Shared>,
+}
+
+impl Seat {
+    /// One for queue `number`, whose thread runs [`Seat::serve`].
+    pub(crate) fn new(
+        number: usize,
+        shared: Arc<Shared>,
+        lane: SupervisorLane,
+        idle_bell: Arc<EventFd>,
+    ) -> io::Result<Self> {
+        let port = Arc::new(Port::new()?);
+        let waiter = Arc::new(Waiter::new()?);
+        waiter.add_edge(lane.doorbell(), DOORBELL)?;
+        waiter.add_edge(port.bell(), BELL)?;
+        let queue = Queue::new(number, shared.clone(), lane, port.clone());
+        Ok(Self {
+            vring: Vring::new(waiter.clone()),
+            queue: Mutex::new((queue, Scratch::new())),
+            waiter,
+            port,
+            idle: Condvar::new(),
+            idle_bell,
+            waiting: AtomicU32::new(0),
+            shared,
+        })
+    }
+
+    /// Serves the queue for ever.
+    pub(crate) fn serve(&self) {
+        loop {
+            if let Err(error) = self.waiter.wait(None) {
+                log::error!("a queue's thread cannot wait: {error}");
+                end(ExitKind::OsError.code());
+            }
+            let mut place = self.lock();
+            let (queue, scratch) = &mut *place;
+            queue.run(&self.vring, scratch);
+            drop(place);
+            // Who waits counts itself first and takes the lock then: it sees what was left behind, or is seen here.
+            if self.waiting.load(SeqCst) > 0 {
+                self.idle.notify_all();
+                let _ = self.idle_bell.write(1);
+            }
+        }
+    }
+
+    /// Has the thread look at everything.
+    pub(crate) fn wake(&self) {
+        self.port.ring();
+    }
+
+    /// Waits until no request is in flight that ends by itself.
+    pub(crate) fn wait_idle(&self) {
+        self.wait_while(|queue| queue.must_finish() > 0);
+    }
+
+    /// The VMM is gone and the ring is stopped: nothing is written to it any more. What the thread is at ends before.
+    pub(crate) fn abandon(&self) {
+        let mut place = self.lock();
+        place.0.discard();
+        self.vring.reset();
+    }
+
+    /// Waits for what is in flight for nobody. Ends early when the boundary failed.
+    pub(crate) fn wait_abandoned(&self) {
+        self.wait_while(|queue| queue.must_finish() > 0 && !self.shared.failure.is_set());
+        self.lock().0.discard();
+    }
+
+    /// Whether no request is in flight that ends by itself. If there is, or the thread is at work, which may never end
+    /// where a file's data is on a disk or a server that does not answer, the idle bell tells when to ask again.
+    pub(crate) fn is_idle(&self) -> bool {
+        match self.queue.try_lock() {
+            Ok(place) => place.0.must_finish() == 0,
+            Err(TryLockError::Poisoned(error)) => error.into_inner().0.must_finish() == 0,
+            Err(TryLockError::WouldBlock) => false,
+        }
+    }
+
+    /// From now on the idle bell is rung.
+    pub(crate) fn watch(&self) {
+        self.waiting.fetch_add(1, SeqCst);
+    }
+
+    fn wait_while(&self, busy: impl Fn(&Queue) -> bool) {
+        self.waiting.fetch_add(1, SeqCst);
+        let place = self.lock();
+        let place = self.idle.wait_while(place, |place| busy(&place.0));
+        drop(place);
+        self.waiting.fetch_sub(1, SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Queue, Scratch)> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
