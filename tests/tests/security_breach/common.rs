@@ -190,7 +190,7 @@ pub(crate) const ROADS: &[Road] = &[
     Road { name: "fork", behind: Nothing(AS_CONFINED), go: |s| s.call(SYS_clone, args![SIGCHLD, 0, 0, 0, 0]) },
     Road { name: "fork into a user namespace", behind: Nothing(AS_CONFINED),
         go: |s| s.call(SYS_clone, args![CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0]) },
-    Road { name: "clone3, whose flags no filter sees", behind: Errno(&[ENOSYS, EINVAL]),
+    Road { name: "clone3, whose flags no filter sees", behind: Errno(&[EINVAL]),
         // Flags that the kernel refuses: where there is no filter a copy of this process would take orders too.
         go: |s| {
             let mut arguments = (CLONE_THREAD as u64).to_ne_bytes().to_vec();

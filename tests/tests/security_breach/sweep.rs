@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(every_altered_bit_of_a_pinned_argument_is_trapped),
     test!(an_altered_argument_kills_in_production),
     test!(every_rule_lets_good_arguments_through),
+    test!(no_thread_is_ever_made),
     test!(the_32_bit_entry_kills),
     test!(the_filter_holds_on_every_thread),
 ];
@@ -165,28 +166,32 @@ fn every_rule_lets_good_arguments_through() {
                     some => some.iter().map(|pins| good(pins)).collect(),
                 };
                 for registers in alternatives {
-                    let outcome = match rule.name.as_str() {
-                        // They do not come back; below.
-                        "exit" | "exit_group" => continue,
-                        // With these flags a thread would run on this one's stack: one is made and ends as it should.
-                        "clone" => match pair.order(who, &Order::Thread) {
-                            Ok((count, _)) => Outcome::Returned(count),
-                            Err(outcome) => outcome,
-                        },
-                        _ => pair.call(who, rule.number, &registers.map(Argument::from)),
-                    };
+                    // It does not come back; below.
+                    if rule.name == "exit_group" {
+                        continue;
+                    }
+                    let outcome = pair.call(who, rule.number, &registers.map(Argument::from));
                     assert!(matches!(outcome, Outcome::Returned(_)), "{who:?} {}", rule.name);
                 }
             }
-            // A thread that was made ends by exit; the worker makes none. Serving goes on after all of this.
-            if who == Who::Supervisor {
-                pair.order(who, &Order::Thread).expect("a thread");
-            }
+            // Serving goes on after all of this.
             pair.guest
                 .statfs(airlockfs_tests::fuse::abi::ROOT)
                 .expect("STATFS");
         }
         pair.exits(Who::Worker);
+    }
+}
+
+fn no_thread_is_ever_made() {
+    for who in BOTH {
+        let pair = Pair::new(Filter::Kill, &[]);
+        let outcome = match pair.order(who, &Order::Thread) {
+            Ok((result, _)) => Outcome::Returned(result),
+            Err(outcome) => outcome,
+        };
+        assert_eq!(outcome, Outcome::Killed, "{who:?}");
+        pair.denied(who, outcome);
     }
 }
 
