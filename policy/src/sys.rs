@@ -160,17 +160,8 @@ pub(crate) fn read_at_start(file: BorrowedFd<'_>, to: &mut [u8]) -> io::Result<u
         iov_len: to.len(),
     };
     // SAFETY: the vector describes `to`, which outlives the call; offset (in two halves) and flags are 0.
-    let length = check(unsafe {
-        libc::syscall(
-            libc::SYS_preadv2,
-            file.as_raw_fd(),
-            &raw const vector,
-            1,
-            0,
-            0,
-            0,
-        )
-    })?;
+    let length =
+        check(unsafe { libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), &raw const vector, 1, 0, 0, 0) })?;
     usize::try_from(length).map_err(io::Error::other)
 }
 

@@ -81,8 +81,10 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     #[cfg(feature = "breach")]
     let newcomer = breach.as_ref().map(|_| crew.newcomer());
     #[cfg(feature = "breach")]
-    airlockfs_breach::start("airlockfsd", breach, || newcomer.into_iter().for_each(|come| come()))
-        .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
+    airlockfs_breach::start("airlockfsd", breach, || {
+        newcomer.into_iter().for_each(|come| come())
+    })
+    .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
     crew.wait();
     let (confined, report) = unfiltered.filter()?;
     log::info!(

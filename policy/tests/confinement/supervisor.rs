@@ -170,10 +170,7 @@ fn stopped_and_continued() {
     let events = || Argument::Buffer(12);
     let wait = |limit: i32| vec![epoll.clone(), events(), 1.into(), limit.into()];
     session.send(Order::Call(SYS_epoll_wait, wait(10_000)));
-    while !session
-        .proc("syscall")
-        .starts_with(&format!("{SYS_epoll_wait} "))
-    {}
+    while !session.proc("syscall").starts_with(&format!("{SYS_epoll_wait} ")) {}
     for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
         kill(Pid::from_raw(session.pid), signal).unwrap();
     }

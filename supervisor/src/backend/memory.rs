@@ -206,6 +206,9 @@ mod tests {
         assert_eq!(regions.guest_address(0x51).unwrap(), PAGE + 1);
         let place = regions.places[0];
         regions.places.resize(SLOTS, place);
-        assert!(regions.add(&region(1 << 40, PAGE, 0), file()).is_err(), "too many");
+        assert!(
+            regions.add(&region(1 << 40, PAGE, 0), file()).is_err(),
+            "too many"
+        );
     }
 }

@@ -217,9 +217,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
         if self.features & PROTOCOL_FEATURES == 0 {
-            return Err(Error::InactiveFeature(
-                VhostUserVirtioFeatures::PROTOCOL_FEATURES,
-            ));
+            return Err(Error::InactiveFeature(VhostUserVirtioFeatures::PROTOCOL_FEATURES));
         }
         let seat = self.seat(index)?;
         look(seat, seat.vring.enable(enable))
