@@ -43,7 +43,7 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [Pin::int(0, libc::P_PIDFD as i32), Pin::int(3, libc::WEXITED | libc::WNOHANG)],
     ),
     // File data.
-    rule!(Donate, SYS_fstat, "a donated descriptor must be a regular file's; whether it is setuid"),
+    rule!(Donate, SYS_fstat, "GETATTR of a donated file; a donated descriptor must be a regular file's; whether it is setuid"),
     rule!(Base, SYS_preadv2, "its own state in /proc, read back once the filter is in force; READ that waits",
         [Pin::int(5, 0)],
     ),

@@ -51,6 +51,9 @@ const BACKEND_REQ: u64 = 1 << 5;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 const PAGE: u64 = 4096;
 
+/// What a message is, its request, its body, and the descriptors beside it.
+type Message<'a> = (&'a str, u32, Vec<u8>, Vec<&'a dyn AsFd>);
+
 /// A connection on which anything can be said.
 struct Raw(UnixStream);
 
@@ -321,7 +324,7 @@ fn messages_that_make_no_sense_end_their_connection_only() {
         let raw = Raw::connect(&daemon);
         raw.ask(GET_PROTOCOL_FEATURES, &[])
     };
-    let messages: &[(&str, u32, Vec<u8>, Vec<&dyn AsFd>)] = &[
+    let messages: &[Message<'_>] = &[
         ("no request", 99, vec![], vec![]),
         ("a second owner", SET_OWNER, vec![], vec![]),
         ("features not offered", SET_FEATURES, numbers([1 << 40]), vec![]),

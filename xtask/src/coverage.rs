@@ -27,6 +27,7 @@ const SUITES: &[&str] = &[
     "files",
     "hostile_requests",
     "hostile_rings",
+    "hostile_vmm",
     "launch",
     "lifecycle",
     "locks",
