@@ -237,7 +237,12 @@ fn no_profile_has_a_call_that_makes_or_ends_a_thread_or_what_it_waits_for() {
         "eventfd2",
     ];
     every_profile(|_, profile| {
-        for name in GONE {
+        // malloc of musl makes heaps accessible, and gives memory back, by these.
+        let gnu = cfg!(target_env = "gnu");
+        for name in GONE
+            .iter()
+            .filter(|name| gnu || !["mprotect", "madvise"].contains(name))
+        {
             let lacks = profile.syscalls.iter().all(|rule| rule.name != *name);
             assert!(lacks, "{:?} may call {name}", profile.process);
         }
@@ -254,8 +259,9 @@ fn the_supervisor_has_24_calls_at_most_and_none_that_reads_what_rings() {
                 (true, true) => 22,
                 (true, false) => 24,
             };
-            assert_eq!(profile.syscall_count(), count, "{:?}", names(profile));
-            for name in ["read", "readv", "poll", "ppoll", "mremap", "restart_syscall"] {
+            let malloc = if cfg!(target_env = "gnu") { 0 } else { 3 };
+            assert_eq!(profile.syscall_count(), count + malloc, "{:?}", names(profile));
+            for name in ["read", "readv", "poll", "ppoll", "restart_syscall"] {
                 assert!(!names(profile).contains(&name), "{name}");
             }
         }

@@ -60,9 +60,12 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         nofile: descriptors.limit,
     });
     drop(expected);
+    let mut options = settings::serve_options(cli, descriptors);
+    let mut crew = Crew::default();
+    let unfiltered = unfiltered.map(|unfiltered| (unfiltered, serve::pool(&options, &mut crew)));
     // What kept the worker from starting comes first: it has most likely kept this process, too.
     let worker_report = worker.ready()?;
-    let unfiltered = unfiltered?;
+    let (unfiltered, pool) = unfiltered?;
     let ends = Ends {
         listener,
         lanes: worker.lanes,
@@ -72,12 +75,11 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     };
     // Dropped when all is over, or when it never comes to serving.
     let _until_then = ends.worker.again();
-    let mut options = settings::serve_options(cli, descriptors);
     // In a user namespace of its own either process sees owners with other eyes.
     options.attributes_alike &=
         features.rootful && !worker_report.namespaces.iter().any(|kind| kind == "user");
-    let mut crew = Crew::default();
-    let ready = serve::prepare(ends, &options, &mut crew).map_err(failed)?;
+    let pool = pool.map_err(failed)?;
+    let ready = serve::prepare(ends, &options, pool, &mut crew).map_err(failed)?;
     #[cfg(feature = "breach")]
     let newcomer = breach.as_ref().map(|_| crew.newcomer());
     #[cfg(feature = "breach")]

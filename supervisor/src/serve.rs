@@ -141,17 +141,29 @@ pub(crate) struct Ready {
     on_disconnect: OnDisconnect,
 }
 
-/// Makes what serves and starts all threads, into `crew`. No byte of a VMM or guest is read before [`serve`].
-pub(crate) fn prepare(ends: Ends, options: &ServeOptions, crew: &mut Crew) -> Result<Ready, ServeError> {
-    let system = |what| move |error| ServeError::System(what, error);
+/// Starts the threads that wait for devices, into `crew`: most of all, and they need nothing of the worker.
+pub(crate) fn pool(options: &ServeOptions, crew: &mut Crew) -> Result<(SharedMemory, Pool), ServeError> {
     let memory = SharedMemory::new(Memory::new());
+    match Pool::new(memory.clone(), options.data_threads.max(1), crew) {
+        Ok(pool) => Ok((memory, pool)),
+        Err(error) => Err(ServeError::System("no data thread", error)),
+    }
+}
+
+/// Makes what serves and starts all other threads, into `crew`. No byte of a VMM or guest is read before [`serve`].
+pub(crate) fn prepare(
+    ends: Ends,
+    options: &ServeOptions,
+    (memory, pool): (SharedMemory, Pool),
+    crew: &mut Crew,
+) -> Result<Ready, ServeError> {
+    let system = |what| move |error| ServeError::System(what, error);
     let failure_bell = event().map_err(system("no eventfd"))?;
-    let pool = Pool::new(memory.clone(), options.data_threads.max(1), crew);
     let shared = Arc::new(Shared {
         memory,
         session: Session::default(),
         handles: options.donate.then(|| HandleTable::new(options.used_by_node)),
-        pool: pool.map_err(system("no data thread"))?,
+        pool,
         attributes_alike: options.attributes_alike,
         options: options.fuse,
         failure: Failure::new(failure_bell),
