@@ -10,20 +10,35 @@ if [ -e /etc/os-release ]; then
 else
     # A guest, which finds what a run on the host has downloaded, and asks nobody.
     suite=$(basename "$CACHE"/debian-*.tar .tar)
-    suite=${suite#debian-} mirror=http://localhost/
-    mkdir -p /usr/bin
-    ln -s "$(command -v dpkg)" /usr/bin/
+    suite=${suite#debian-}
+    mirror=$(cat "$CACHE/debian-$suite.mirror")
+    # debootstrap looks for programs in /sbin first, for dpkg in /usr/bin, and never in /tools. busybox's chroot, once the
+    # chroot has a /proc, runs busybox's own dpkg for the one in there.
+    mkdir -p /sbin /usr/bin
+    ln -s /tools/* /sbin/
+    ln -s /tools/dpkg /usr/bin/
 fi
 packages="$CACHE/debian-$suite.tar"
 
 download() {
-    [ -f "$packages" ] ||
-        debootstrap --variant=minbase --make-tarball="$packages.new" "$suite" "$SCRATCH/download" "$mirror"
-    [ -f "$packages" ] || mv "$packages.new" "$packages"
+    # debootstrap looks for the archive's lists by the name of the mirror that they are from.
+    [ -f "$packages" ] && [ -f "${packages%.tar}.mirror" ] && return
+    debootstrap --variant=minbase --make-tarball="$packages.new" "$suite" "$SCRATCH/download" "$mirror"
+    echo "$mirror" > "${packages%.tar}.mirror"
+    mv "$packages.new" "$packages"
 }
 
 # By dash: in a guest sh is busybox, which takes its own dpkg for the real one.
-installed() { dash "$(command -v debootstrap)" --variant=minbase --unpack-tarball="$packages" "$suite" "$root" "$mirror"; }
+installed() {
+    # The archive holds a log of its own, which takes this one's name: what is said goes to the file opened here.
+    mkdir -p "$root/debootstrap"
+    : > "$root/debootstrap/debootstrap.log"
+    exec 9< "$root/debootstrap/debootstrap.log"
+    dash "$(command -v debootstrap)" --variant=minbase --unpack-tarball="$packages" "$suite" "$root" "$mirror" || {
+        tail -n 50 <&9
+        return 1
+    }
+}
 
 inside() { chroot "$root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 

@@ -1,4 +1,5 @@
-//! The guest's kernel: Debian's cloud kernel, unpacked under `target/guest/` and never installed on the host.
+//! The guest's kernel: Debian's cloud kernel, unpacked under `target/guest/` and never installed on the host; or what
+//! `$AIRLOCKFS_GUEST_KERNEL` names, a directory that a kernel's package was unpacked in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,20 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// The kernel under `target/guest/`; fetched if there is none yet.
+impl Kernel {
+    /// Major and minor version; zeros where the release does not begin with them.
+    pub fn version(&self) -> (u32, u32) {
+        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
+        let mut next = || numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        (next(), next())
+    }
+}
+
+/// The kernel that the environment names, or that under `target/guest/`; fetched if there is none yet.
 pub fn get() -> Result<Kernel> {
+    if let Some(root) = std::env::var_os("AIRLOCKFS_GUEST_KERNEL") {
+        return find(Path::new(&root));
+    }
     let cache = paths::guest_cache();
     let root = cache.join("kernel");
     if !root.is_dir() {
@@ -118,4 +131,25 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
         .with_context(|| format!("cannot list {}", dir.display()))?
         .map(|entry| Ok(entry?.path()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_begins_with_its_version() {
+        let version = |release: &str| {
+            Kernel {
+                release: release.to_owned(),
+                image: PathBuf::new(),
+                modules: PathBuf::new(),
+            }
+            .version()
+        };
+        assert_eq!(version("6.12.95+deb12-cloud-amd64"), (6, 12));
+        assert_eq!(version("6.1.0-54-cloud-amd64"), (6, 1));
+        assert_eq!(version("7.0-rc1"), (7, 0));
+        assert_eq!(version("next"), (0, 0));
+    }
 }

@@ -38,6 +38,8 @@ pub(super) struct Guest {
     pub(super) tree: Option<&'static str>,
     /// Whether the script finds on the share, in `cache`, what its run on the host has downloaded.
     pub(super) cache: bool,
+    /// The oldest kernel that it can run with there: major and minor version.
+    pub(super) since: (u32, u32),
 }
 
 impl Guest {
@@ -47,6 +49,7 @@ impl Guest {
             tools,
             tree: None,
             cache: false,
+            since: (0, 0),
         }
     }
 }

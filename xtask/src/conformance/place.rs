@@ -12,6 +12,7 @@ use super::results::Results;
 use super::script::Script;
 use super::suites::Suite;
 use super::{Setup, guest};
+use crate::kernel;
 use crate::paths::{self, Scratch};
 
 /// A place to run at.
@@ -65,6 +66,15 @@ impl Place {
                 let Some(guest) = &suite.guest else {
                     return Ok(None);
                 };
+                let kernel = kernel::get()?;
+                if kernel.version() < guest.since {
+                    let (major, minor) = guest.since;
+                    println!(
+                        "== {} not in a guest of Linux {}: it takes {major}.{minor}",
+                        suite.name, kernel.release
+                    );
+                    return Ok(None);
+                }
                 guest::run(suite, guest, setup, &ours, &log)?
             }
         };

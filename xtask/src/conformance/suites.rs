@@ -110,8 +110,11 @@ pub(super) const SUITES: &[Suite] = &[
         options: &["--cache", "never", "--allow-mmap", "--allow-direct-io"],
         quick: true,
         minutes: 240,
-        // Not in a guest: Debian's kernel is older than shared mappings of files that bypass the cache (6.6).
-        guest: None,
+        guest: Some(Guest {
+            // Shared mappings of files that bypass the cache; Debian 12's own kernel is older.
+            since: (6, 6),
+            ..Guest::with(&[])
+        }),
         ..Suite::DEFAULT
     },
     Suite {
@@ -141,9 +144,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "stress-ng's file-system class",
         packages: &[("stress-ng", "stress-ng")],
         options: &["--xattr", "--posix-acl", "--killpriv-v2", "--allow-direct-io"],
-        // Not with locks on the host: a process that is killed while it waits for one goes on waiting, which the
-        // stressors' own end does not expect.
-        own_options: &["--allow-device-nodes"],
+        own_options: &["--allow-device-nodes", "--posix-lock", "--flock"],
         minutes: 60,
         guest: Some(Guest::with(&["stress-ng"])),
         ..Suite::DEFAULT
@@ -205,7 +206,7 @@ pub(super) const SUITES: &[Suite] = &[
         packages: &[("debootstrap", "debootstrap")],
         options: &["--xattr", "--posix-acl"],
         own_options: &["--allow-device-nodes"],
-        minutes: 120,
+        minutes: 60,
         guest: Some(Guest {
             tools: &[
                 "debootstrap",
@@ -226,6 +227,7 @@ pub(super) const SUITES: &[Suite] = &[
             ],
             tree: Some("/usr/share/debootstrap"),
             cache: true,
+            since: (0, 0),
         }),
         ..Suite::DEFAULT
     },
