@@ -3,7 +3,7 @@
 use airlockfs_ipc::message::{Sandbox, SeccompMode};
 use caps::Capability;
 
-use crate::rule::Feature;
+use crate::rule::{Feature, Test};
 use crate::{Features, Process, Profile, SyscallRule, seccomp, supervisor_profile, worker_profile};
 
 const FLAGS: usize = 10;
@@ -413,5 +413,108 @@ fn every_profile_compiles() {
             // BPF_MAXINSNS
             assert!(program.is_none_or(|program| program.len() < 4096));
         });
+    }
+}
+
+/// What `program` answers to a call, and how many instructions it takes (linux/bpf_common.h).
+fn run(program: &[seccompiler::sock_filter], number: u32, arguments: [u64; 6]) -> (u32, usize) {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => 0xc000_003e,
+        "aarch64" => 0xc000_00b7,
+        other => panic!("AUDIT_ARCH of {other}"),
+    };
+    // `struct seccomp_data`.
+    let mut data = vec![number, architecture, 0, 0];
+    data.extend(
+        arguments
+            .iter()
+            .flat_map(|value| [*value as u32, (*value >> 32) as u32]),
+    );
+    let (mut at, mut accumulator) = (0, 0);
+    for steps in 1.. {
+        let step = &program[at];
+        at += 1;
+        let code = u32::from(step.code);
+        let jump = |condition: bool| usize::from(if condition { step.jt } else { step.jf });
+        match (code & 7, code & 0xf0) {
+            (libc::BPF_RET, _) => return (step.k, steps),
+            (libc::BPF_LD, _) => accumulator = data[step.k as usize / 4],
+            (libc::BPF_ALU, libc::BPF_AND) => accumulator &= step.k,
+            (libc::BPF_JMP, libc::BPF_JA) => at += step.k as usize,
+            (libc::BPF_JMP, libc::BPF_JEQ) => at += jump(accumulator == step.k),
+            (libc::BPF_JMP, libc::BPF_JGE) => at += jump(accumulator >= step.k),
+            (libc::BPF_JMP, libc::BPF_JGT) => at += jump(accumulator > step.k),
+            _ => panic!("instruction {code:#x}"),
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn the_program_lets_through_what_the_lines_say_and_finds_it_soon() {
+    const LAST: i64 = 600;
+    let every_feature = Features {
+        rootful: true,
+        owners: true,
+        xattr: true,
+        device_nodes: true,
+        file_flags: true,
+        donate: true,
+        posix_lock: true,
+        flock: true,
+        sandbox: Sandbox::Namespace,
+        ..combinations().next().unwrap()
+    };
+    let readonly = Features {
+        readonly: true,
+        ..every_feature.clone()
+    };
+    for features in [every_feature, readonly] {
+        for mut profile in [supervisor_profile(&features), worker_profile(&features)] {
+            profile.seccomp = SeccompMode::Kill;
+            let program = seccomp::compile(&profile).unwrap().unwrap();
+            for number in (0..LAST).chain([0x4000_0000, 0x4000_0101, 0xffff_ffff]) {
+                let lines: Vec<&SyscallRule> = profile
+                    .syscalls
+                    .iter()
+                    .filter(|rule| rule.number == number)
+                    .collect();
+                // Every argument as some line wants it, and all of them just wrong.
+                let wanted = lines.iter().flat_map(|rule| rule.pins).map(|pins| {
+                    let mut arguments = [0; 6];
+                    for pin in *pins {
+                        let (Test::Is(value) | Test::Bits(_, value)) = pin.test;
+                        arguments[usize::from(pin.argument)] |= value;
+                    }
+                    arguments
+                });
+                let wanted: Vec<_> = wanted.chain([[0; 6], [u64::MAX; 6]]).collect();
+                let wrong = wanted.iter().flat_map(|right| {
+                    (0..6).flat_map(|argument| {
+                        [0, 1, 7, 31, 32, 63].map(|bit| {
+                            let mut arguments = *right;
+                            arguments[argument] ^= 1 << bit;
+                            arguments
+                        })
+                    })
+                });
+                for arguments in wanted.iter().copied().chain(wrong) {
+                    let (answer, steps) = run(&program, number as u32, arguments);
+                    let refused = lines.iter().find_map(|rule| rule.errno);
+                    let expected = match refused {
+                        Some(errno) => libc::SECCOMP_RET_ERRNO | errno as u32,
+                        None if lines.iter().any(|rule| rule.matching(&arguments).is_some()) => {
+                            libc::SECCOMP_RET_ALLOW
+                        }
+                        None => libc::SECCOMP_RET_KILL_PROCESS,
+                    };
+                    assert_eq!(answer, expected, "call {number} with {arguments:x?}");
+                    assert!(
+                        !lines.is_empty() || steps <= 20,
+                        "{steps} instructions for call {number}"
+                    );
+                }
+            }
+        }
     }
 }

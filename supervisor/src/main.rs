@@ -48,6 +48,13 @@ use clap::{Parser, error::ErrorKind};
 
 use crate::cli::Command;
 
+// Unwinding, linked in: as a library of its own it would be loaded at each start. Only where the whole program is linked at
+// once, and so takes all of it from here.
+#[cfg(all(target_env = "gnu", not(debug_assertions)))]
+#[expect(unsafe_code, reason = "names a library and declares nothing")]
+#[link(name = "gcc_eh", kind = "static")]
+unsafe extern "C" {}
+
 #[cfg(all(feature = "breach", not(debug_assertions)))]
 compile_error!("the feature `breach` lets tests order any system call: it is never released");
 
