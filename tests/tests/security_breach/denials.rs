@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_forbidden_call_is_in_the_kernels_log_and_in_the_pairs_own),
     test!(what_landlock_denies_is_in_the_kernels_log),
     test!(the_kernel_prints_denials_at_a_bounded_rate),
+    test!(a_panic_is_told_and_ends_the_supervisor_without_a_forbidden_call),
 ];
 
 fn name(who: Who) -> &'static str {
@@ -52,6 +53,14 @@ fn blockers(who: Who) -> [String; 2] {
         Who::Worker => ["blockers=fs.read_dir".into(), "dev=\"proc\"".into()],
         Who::Supervisor => ["blockers=net.connect_tcp".into(), format!("dest={PORT}")],
     }
+}
+
+/// A bug is told as one, not as an attack: what Rust does at a panic takes no call that the filter lacks.
+fn a_panic_is_told_and_ends_the_supervisor_without_a_forbidden_call() {
+    let pair = Pair::new(Filter::Kill, &[]);
+    // EX_SOFTWARE (sysexits.h)
+    assert_eq!(pair.panics().code(), Some(70));
+    assert!(pair.told("airlockfsd: internal error: "), "it is silent");
 }
 
 /// Says aloud what could not be seen here, and why.

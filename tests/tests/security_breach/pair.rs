@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 
 use airlockfs_breach::{Answer, Argument, Order, SUPERVISOR, TRAPPED, WORKER};
@@ -302,6 +302,17 @@ impl Pair {
         let status = self.daemon.borrow_mut().wait();
         assert_eq!(status.signal(), None, "{status}");
         assert!(self.workers.ended_within(10_000), "the worker lives on");
+    }
+
+    /// Has a thread of the supervisor panic; how the process ended.
+    pub(crate) fn panics(&self) -> ExitStatus {
+        let channel = &self.channels[Who::Supervisor as usize];
+        // No order has a text with a NUL byte.
+        let order = Order::Call(libc::SYS_close, vec!["\0".into()]);
+        channel.send(&order, &[]).expect("a process that takes orders");
+        let answer = channel.receive::<Answer>(0);
+        assert!(matches!(answer, Ok(None)), "{answer:?}");
+        self.daemon.borrow_mut().wait()
     }
 
     /// How a process ended, by the system's word for the supervisor and the supervisor's word for the worker.
