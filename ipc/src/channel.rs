@@ -1,26 +1,22 @@
 //! Datagrams with descriptors between the two processes: a `SOCK_SEQPACKET` socketpair (unix(7), SCM_RIGHTS).
 //! A datagram arrives whole or not at all, and its descriptors with it.
 
+mod datagram;
+
 use std::{
-    io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{
-        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-        socketpair,
-    },
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Serialize, de::DeserializeOwned};
+
+use self::datagram::Received;
 
 /// Longest datagram in bytes.
 const DATAGRAM_MAX: usize = 64 * 1024;
 /// Longest one sent without allocating.
 const SMALL: usize = 64;
-/// Most descriptors beside one (SCM_MAX_FD is 253).
-const DESCRIPTORS_MAX: usize = 64;
 
 /// One end of a pair.
 #[derive(Debug)]
@@ -51,91 +47,55 @@ impl Channel {
     }
 
     fn send_bytes(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        if bytes.len() > DATAGRAM_MAX || descriptors.len() > DESCRIPTORS_MAX {
+        if bytes.len() > DATAGRAM_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let mut raw = [0; DESCRIPTORS_MAX];
-        for (place, descriptor) in raw.iter_mut().zip(descriptors) {
-            *place = descriptor.as_raw_fd();
-        }
-        let rights = [ControlMessage::ScmRights(
-            raw.get(..descriptors.len()).unwrap_or_default(),
-        )];
-        let control = if descriptors.is_empty() {
-            &[][..]
-        } else {
-            &rights[..]
-        };
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None)?;
-        Ok(())
+        datagram::send(self.as_fd(), bytes, descriptors)
     }
 
-    /// Waits for a datagram with at most `descriptors` descriptors. `None` at the end: the other process closed its end.
-    pub fn receive<T: DeserializeOwned>(&self, descriptors: usize) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        self.receive_with(&mut vec![0; DATAGRAM_MAX], descriptors, MsgFlags::empty())
+    /// Waits for a datagram with at most `most` descriptors. `None` at the end: the other process closed its end.
+    pub fn receive<T: DeserializeOwned>(&self, most: usize) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; DATAGRAM_MAX];
+        let mut descriptors = Vec::new();
+        let received = datagram::receive(self.as_fd(), &mut bytes, 0, |descriptor| {
+            descriptors.push(descriptor);
+        })?;
+        let message = decode(&bytes, &received, descriptors.len(), most)?;
+        Ok(message.map(|message| (message, descriptors)))
     }
 
-    /// As [`Self::receive`] for datagrams of at most 64 bytes, but an error of kind `WouldBlock` when there is none.
-    pub fn try_receive<T: DeserializeOwned>(
-        &self,
-        descriptors: usize,
-    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        self.receive_with(&mut [0; SMALL], descriptors, MsgFlags::MSG_DONTWAIT)
-    }
-
-    fn receive_with<T: DeserializeOwned>(
-        &self,
-        bytes: &mut [u8],
-        descriptors: usize,
-        flags: MsgFlags,
-    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut control = nix::cmsg_space!([std::os::fd::RawFd; DESCRIPTORS_MAX]);
-        let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
-        let mut buffers = [IoSliceMut::new(&mut *bytes)];
-        let (length, truncated, received) = loop {
-            match recvmsg::<()>(self.0.as_raw_fd(), &mut buffers, Some(&mut control), flags) {
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(message) => {
-                    let truncated = message
-                        .flags
-                        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-                    break (message.bytes, truncated, own(message.cmsgs()));
-                }
-            }
-        };
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-        let received = received.map_err(|_| invalid("control data cut off"))?;
-        if length == 0 && received.is_empty() {
-            return Ok(None);
-        }
-        if truncated || received.len() > descriptors {
-            return Err(invalid("a datagram that is too large"));
-        }
-        match postcard::take_from_bytes(bytes.get(..length).unwrap_or_default()) {
-            Ok((message, [])) => Ok(Some((message, received))),
-            _ => Err(invalid("a datagram that does not decode")),
-        }
+    /// As [`Self::receive`] for datagrams of at most 64 bytes with at most one descriptor, but an error of kind `WouldBlock`
+    /// when there is none. Takes no memory of the heap.
+    pub fn try_receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        let mut bytes = [0; SMALL];
+        let (mut first, mut count) = (None, 0);
+        let received = datagram::receive(self.as_fd(), &mut bytes, libc::MSG_DONTWAIT, |descriptor| {
+            count += 1;
+            first.get_or_insert(descriptor);
+        })?;
+        let message = decode(&bytes, &received, count, 1)?;
+        Ok(message.map(|message| (message, first)))
     }
 }
 
-/// Takes ownership of descriptors the kernel just installed for us.
-#[expect(unsafe_code, reason = "SCM_RIGHTS hands descriptors over as numbers")]
-fn own(messages: nix::Result<nix::sys::socket::CmsgIterator<'_>>) -> nix::Result<Vec<OwnedFd>> {
-    use std::os::fd::FromRawFd;
-    let mut owned = Vec::new();
-    for message in messages? {
-        if let ControlMessageOwned::ScmRights(descriptors) = message {
-            // SAFETY: the kernel made these for this process in this very call; nothing else knows their numbers.
-            owned.extend(
-                descriptors
-                    .into_iter()
-                    .map(|number| unsafe { OwnedFd::from_raw_fd(number) }),
-            );
-        }
+/// The message in what was received with `descriptors` descriptors; `None` at the end.
+fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    received: &Received,
+    descriptors: usize,
+    most: usize,
+) -> io::Result<Option<T>> {
+    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    if received.truncated || descriptors > most {
+        return Err(invalid("a datagram that is too large"));
     }
-    Ok(owned)
+    if received.length == 0 && descriptors == 0 {
+        return Ok(None);
+    }
+    match postcard::take_from_bytes(bytes.get(..received.length).unwrap_or_default()) {
+        Ok((message, [])) => Ok(Some(message)),
+        _ => Err(invalid("a datagram that does not decode")),
+    }
 }
 
 impl AsFd for Channel {
@@ -147,5 +107,57 @@ impl AsFd for Channel {
 impl From<OwnedFd> for Channel {
     fn from(descriptor: OwnedFd) -> Self {
         Self(descriptor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn descriptor() -> OwnedFd {
+        File::open("/dev/null").expect("a file").into()
+    }
+
+    #[test]
+    fn descriptors_come_with_their_message_in_order() {
+        let (ours, theirs) = pair().expect("a pair");
+        let (pipe, _) = nix::unistd::pipe().expect("a pipe");
+        let sent = [descriptor(), pipe, descriptor()];
+        let borrowed = sent.each_ref().map(|descriptor| descriptor.as_fd());
+        ours.send(&7_u32, &borrowed).expect("send");
+        let (message, received) = theirs.receive::<u32>(3).expect("a datagram").expect("no end");
+        assert_eq!((message, received.len()), (7, 3));
+        let kind = |descriptor: &OwnedFd| nix::sys::stat::fstat(descriptor).expect("fstat").st_rdev;
+        assert_eq!(
+            received.iter().map(kind).collect::<Vec<_>>(),
+            sent.iter().map(kind).collect::<Vec<_>>()
+        );
+        ours.send(&8_u32, &borrowed[..1]).expect("send");
+        let (message, received) = theirs.try_receive::<u32>().expect("a datagram").expect("no end");
+        assert!(message == 8 && received.is_some());
+        let none = theirs.try_receive::<u32>().expect_err("there is none");
+        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+        drop(ours);
+        assert!(theirs.receive::<u32>(0).expect("the end").is_none());
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_and_its_descriptors_closed() {
+        let (ours, theirs) = pair().expect("a pair");
+        let (read, write) = nix::unistd::pipe().expect("a pipe");
+        ours.send(&7_u32, &[write.as_fd(), write.as_fd()]).expect("send");
+        assert!(theirs.try_receive::<u32>().is_err());
+        ours.send(&7_u32, &[write.as_fd(), write.as_fd()]).expect("send");
+        assert!(theirs.receive::<u32>(1).is_err());
+        ours.send(&vec![u64::MAX; 64], &[write.as_fd()]).expect("send");
+        assert!(theirs.try_receive::<Vec<u64>>().is_err(), "cut off");
+        drop(write);
+        // Nobody holds the other end any more.
+        assert_eq!(nix::unistd::read(&read, &mut [0]), Ok(0));
+        let many: Vec<OwnedFd> = (0..=datagram::DESCRIPTORS_MAX).map(|_| descriptor()).collect();
+        let many: Vec<_> = many.iter().map(AsFd::as_fd).collect();
+        assert!(ours.send(&7_u32, &many).is_err());
     }
 }

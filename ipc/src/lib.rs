@@ -13,6 +13,7 @@ mod errno;
 mod forged;
 pub mod message;
 pub mod poll;
+pub mod recycle;
 pub mod ring;
 mod types;
 

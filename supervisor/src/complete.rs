@@ -245,10 +245,7 @@ impl Queue {
                     .receive_donation(handle)
                     .and_then(|descriptor| DonatedFile::check(descriptor, access, writeback, mode_seen));
                 match file {
-                    Ok(file) => {
-                        handles.donated(handle, &file);
-                        Some(file)
-                    }
+                    Ok(file) => Some(handles.donated(handle, file)),
                     Err(error) => {
                         self.give_back(bulk);
                         self.answer_error(caller, Errno::EIO, memory);

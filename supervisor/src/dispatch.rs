@@ -1,10 +1,9 @@
 //! Step 2 to 4: from a descriptor chain to a request in the lane, a file operation made here, or an answer at once.
 
-use std::sync::Arc;
-
 use airlockfs_ipc::{
     Errno, Handle,
     message::{Reply, Request},
+    recycle,
     ring::{BULK_SIZE, Bulk},
 };
 
@@ -293,7 +292,7 @@ impl Queue {
     }
 
     /// The donated file that `io` may be carried out on.
-    fn donated(&self, io: Io) -> Option<Arc<DonatedFile>> {
+    fn donated(&self, io: Io) -> Option<recycle::Shared<DonatedFile>> {
         let file = self.shared.handles.as_ref()?.file(io.handle())?;
         self.may_operate(io, &file).then_some(file)
     }
@@ -373,7 +372,7 @@ impl Queue {
         &mut self,
         caller: Caller,
         io: Io,
-        file: &Arc<DonatedFile>,
+        file: &recycle::Shared<DonatedFile>,
         data_at: usize,
         memory: &Memory,
         room: &mut Room,

@@ -7,9 +7,9 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use airlockfs_ipc::NodeId;
+use airlockfs_ipc::{NodeId, recycle::Shared};
 
-use crate::{handle::Open, recycle::Shared};
+use crate::handle::Open;
 
 /// Those that are kept.
 #[derive(Default)]

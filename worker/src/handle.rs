@@ -5,13 +5,12 @@ use std::{
     sync::{Mutex, PoisonError, RwLock},
 };
 
-use airlockfs_ipc::{Errno, GENERATIONS, Handle, NodeId};
-
-use crate::{
-    inode::Located,
-    ops::dir::Entries,
+use airlockfs_ipc::{
+    Errno, GENERATIONS, Handle, NodeId,
     recycle::{Recycler, Shared},
 };
+
+use crate::{inode::Located, ops::dir::Entries};
 
 /// An open file or directory.
 pub(crate) struct Open {

@@ -19,13 +19,12 @@ use std::{
     time::Duration,
 };
 
-use airlockfs_ipc::{Errno, Handle, NodeId, message::FileLock};
+use airlockfs_ipc::{Errno, Handle, NodeId, message::FileLock, recycle::Shared};
 
 use self::ranges::Ranges;
 use crate::{
     gate::Gate,
     handle::Open,
-    recycle::Shared,
     sys::{set_lock, set_whole_lock},
 };
 

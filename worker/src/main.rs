@@ -23,7 +23,6 @@ mod inode;
 mod locks;
 mod ops;
 mod pool;
-mod recycle;
 mod serve;
 mod start;
 mod sys;

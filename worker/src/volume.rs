@@ -8,6 +8,7 @@ use std::{
 use airlockfs_ipc::{
     Errno, Handle, Name, NodeId,
     message::{Attr, Entry, WorkerConfig},
+    recycle::Shared,
 };
 use nix::{
     fcntl::{OFlag, open},
@@ -21,7 +22,6 @@ use crate::{
     inode::{Held, Identity, Inodes, Key, Located, Seen},
     locks::Locks,
     ops::{self, dir::Buffers},
-    recycle::Shared,
     sys::{CName, ProcPath, Stat, stat, stat_at},
     view::View,
     xattr_map::XattrMap,

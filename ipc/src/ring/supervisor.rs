@@ -257,13 +257,10 @@ impl SupervisorLane {
         }
         loop {
             // Sent before the reply was published, so it is there, or the worker lies.
-            let received = self.channel.try_receive::<Handle>(1);
-            let Ok(Some((owner, mut descriptors))) = received else {
+            let received = self.channel.try_receive::<Handle>();
+            let Ok(Some((owner, Some(descriptor)))) = received else {
                 return Err(ProtocolError("a donation without its descriptor"));
             };
-            let descriptor = descriptors
-                .pop()
-                .ok_or(ProtocolError("a donation without its descriptor"))?;
             if owner == handle {
                 return Ok(descriptor);
             }

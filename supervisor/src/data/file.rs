@@ -2,10 +2,7 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
 };
 
 use airlockfs_ipc::ProtocolError;
@@ -52,7 +49,7 @@ impl DonatedFile {
         access: Access,
         writeback: bool,
         mode_seen: u32,
-    ) -> Result<Arc<Self>, ProtocolError> {
+    ) -> Result<Self, ProtocolError> {
         let status =
             fstat(&descriptor).map_err(|_| ProtocolError("a donated descriptor without fstat(2)"))?;
         if status.st_mode & libc::S_IFMT != libc::S_IFREG {
@@ -71,7 +68,7 @@ impl DonatedFile {
             ));
         }
         let direct = flags & libc::O_DIRECT != 0;
-        Ok(Arc::new(Self {
+        Ok(Self {
             descriptor,
             writable: mode != libc::O_RDONLY,
             // O_SYNC includes O_DSYNC's bit.
@@ -79,7 +76,7 @@ impl DonatedFile {
             reading: AtomicU8::new(if direct { Reading::Waits } else { Reading::MayWait } as u8),
             special_mode: AtomicBool::new(is_special(status.st_mode)),
             mode_seen: AtomicU32::new(mode_seen),
-        }))
+        })
     }
 
     /// How reads behave, as far as is known.
@@ -136,7 +133,7 @@ impl AsFd for DonatedFile {
 
 #[cfg(test)]
 impl DonatedFile {
-    pub(crate) fn for_test() -> Arc<Self> {
+    pub(crate) fn for_test() -> Self {
         use nix::sys::memfd::{MFdFlags, memfd_create};
         let file = memfd_create(c"test", MFdFlags::empty()).unwrap();
         Self::check(file, Access { mode: libc::O_RDWR }, false, 0).unwrap()
@@ -190,12 +187,12 @@ mod tests {
     fn a_setuid_bit_given_later_is_noticed() {
         let file = DonatedFile::for_test();
         assert!(file.keeps_mode(0));
-        nix::sys::stat::fchmod(&*file, nix::sys::stat::Mode::from_bits_truncate(0o4755)).unwrap();
+        nix::sys::stat::fchmod(&file, nix::sys::stat::Mode::from_bits_truncate(0o4755)).unwrap();
         assert!(file.keeps_mode(0), "nobody said so");
         assert!(!file.keeps_mode(1));
-        nix::sys::stat::fchmod(&*file, nix::sys::stat::Mode::from_bits_truncate(0o2745)).unwrap();
+        nix::sys::stat::fchmod(&file, nix::sys::stat::Mode::from_bits_truncate(0o2745)).unwrap();
         assert!(!file.keeps_mode(2));
-        nix::sys::stat::fchmod(&*file, nix::sys::stat::Mode::from_bits_truncate(0o1755)).unwrap();
+        nix::sys::stat::fchmod(&file, nix::sys::stat::Mode::from_bits_truncate(0o1755)).unwrap();
         assert!(file.keeps_mode(3));
     }
 }

@@ -4,12 +4,15 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
 
-use airlockfs_ipc::{Handle, NodeId};
+use airlockfs_ipc::{
+    Handle, NodeId,
+    recycle::{Recycler, Shared},
+};
 
 use super::DonatedFile;
 
@@ -39,7 +42,7 @@ impl Access {
 #[derive(Debug)]
 pub(crate) enum Route {
     /// To the file itself.
-    File(Arc<DonatedFile>),
+    File(Shared<DonatedFile>),
     /// To the file, once the worker was asked for it. Said once for a handle; then [`HandleTable::donated`] or
     /// [`HandleTable::refused`] must follow.
     AskFirst(Access),
@@ -59,7 +62,7 @@ enum State {
     Touched,
     Asked,
     Refused,
-    Donated(Arc<DonatedFile>),
+    Donated(Shared<DonatedFile>),
 }
 
 /// Handles are numbered by the worker one after the other: they need no hashing.
@@ -90,6 +93,7 @@ pub(crate) struct HandleTable {
     /// Changes when the guest gives some file a setuid or setgid bit: then a file that had none may have one now.
     mode_changes: AtomicU32,
     by_node: ByNode,
+    files: Recycler<DonatedFile>,
 }
 
 /// Files that are used without having been opened, and so never released: the oldest makes room.
@@ -120,6 +124,7 @@ impl HandleTable {
                 order: Mutex::default(),
             },
             mode_changes: AtomicU32::new(0),
+            files: Recycler::default(),
         }
     }
 
@@ -152,7 +157,16 @@ impl HandleTable {
 
     /// A handle was released: its descriptor is closed once the accesses under way are over. False: it is not known.
     pub(crate) fn released(&self, handle: Handle) -> bool {
-        self.shard(handle).remove(&handle).is_some()
+        let entry = self.shard(handle).remove(&handle);
+        let known = entry.is_some();
+        if let Some(Entry {
+            state: State::Donated(file),
+            ..
+        }) = entry
+        {
+            self.files.give_back(file);
+        }
+        known
     }
 
     /// The session is over.
@@ -215,7 +229,7 @@ impl HandleTable {
     }
 
     /// The file, if it was donated already: for what does not make it worth while to ask.
-    pub(crate) fn file(&self, handle: Handle) -> Option<Arc<DonatedFile>> {
+    pub(crate) fn file(&self, handle: Handle) -> Option<Shared<DonatedFile>> {
         match &self.shard(handle).get(&handle)?.state {
             State::Donated(file) => Some(file.clone()),
             _ => None,
@@ -223,8 +237,10 @@ impl HandleTable {
     }
 
     /// The worker gave what was asked for. Without effect if the handle was released meanwhile.
-    pub(crate) fn donated(&self, handle: Handle, file: &Arc<DonatedFile>) {
+    pub(crate) fn donated(&self, handle: Handle, file: DonatedFile) -> Shared<DonatedFile> {
+        let file = self.files.share(file);
         self.set(handle, State::Donated(file.clone()));
+        file
     }
 
     /// The worker keeps the descriptor: this handle's data stays in the ring.
@@ -289,30 +305,29 @@ mod tests {
     #[test]
     fn a_donation_for_a_released_handle_is_dropped() {
         let table = table();
-        let file = DonatedFile::for_test();
         table.released(HANDLE);
-        table.donated(HANDLE, &file);
+        let file = table.donated(HANDLE, DonatedFile::for_test());
         assert!(table.file(HANDLE).is_none());
-        assert_eq!(Arc::strong_count(&file), 1);
+        assert_eq!(file.users(), 1);
         table.opened(HANDLE, Access::of_flags(0));
-        table.donated(HANDLE, &file);
+        let file = table.donated(HANDLE, DonatedFile::for_test());
         assert!(table.file(HANDLE).is_some());
         table.clear();
-        assert_eq!(Arc::strong_count(&file), 1, "cleared");
+        assert_eq!(file.users(), 1, "cleared");
     }
 
     #[test]
     fn files_that_nobody_opened_are_donated_too_and_the_oldest_makes_room() {
         let table = HandleTable::new(2);
         let by_node = |node| Handle::of_node(NodeId(node)).unwrap();
-        let file = DonatedFile::for_test();
+        let mut files = Vec::new();
         for node in 1..=3 {
             let handle = by_node(node);
             assert!(matches!(
                 table.route(handle, SMALL + 1),
                 Route::AskFirst(Access { mode: libc::O_RDONLY })
             ));
-            table.donated(handle, &file);
+            files.push(table.donated(handle, DonatedFile::for_test()));
         }
         assert!(table.file(by_node(1)).is_none() && table.file(by_node(3)).is_some());
         let record = [3_u64.to_ne_bytes(), 1_u64.to_ne_bytes()].concat();
@@ -321,7 +336,7 @@ mod tests {
         assert!(matches!(table.route(by_node(9), 1), Route::Ring));
         assert!(matches!(table.route(by_node(9), 1), Route::AskFirst(_)));
         table.clear();
-        assert_eq!(Arc::strong_count(&file), 1);
+        assert!(files.iter().all(|file| file.users() == 1));
         // Where files are opened, nobody has such a handle.
         assert!(matches!(
             HandleTable::new(0).route(by_node(1), SMALL + 1),

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use airlockfs_ipc::{Errno, message::Reply};
+use airlockfs_ipc::{Errno, message::Reply, recycle};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vm_memory::GuestAddressSpace;
 
@@ -38,7 +38,7 @@ pub(crate) struct Job {
     /// Bytes moved so far.
     pub(crate) done: usize,
     /// On what; none once it is done.
-    pub(crate) file: Option<Arc<DonatedFile>>,
+    pub(crate) file: Option<recycle::Shared<DonatedFile>>,
     /// The answer.
     pub(crate) reply: Reply<'static>,
 }
@@ -251,7 +251,7 @@ mod tests {
         for unique in 0..100 {
             let mut job = Job::empty();
             job.caller.unique = unique;
-            job.file = Some(DonatedFile::for_test());
+            job.file = Some(recycle::Shared::new(DonatedFile::for_test()));
             pool.submit(job, &port);
         }
         let mut jobs = Vec::new();

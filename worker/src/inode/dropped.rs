@@ -1,7 +1,8 @@
 //! Descriptors that leave the table. Closing takes time: they are closed once the table's lock is released.
 
+use airlockfs_ipc::recycle::{Recycler, Shared};
+
 use super::Descriptor;
-use crate::recycle::{Recycler, Shared};
 
 /// As many as most changes of the table drop; for more there is the heap.
 const FEW: usize = 4;

@@ -27,17 +27,17 @@ use std::{
     },
 };
 
-use airlockfs_ipc::{Errno, NodeId};
+use airlockfs_ipc::{
+    Errno, NodeId,
+    recycle::{Recycler, Shared},
+};
 
 use self::{dropped::Dropped, sweep::Away, table::Table};
 pub(crate) use self::{
     known::Place,
     node::{Identity, Key},
 };
-use crate::{
-    recycle::{Recycler, Shared},
-    sys::Stat,
-};
+use crate::sys::Stat;
 
 /// Fewest descriptors kept for inodes, however many files are open.
 const HOT_MIN: usize = 32;

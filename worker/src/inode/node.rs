@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
+use airlockfs_ipc::recycle::Shared;
+
 use super::{Descriptor, name::NodeName};
-use crate::{recycle::Shared, sys::Stat};
+use crate::sys::Stat;
 
 /// No index: no location, or not in the list of hot nodes.
 pub(super) const NONE: u32 = u32::MAX;

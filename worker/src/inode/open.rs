@@ -2,7 +2,7 @@
 
 use std::{os::fd::OwnedFd, sync::atomic::Ordering::Relaxed};
 
-use airlockfs_ipc::{Errno, Name, NodeId};
+use airlockfs_ipc::{Errno, Name, NodeId, recycle::Shared};
 use nix::{
     fcntl::{OFlag, openat},
     sys::stat::Mode,
@@ -13,10 +13,7 @@ use super::{
     node::{NONE, Node},
     table::{Location, Table},
 };
-use crate::{
-    recycle::Shared,
-    sys::{CName, stat, stat_at},
-};
+use crate::sys::{CName, stat, stat_at};
 
 /// An inode whose name is about to go.
 #[derive(Clone, Copy)]

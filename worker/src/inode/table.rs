@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use airlockfs_ipc::{Errno, GENERATIONS, NodeId};
+use airlockfs_ipc::{Errno, GENERATIONS, NodeId, recycle::Shared};
 use hashbrown::HashTable;
 
 use super::{
@@ -18,7 +18,6 @@ use super::{
     name::NodeName,
     node::{Identity, Key, NONE, Node},
 };
-use crate::recycle::Shared;
 
 /// Most inodes a guest may hold lookups on, about 2 GiB of the worker's memory.
 const NODES_MAX: usize = 1 << 24;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use airlockfs_ipc::{Errno, NodeId};
+use airlockfs_ipc::{Errno, NodeId, recycle::Shared};
 
 use super::{
     Descriptor,
@@ -10,7 +10,6 @@ use super::{
     node::{Identity, Key, NONE},
     table::{Location, ROOT, Table},
 };
-use crate::recycle::Shared;
 
 fn identity(ino: u64, birth: i64) -> Identity {
     Identity {

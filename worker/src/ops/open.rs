@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, ring::Completer};
+use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, recycle::Shared, ring::Completer};
 use nix::fcntl::OFlag;
 
 use super::{
@@ -12,7 +12,6 @@ use super::{
 use crate::{
     handle::Open,
     inode::Held,
-    recycle::Shared,
     sys::stat,
     volume::{Volume, reopen},
 };

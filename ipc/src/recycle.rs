@@ -1,4 +1,5 @@
-//! Shared values whose memory goes round: what a request makes and a later one ends takes nothing from the heap.
+//! Shared values whose memory goes round, in either process: what a request makes and a later one ends takes nothing from
+//! the heap.
 
 use std::{
     ops::Deref,
@@ -10,21 +11,21 @@ const SPARE: usize = 256;
 
 /// A value with several users. Its last one frees it, or gives its place back with [`Recycler::give_back`].
 #[derive(Debug)]
-pub(crate) struct Shared<T>(Arc<Option<T>>);
+pub struct Shared<T>(Arc<Option<T>>);
 
 impl<T> Shared<T> {
     /// A value whose place is not used again.
-    pub(crate) fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(Arc::new(Some(value)))
     }
 
     /// Whether both are one.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    #[cfg(test)]
-    pub(crate) fn users(&self) -> usize {
+    /// How many users it has.
+    pub fn users(&self) -> usize {
         Arc::strong_count(&self.0)
     }
 }
@@ -49,7 +50,7 @@ impl<T> Deref for Shared<T> {
 
 /// Empty places.
 #[derive(Debug)]
-pub(crate) struct Recycler<T>(Mutex<Vec<Arc<Option<T>>>>);
+pub struct Recycler<T>(Mutex<Vec<Arc<Option<T>>>>);
 
 impl<T> Default for Recycler<T> {
     fn default() -> Self {
@@ -59,7 +60,7 @@ impl<T> Default for Recycler<T> {
 
 impl<T> Recycler<T> {
     /// Puts a value into an empty place, or a new one.
-    pub(crate) fn share(&self, value: T) -> Shared<T> {
+    pub fn share(&self, value: T) -> Shared<T> {
         let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut place) = spare
             && let Some(empty) = Arc::get_mut(&mut place)
@@ -71,7 +72,7 @@ impl<T> Recycler<T> {
     }
 
     /// Drops the value if nobody else uses it, and keeps its place.
-    pub(crate) fn give_back(&self, shared: Shared<T>) {
+    pub fn give_back(&self, shared: Shared<T>) {
         let mut place = shared.0;
         let Some(full) = Arc::get_mut(&mut place) else {
             return;
