@@ -1,5 +1,7 @@
 //! A supervisor that breaks the rules, and a guest that makes things up.
 
+mod edges;
+mod every_request;
 mod messages;
 mod requests;
 mod ring;
