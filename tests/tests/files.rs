@@ -339,6 +339,8 @@ fn a_file_made_without_a_name_may_get_one(options: &[&str]) {
     let (daemon, fs) = started(options);
     let (entry, file) = fs.tmpfile(ROOT, libc::O_RDWR, 0o640).expect("TMPFILE");
     assert_eq!((entry.attr.nlink, entry.attr.perm()), (0, 0o640));
+    // There is no name to ask for again, in whatever cache mode.
+    assert!(entry.entry_valid > 1_000_000_000, "{entry:?}");
     fs.write(file, 0, b"text").expect("WRITE");
     assert_eq!(fs::read_dir(daemon.share()).expect("list").count(), 0);
     assert_eq!(

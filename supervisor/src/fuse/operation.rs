@@ -219,8 +219,8 @@ pub(crate) enum ReplyShape {
     Nothing,
     /// `fuse_entry_out`; `negative`: ENOENT may be an entry without a node (LOOKUP).
     Entry { negative: bool },
-    /// `fuse_entry_out` and `fuse_open_out`.
-    Created,
+    /// `fuse_entry_out` and `fuse_open_out`; not `named`: TMPFILE's.
+    Created { named: bool },
     /// `fuse_open_out`.
     Opened { directory: bool },
     /// `fuse_attr_out`.
@@ -259,7 +259,7 @@ impl ReplyShape {
         match self {
             Self::Nothing | Self::Target { .. } | Self::Bytes { .. } | Self::Dirents { .. } => 0,
             Self::Entry { .. } => size_of::<abi::EntryOut>(),
-            Self::Created => size_of::<abi::EntryOut>() + size_of::<abi::OpenOut>(),
+            Self::Created { .. } => size_of::<abi::EntryOut>() + size_of::<abi::OpenOut>(),
             Self::Opened { .. } => size_of::<abi::OpenOut>(),
             Self::Attr => size_of::<abi::AttrOut>(),
             Self::Statx => size_of::<abi::StatxOut>(),

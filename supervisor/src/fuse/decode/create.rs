@@ -28,7 +28,7 @@ pub(in crate::fuse) fn create<'a>(input: &mut Input<'a, '_>) -> Result<Operation
         kill_suidgid: body.open_flags & flags::OPEN_KILL_SUIDGID != 0,
         creation: creation(input, regular(body.mode)?, body.umask)?,
     };
-    Ok(Operation::control(request, ReplyShape::Created))
+    Ok(Operation::control(request, ReplyShape::Created { named: true }))
 }
 
 pub(in crate::fuse) fn tmpfile<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -40,7 +40,7 @@ pub(in crate::fuse) fn tmpfile<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
         flags: open_flags(body.flags, libc::O_EXCL),
         creation: creation(input, regular(body.mode)?, body.umask)?,
     };
-    Ok(Operation::control(request, ReplyShape::Created))
+    Ok(Operation::control(request, ReplyShape::Created { named: false }))
 }
 
 pub(in crate::fuse) fn mknod<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {

@@ -33,6 +33,10 @@ pub(crate) struct Encoded {
     pub(crate) bulk: usize,
 }
 
+/// `entry_valid` of a file that has no name, in seconds. When it is over Linux asks for the name again, which is `/` to it
+/// and no name at all: overlayfs, which goes on with such an entry after it copied a file up, then has ESTALE.
+const FOR_EVER: u64 = u32::MAX as u64;
+
 /// Encodes `reply` as `shape` into `out`. An answer of another kind than the shape, or larger than was asked, is the
 /// worker's [`ProtocolError`]. [`ReplyShape::Dirents`] is encoded by [`super::dirent::encode`] and [`header`]; only
 /// its errors come here.
@@ -54,8 +58,12 @@ pub(crate) fn encode(
         (ReplyShape::Nothing, Reply::Done) => {}
         (ReplyShape::Ioctl, Reply::Done) => head.push(&abi::IoctlOut::default()),
         (ReplyShape::Entry { .. }, Reply::Entry(entry)) => head.push(&entry_out(&entry, cache)?),
-        (ReplyShape::Created, Reply::Created { entry, handle }) => {
-            head.push(&entry_out(&entry, cache)?);
+        (ReplyShape::Created { named }, Reply::Created { entry, handle }) => {
+            let mut out = entry_out(&entry, cache)?;
+            if !named {
+                out.entry_valid = FOR_EVER;
+            }
+            head.push(&out);
             head.push(&open_out(handle, cache.open_flags(false)));
         }
         (ReplyShape::Opened { directory }, Reply::Opened { handle }) => {

@@ -233,7 +233,7 @@ fn open_flags_follow_the_cache_mode() {
             entry: ENTRY,
             handle: Handle(5),
         };
-        let bytes = bytes_in(&session, ReplyShape::Created, created);
+        let bytes = bytes_in(&session, ReplyShape::Created { named: true }, created);
         assert_eq!(bytes.len(), 16 + 128 + 16);
         let (_, out) = abi::OpenOut::read_from_suffix(&bytes).unwrap();
         assert_eq!((out.fh, out.open_flags), (5, file));
@@ -370,7 +370,7 @@ fn answers_of_the_wrong_kind_or_size_break_the_boundary() {
     for (shape, takes) in [
         (ReplyShape::Nothing, 1),
         (ReplyShape::Entry { negative: true }, 1),
-        (ReplyShape::Created, 1),
+        (ReplyShape::Created { named: true }, 1),
         (ReplyShape::Opened { directory: true }, 1),
         (ReplyShape::Attr, 1),
         (ReplyShape::Statx, 1),

@@ -30,13 +30,13 @@ fn creation_carries_caller_umask_context_and_group() {
         kill_suidgid: true,
         creation: creation(libc::S_IFREG | 0o666, 0o27),
     };
-    assert_means(&sample("CREATE"), file, ReplyShape::Created);
+    assert_means(&sample("CREATE"), file, ReplyShape::Created { named: true });
     let unnamed = Request::TmpFile {
         parent: NODE,
         flags: libc::O_RDWR as u32,
         creation: creation(libc::S_IFREG | 0o600, 0),
     };
-    assert_means(&sample("TMPFILE"), unnamed, ReplyShape::Created);
+    assert_means(&sample("TMPFILE"), unnamed, ReplyShape::Created { named: false });
     let fifo = Request::Mknod {
         parent: NODE,
         name: name(b"fifo"),
