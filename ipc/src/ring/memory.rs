@@ -55,19 +55,27 @@ impl LaneMemory {
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
     }
 
+    /// Room for the message at `offset`.
+    fn message(&self, offset: usize) -> &[AtomicU64; MESSAGE_MAX / 8] {
+        assert!(offset <= LANE - MESSAGE_MAX && offset.is_multiple_of(8));
+        // SAFETY: as in `word`; an `AtomicU64` is laid out as its number is, and an array as its elements in a row.
+        unsafe { self.base.add(offset).cast().as_ref() }
+    }
+
     /// Copies a message of `length` bytes out, once.
     pub(super) fn copy_out<'a>(&self, offset: usize, length: usize, to: &'a mut MessageBuffer) -> &'a [u8] {
-        let words = length.div_ceil(8);
-        for (index, word) in to.0.iter_mut().take(words).enumerate() {
-            *word = self.entry(offset + index * 8).load(Relaxed);
+        let words = to.0.iter_mut().zip(self.message(offset));
+        for (to, from) in words.take(length.div_ceil(8)) {
+            *to = from.load(Relaxed);
         }
         to.bytes().get(..length).unwrap_or_default()
     }
 
     /// Copies a message in that [`MessageBuffer::encode`] left in `from`.
     pub(super) fn copy_in(&self, offset: usize, length: usize, from: &MessageBuffer) {
-        for (index, word) in from.0.iter().take(length.div_ceil(8)).enumerate() {
-            self.entry(offset + index * 8).store(*word, Relaxed);
+        let words = from.0.iter().zip(self.message(offset));
+        for (from, to) in words.take(length.div_ceil(8)) {
+            to.store(*from, Relaxed);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::sys::Stat;
 pub(super) const NONE: u32 = u32::MAX;
 
 /// What makes an inode that inode: nothing else has the same while it exists.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Key {
     /// Inode number.
     pub(crate) ino: u64,

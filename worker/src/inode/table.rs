@@ -37,6 +37,8 @@ pub(super) struct Table {
     /// Hot nodes on other mounts.
     away: usize,
     hasher: RandomState,
+    /// For keys.
+    secret: [u64; 2],
 }
 
 /// Where a node lies beneath its parent.
@@ -48,7 +50,9 @@ pub(super) struct Location<'a> {
 
 impl Table {
     pub(super) fn new() -> Self {
+        let hasher = RandomState::new();
         Self {
+            secret: [0, 1].map(|number: u64| hasher.hash_one(number)),
             nodes: Vec::new(),
             free: Vec::new(),
             by_key: HashTable::new(),
@@ -56,7 +60,7 @@ impl Table {
             hot: Hot::new(),
             homes: Vec::new(),
             away: 0,
-            hasher: RandomState::new(),
+            hasher,
         }
     }
 
@@ -82,8 +86,8 @@ impl Table {
         NodeId((u64::from(generation) << 32) | (u64::from(index) + 1))
     }
 
-    fn key_hash(&self, key: &Key) -> u64 {
-        self.hasher.hash_one(key)
+    pub(super) fn key_hash(&self, key: &Key) -> u64 {
+        hash(key, self.secret)
     }
 
     fn location_hash(&self, location: Location<'_>) -> u64 {
@@ -140,17 +144,16 @@ impl Table {
             }
             None => return Err(Errno::ENOMEM),
         };
-        let hash = self.key_hash(&identity.key);
         let Self {
             by_key,
             nodes,
-            hasher,
+            secret,
             ..
         } = self;
-        by_key.insert_unique(hash, index, |&other| {
+        by_key.insert_unique(hash(&identity.key, *secret), index, |&other| {
             nodes
                 .get(other as usize)
-                .map_or(0, |node| hasher.hash_one(node.key()))
+                .map_or(0, |node| hash(&node.key(), *secret))
         });
         Ok(index)
     }
@@ -401,6 +404,20 @@ impl Table {
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
     }
+}
+
+/// Each LOOKUP takes one. A product with secrets spreads inode numbers, of which a guest makes what the file system gives it;
+/// who found a way to have them collide would slow down nobody but his own guest.
+fn hash(key: &Key, secret: [u64; 2]) -> u64 {
+    let Key {
+        ino,
+        mount,
+        dev,
+        share,
+    } = *key;
+    let rest = mount.rotate_left(32) ^ u64::from(dev) ^ u64::from(share).rotate_right(16);
+    let product = u128::from(ino ^ secret[0]) * u128::from(rest ^ secret[1]);
+    product as u64 ^ (product >> 64) as u64
 }
 
 fn is_away(homes: &[u64], node: &Node) -> bool {

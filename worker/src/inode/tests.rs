@@ -251,3 +251,18 @@ fn another_kind_of_file_is_another_inode_though_number_and_birth_are_the_same() 
     table.heat(first, descriptor());
     assert_eq!(table.find(&fifo), Some(second));
 }
+
+#[test]
+fn inode_numbers_in_a_row_and_in_steps_spread_over_the_table() {
+    for step in [1, 2, 8, 256, 4096, 1 << 32] {
+        let table = Table::new();
+        let mut places = vec![0; 1 << 12];
+        for number in 0..1 << 12 {
+            let hash = table.key_hash(&identity(1 + number * step, 0).key);
+            places[hash as usize % (1 << 12)] += 1;
+        }
+        // Numbers drawn at random come to 7 or 8.
+        let most = places.iter().max().unwrap();
+        assert!(*most <= 16, "{most} in one place at steps of {step}");
+    }
+}
