@@ -38,7 +38,7 @@ pub struct WorkerConfig {
     pub preserve_noatime: bool,
     /// Mounts beneath the share are announced as such (FUSE_ATTR_SUBMOUNT).
     pub announce_submounts: bool,
-    /// Files and directories may be used by their nodes' handles ([`Handle::of_node`]), without OPEN: nothing is ever
+    /// Files and directories may be used by their nodes' handles ([`crate::Handle::of_node`]), without OPEN: nothing is ever
     /// written.
     pub zero_open: bool,
     /// POSIX record locks are taken on the host.
