@@ -31,8 +31,6 @@ const BATCH: u16 = 32;
 const DATA_BATCH: usize = 512 << 10;
 /// Rounds of work after which the thread looks at its other events: its end, above all.
 const ROUNDS: usize = 1000;
-/// Requests one at a time after which more of the kind are expected.
-const ALONE: u32 = 8;
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
@@ -59,10 +57,6 @@ pub(crate) struct Queue {
     heads: Vec<u16>,
     /// The guest waits for something that the worker was not told of yet.
     hurry: bool,
-    /// Requests taken since none was in flight.
-    taken: u32,
-    /// How many times in a row that was one.
-    alone: u32,
     /// Used elements to be published: head and length.
     used: Vec<(u16, u32)>,
     /// The ring may be used, as it was at the last look.
@@ -131,8 +125,6 @@ impl Queue {
             moved: 0,
             heads: Vec::with_capacity(BATCH.into()),
             hurry: false,
-            taken: 0,
-            alone: 0,
             used: Vec::with_capacity(DESCRIPTORS_MAX),
             enabled: false,
             position: (0, 0),
@@ -225,28 +217,18 @@ impl Queue {
         more(&self.port, avail)
     }
 
-    /// Looks at all sources of work for as long as that pays. Between requests that is where the guest makes one at a
-    /// time: it waits then for each. One that makes several does not, and has this thread woken less often.
+    /// Looks at all sources of work for as long as that pays. Between requests that is where the guest runs on another
+    /// CPU: found awake, this thread need not be woken, which costs the guest more than a request.
     fn look(&mut self, avail: Option<(&Rings<'_>, u16)>, awaited: bool) -> bool {
-        let idle = !awaited && self.in_pool == 0;
-        if idle {
-            self.alone = if self.taken == 1 {
-                self.alone.saturating_add(1)
-            } else {
-                0
-            };
-            self.taken = 0;
-        }
-        let often_alone = self.alone >= ALONE;
-        if self.shared.failure.is_set() || (idle && !often_alone) {
+        if self.shared.failure.is_set() {
             return self.more(avail);
         }
         let port = &self.port;
         let other = || more(port, avail);
-        if idle {
-            self.lane.look_idle(other)
-        } else {
+        if awaited || self.in_pool > 0 {
             self.lane.look(other)
+        } else {
+            self.lane.look_idle(other)
         }
     }
 
@@ -287,7 +269,6 @@ impl Queue {
                 break;
             }
             progress = true;
-            self.taken += 1;
             self.heads.pop();
         }
         progress
