@@ -15,6 +15,7 @@ pub mod boundary;
 pub mod bridge;
 pub mod daemon;
 pub mod fuse;
+pub mod mount;
 pub mod procfs;
 pub mod stop;
 pub mod tempdir;

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use airlockfs_tests::daemon::{Daemon, Launch, READY, bin_dir};
 use airlockfs_tests::fuse::Client;
 use airlockfs_tests::fuse::abi::{ROOT, attr_flags};
+use airlockfs_tests::mount::Mount;
 use airlockfs_tests::procfs::Process;
 use airlockfs_tests::tempdir::TempDir;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
 fn audit(pid: i32, args: &[&str]) -> Output {
@@ -187,15 +186,7 @@ fn all_holds_as_kata_starts_it() {
         std::fs::create_dir(directory).expect("mkdir");
     }
     std::fs::write(home.join("source/file"), "data").expect("write");
-    let _shared = Mount::bind(&shared, &shared);
-    mount(
-        None::<&str>,
-        &shared,
-        None::<&str>,
-        MsFlags::MS_SHARED,
-        None::<&str>,
-    )
-    .expect("share");
+    let _shared = Mount::shared(&shared).expect("a shared mount");
 
     // A /dev with a system's log, which is this test; the host's own may have none.
     let log = UnixDatagram::bind(dev.join("log")).expect("bind");
@@ -221,7 +212,7 @@ fn all_holds_as_kata_starts_it() {
         && !String::from_utf8_lossy(&line[..length]).contains(READY)
     {}
 
-    let volume = Mount::bind(&home.join("source"), &shared.join("volume"));
+    let volume = Mount::bind(&home.join("source"), &shared.join("volume")).expect("bind");
     let client = Client::connect(&socket).expect("a client");
     client.init().expect("INIT");
     let directory = client.lookup(ROOT, "volume").expect("LOOKUP");
@@ -241,22 +232,6 @@ fn all_holds_as_kata_starts_it() {
     }
     assert_eq!(code, 0);
     assert!(pair.iter().all(|process| process.ended_within(10_000)));
-}
-
-/// A bind mount that goes away with its owner.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn bind(from: &Path, to: &Path) -> Self {
-        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind");
-        Self(to.to_owned())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).expect("umount");
-    }
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use airlockfs_tests::daemon::{Daemon, Launch};
 use airlockfs_tests::fuse::abi::{GETXATTR, GetxattrIn, LISTXATTR, READ, READDIR, ROOT, ReadIn};
 use airlockfs_tests::fuse::{Client, Outcome, SetAttr};
+use airlockfs_tests::mount::Mount;
 use airlockfs_tests::procfs::Process;
 use airlockfs_tests::tempdir::TempDir;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use zerocopy::IntoBytes;
 
@@ -164,19 +164,9 @@ fn sizes_up_to_four_gib_are_not_allocated() {
     assert!(grown < 64 << 10, "the daemon grew by {grown} KiB");
 }
 
-/// A mount that goes away with its owner.
-struct Mounted(std::path::PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).expect("umount");
-    }
-}
-
-fn mount_tmpfs(at: &std::path::Path) -> Mounted {
+fn mount_tmpfs(at: &std::path::Path) -> Mount {
     fs::create_dir_all(at).expect("mkdir");
-    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
-    Mounted(at.to_owned())
+    Mount::tmpfs(at).expect("mount")
 }
 
 #[test]
@@ -218,16 +208,7 @@ fn a_mount_that_comes_later_is_another_file_system() {
     let share = home.join("share");
     fs::create_dir_all(share.join("mount")).expect("mkdir");
     // Propagation, as on most hosts, whatever this one does.
-    mount(Some(&share), &share, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind");
-    let _bound = Mounted(share.clone());
-    mount(
-        None::<&str>,
-        &share,
-        None::<&str>,
-        MsFlags::MS_SHARED,
-        None::<&str>,
-    )
-    .expect("share");
+    let _bound = Mount::shared(&share).expect("a shared mount");
     let daemon = Launch::airlockfs().share(&share).start();
     let fs = daemon.client();
     let before = fs.lookup(ROOT, "mount").expect("LOOKUP");

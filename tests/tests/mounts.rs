@@ -6,41 +6,24 @@ use std::path::{Path, PathBuf};
 use airlockfs_tests::daemon::{Daemon, Launch};
 use airlockfs_tests::fuse::Client;
 use airlockfs_tests::fuse::abi::{ROOT, attr_flags};
+use airlockfs_tests::mount::Mount;
 use airlockfs_tests::tempdir::TempDir;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 
-/// A mount that goes away with its owner.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).expect("umount");
-    }
-}
-
-fn bind(from: &Path, to: &Path) -> Mounted {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind");
-    Mounted(to.to_owned())
+fn bind(from: &Path, to: &Path) -> Mount {
+    Mount::bind(from, to).expect("bind")
 }
 
 /// A share with two directories, `mount` and `source`, on a mount that tells others of changes, as on most hosts.
-fn shared_home() -> (TempDir, PathBuf, Mounted) {
+fn shared_home() -> (TempDir, PathBuf, Mount) {
     let home = TempDir::new().expect("a directory");
     let share = home.join("share");
     for name in ["mount", "source"] {
         fs::create_dir_all(share.join(name)).expect("mkdir");
     }
     fs::write(share.join("source/file"), "text").expect("write");
-    let mounted = bind(&share, &share);
-    mount(
-        None::<&str>,
-        &share,
-        None::<&str>,
-        MsFlags::MS_SHARED,
-        None::<&str>,
-    )
-    .expect("share");
+    let mounted = Mount::shared(&share).expect("bind");
     (home, share, mounted)
 }
 

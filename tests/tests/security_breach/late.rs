@@ -3,15 +3,14 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use airlockfs_breach::Argument;
 use airlockfs_tests::fuse::SetAttr;
 use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::mount::Mount;
 use airlockfs_tests::tempdir::TempDir;
 use libc::*;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::pair::{Filter, Outcome, Pair, Who};
 use crate::road::args;
@@ -22,24 +21,10 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_late_mount_beneath_a_read_only_share_is_not_written_by_a_fallen_worker),
 ];
 
-/// A mount that goes away with its owner.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).expect("umount");
-    }
-}
-
-fn mounted(from: &Path, to: &Path) -> Mounted {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a bind mount");
-    Mounted(to.to_owned())
-}
-
 /// A host with a directory to share read-only, `share`, which has an empty directory `mnt`; `other` to share as well; and
 /// `source` with a file, which is not shared.
 struct Host {
-    _shared: Mounted,
+    _shared: Mount,
     home: TempDir,
 }
 
@@ -60,16 +45,7 @@ impl Host {
         }
         fs::write(home.join("source/file"), "as it was").expect("a file");
         let share = home.join("share");
-        let shared = mounted(&share, &share);
-        // Tells others of what is mounted beneath it, as mounts of most hosts do.
-        mount(
-            None::<&str>,
-            &share,
-            None::<&str>,
-            MsFlags::MS_SHARED,
-            None::<&str>,
-        )
-        .expect("shared");
+        let shared = Mount::shared(&share).expect("a shared mount");
         Self {
             _shared: shared,
             home,
@@ -91,8 +67,8 @@ impl Host {
     }
 
     /// The mount that comes late.
-    fn mounts(&self) -> Mounted {
-        mounted(&self.home.join("source"), &self.home.join("share/mnt"))
+    fn mounts(&self) -> Mount {
+        Mount::bind(&self.home.join("source"), &self.home.join("share/mnt")).expect("a bind mount")
     }
 
     /// Mode, owner, time of modification, names beside it, content.
