@@ -20,7 +20,7 @@ const FEWEST_DESCRIPTORS: u64 = 128;
 /// As many as virtiofsd asks for.
 const MOST_DESCRIPTORS: u64 = 1_000_000;
 const DEFAULT_SLOW_THREADS: u16 = 4;
-/// Started one by one as reads wait for a device, which is the faster the more of them it knows.
+/// They read what waits for a device, which is the faster the more of them it knows.
 const DEFAULT_DATA_THREADS: usize = 16;
 /// Directories and files under one tag: what is to be served must fit the worker's first message.
 const MOST_SHARES: usize = 64;

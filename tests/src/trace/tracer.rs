@@ -79,20 +79,27 @@ impl Tracer {
         let begin = Instant::now();
         let mut last = None;
         loop {
-            {
+            // The tracer needs the lock: it is not held while /proc is read.
+            let inside = {
                 let shared = self.lock();
                 if let Some(error) = &shared.error {
                     bail!("tracing: {error}");
                 }
-                let rests = |(tid, thread): (&i32, &Thread)| thread.inside && is_asleep(*tid);
-                let rests = shared.threads.iter().all(rests);
-                // What sleeps in both looks, and did nothing between, was asleep all the time: nobody was there to wake it.
-                if rests && last == Some(shared.events) {
+                let all = shared.threads.values().all(|thread| thread.inside);
+                all.then(|| (shared.events, shared.threads.keys().copied().collect::<Vec<_>>()))
+            };
+            let rests = inside
+                .filter(|(_, threads)| threads.iter().copied().all(is_asleep))
+                .map(|(events, _)| events);
+            // What sleeps in both looks, and did nothing between, was asleep all the time: nobody was there to wake it.
+            if rests.is_some() && rests == last {
+                let shared = self.lock();
+                if rests == Some(shared.events) {
                     let count = |pid| shared.counts.get(pid).cloned().unwrap_or_default();
                     return Ok(self.pids.iter().map(count).collect());
                 }
-                last = rests.then_some(shared.events);
             }
+            last = rests;
             if begin.elapsed() > PATIENCE {
                 let shared = self.lock();
                 let states = shared.threads.keys().map(|tid| (*tid, is_asleep(*tid)));
