@@ -86,6 +86,7 @@ impl Queue {
         memory: &Memory,
         room: &mut Room,
     ) -> Result<(), NoRoom> {
+        self.only_forgets &= matches!(operation, Operation::Forget(_));
         match operation {
             Operation::Interrupt { unique } => self.interrupt(caller, unique),
             Operation::Forget(forgets) => {

@@ -108,12 +108,20 @@ impl<'m> Rings<'m> {
         }
     }
 
-    /// Asks the driver for a kick when it adds something at `next_avail`. True if it has already: then no kick is
-    /// due, and the caller goes on (2.7.10).
-    pub(crate) fn ask_for_kick(&self, next_avail: u16) -> bool {
+    /// Whether the driver wants to be interrupted for the used element at `used`, the next to be published: it waits
+    /// for nothing but that, most likely.
+    pub(crate) fn is_awaited(&self, used: u16) -> bool {
+        let event = |ring: &VolatileSlice<'_>| ring.load(4 + 2 * usize::from(self.size), Ordering::Relaxed);
+        self.event_idx && event(&self.avail).is_ok_and(|event: u16| u16::from_le(event) == used)
+    }
+
+    /// Asks the driver for a kick when it has added `after` more than what is at `next_avail`; 0 for the very next. True
+    /// if it has added something already: then no kick may be due, and the caller goes on (2.7.10). Without EVENT_IDX
+    /// every addition kicks.
+    pub(crate) fn ask_for_kick(&self, next_avail: u16, after: u16) -> bool {
         if self.event_idx {
             let _ = self.used.store(
-                next_avail.to_le(),
+                next_avail.wrapping_add(after).to_le(),
                 4 + 8 * usize::from(self.size),
                 Ordering::Relaxed,
             );
@@ -178,7 +186,7 @@ mod tests {
         assert!(!rings.publish(1, 2));
         rings.refuse_kicks();
         assert_eq!(rings.used.load::<u16>(0, Ordering::Relaxed).unwrap(), 1);
-        assert!(!rings.ask_for_kick(0));
+        assert!(!rings.ask_for_kick(0, 0));
         assert_eq!(rings.used.load::<u16>(0, Ordering::Relaxed).unwrap(), 0);
     }
 
@@ -187,8 +195,8 @@ mod tests {
         let memory = memory();
         let rings = Rings::map(&memory, &PLACE).unwrap();
         rings.avail.store(3u16, 2, Ordering::Relaxed).unwrap();
-        assert!(rings.ask_for_kick(2));
-        assert!(!rings.ask_for_kick(3));
+        assert!(rings.ask_for_kick(2, 0));
+        assert!(!rings.ask_for_kick(3, 0));
         assert_eq!(rings.used.load::<u16>(4 + 64, Ordering::Relaxed).unwrap(), 3);
     }
 

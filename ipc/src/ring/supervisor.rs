@@ -285,6 +285,11 @@ impl SupervisorLane {
         ]
     }
 
+    /// Whether the worker's thread, when it last waited, ran on the CPU that this one runs on.
+    pub fn shares_cpu(&self) -> bool {
+        self.memory.word(layout::WORKER_CPU).load(Relaxed) == memory::current_cpu()
+    }
+
     /// Looks for `other` work for as long as it pays, when no completion is awaited. True if there is some.
     pub fn look_idle(&mut self, other: impl FnMut() -> bool) -> bool {
         self.idle = true;

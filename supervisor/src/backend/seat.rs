@@ -64,14 +64,15 @@ impl Seat {
 
     /// Serves the queue for ever.
     pub(crate) fn serve(&self) {
+        let mut limit = None;
         loop {
-            if let Err(error) = self.waiter.wait(None) {
+            if let Err(error) = self.waiter.wait(limit) {
                 log::error!("a queue's thread cannot wait: {error}");
                 end(ExitKind::OsError.code());
             }
             let mut place = self.lock();
             let (queue, scratch) = &mut *place;
-            queue.run(&self.vring, scratch);
+            limit = queue.run(&self.vring, scratch);
             drop(place);
             // Who waits counts itself first and takes the lock then: it sees what was left behind, or is seen here.
             if self.waiting.load(SeqCst) > 0 {

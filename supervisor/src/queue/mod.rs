@@ -4,7 +4,7 @@
 
 mod vring;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use airlockfs_ipc::{
     Bytes, Errno,
@@ -25,12 +25,19 @@ use crate::{
     shared::{FailureReason, Shared},
 };
 
+/// The high-priority queue.
+const HIPRIO: usize = 0;
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;
+/// Most quick requests that the worker is given at a time while the guest is awake on another CPU.
+const QUICK_AT_A_TIME: usize = 8;
 /// Bytes of file data after which they are, too.
 const DATA_BATCH: usize = 512 << 10;
 /// Rounds of work after which the thread looks at its other events: its end, above all.
 const ROUNDS: usize = 1000;
+/// How long FORGETs may lie in the high-priority ring, and how many of them at most, while they come in numbers: a kick
+/// for each costs the guest and this thread more than the FORGET.
+const FORGETS_LIE: (Duration, u16) = (Duration::from_millis(1), 32);
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
@@ -55,6 +62,8 @@ pub(crate) struct Queue {
     pub(crate) moved: usize,
     /// Heads taken from the available ring and not looked at yet, the next one last.
     heads: Vec<u16>,
+    /// Nothing but FORGETs was taken since the thread slept, from the ring that is meant for them.
+    pub(crate) only_forgets: bool,
     /// The guest waits for something that the worker was not told of yet.
     hurry: bool,
     /// Used elements to be published: head and length.
@@ -65,6 +74,10 @@ pub(crate) struct Queue {
     position: (u16, u16),
     /// Locks that were had while the ring was stopped: 0 or an errno for each.
     held: Vec<(Caller, Option<Errno>, Chain)>,
+    /// The guest's last requests were found by looking, so it runs on another CPU.
+    apart: bool,
+    /// The last request given to the worker is [quick](is_quick).
+    quick: bool,
 }
 
 /// Private buffers of a queue's thread.
@@ -124,17 +137,20 @@ impl Queue {
             spare_jobs: Vec::new(),
             moved: 0,
             heads: Vec::with_capacity(BATCH.into()),
+            only_forgets: false,
             hurry: false,
             used: Vec::with_capacity(DESCRIPTORS_MAX),
             enabled: false,
             position: (0, 0),
             held: Vec::new(),
+            apart: false,
+            quick: false,
         }
     }
 
     /// Requests taken and not answered.
     pub(crate) fn in_flight(&self) -> usize {
-        self.pending.len() - self.pending.unawaited() + self.in_pool + self.heads.len() + self.held.len()
+        self.awaited() + self.in_pool + self.heads.len() + self.held.len()
     }
 
     /// Those of them that end by themselves: a lock may never be had, and nobody who stops the ring waits for that. When
@@ -148,8 +164,10 @@ impl Queue {
     }
 
     /// Serves until there is nothing to do, or for long enough. When it returns, every source of work will wake the
-    /// thread again: the kick, the lane's doorbell and the port's bell.
-    pub(crate) fn run(&mut self, vring: &Vring, scratch: &mut Scratch) {
+    /// thread again, the kick, the lane's doorbell and the port's bell, or it is to run again after the time that it gives.
+    pub(crate) fn run(&mut self, vring: &Vring, scratch: &mut Scratch) -> Option<Duration> {
+        self.only_forgets = self.number == HIPRIO;
+        let mut served = false;
         self.lane.after_sleep();
         self.port.after_sleep();
         let mut kicks_refused = false;
@@ -163,7 +181,9 @@ impl Queue {
                 if !std::mem::replace(&mut kicks_refused, true) {
                     rings.refuse_kicks();
                 }
-                progress |= self.serve_heads(&memory, rings, scratch);
+                let some = self.serve_heads(&memory, rings, scratch);
+                progress |= some;
+                served |= some;
             }
             self.send_forgets();
             if std::mem::take(&mut self.hurry) {
@@ -178,14 +198,18 @@ impl Queue {
                 continue;
             }
             // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
-            let awaited = self.pending.len() > self.pending.unawaited()
+            let awaited = self.awaited() > 0
                 || !self.forgets.is_empty()
                 || taken.as_ref().is_some_and(|(_, next)| next.is_none());
             if self.look(avail, awaited) {
                 continue;
             }
+            let (limit, after) = match served && self.only_forgets {
+                true => (Some(FORGETS_LIE.0), FORGETS_LIE.1),
+                false => (None, 0),
+            };
             if let Some((rings, next)) = avail
-                && rings.ask_for_kick(next)
+                && rings.ask_for_kick(next, after)
             {
                 rings.refuse_kicks();
                 continue;
@@ -195,11 +219,12 @@ impl Queue {
             }
             // A lane that failed is not looked at any more.
             if self.shared.failure.is_set() || self.lane.before_sleep(awaited) {
-                return;
+                return limit;
             }
             self.port.after_sleep();
         }
         self.port.ring();
+        None
     }
 
     /// Whether everything that was taken is under way, and more could be.
@@ -228,7 +253,8 @@ impl Queue {
         if awaited || self.in_pool > 0 {
             self.lane.look(other)
         } else {
-            self.lane.look_idle(other)
+            self.apart = self.lane.look_idle(other);
+            self.apart
         }
     }
 
@@ -264,7 +290,11 @@ impl Queue {
     /// Dispatches the heads taken, as far as there is room for their requests.
     fn serve_heads(&mut self, memory: &Memory, rings: &Rings<'_>, scratch: &mut Scratch) -> bool {
         let mut progress = false;
+        let limit = self.at_a_time(rings);
         while let Some(&head) = self.heads.last() {
+            if self.quick && self.awaited() >= limit {
+                break;
+            }
             if self.moved >= DATA_BATCH || self.accept(head, memory, rings, scratch).is_err() {
                 break;
             }
@@ -272,6 +302,22 @@ impl Queue {
             self.heads.pop();
         }
         progress
+    }
+
+    /// How many quick requests the worker is given before its answers are published. Where both processes share a CPU it
+    /// does all it was given before this thread runs again; by then a guest on another CPU has fallen asleep, and to wake
+    /// it costs as much as some ten requests, but for the first microseconds.
+    fn at_a_time(&self, rings: &Rings<'_>) -> usize {
+        match self.apart && self.lane.shares_cpu() {
+            false => usize::MAX,
+            true if rings.is_awaited(self.position.1) => 1,
+            true => QUICK_AT_A_TIME,
+        }
+    }
+
+    /// Requests that the worker has and somebody waits for.
+    const fn awaited(&self) -> usize {
+        self.pending.len() - self.pending.unawaited()
     }
 
     /// Sends FORGETs on, as far as there are slots.
@@ -314,6 +360,7 @@ impl Queue {
             .as_ref()
             .filter(|_| !matches!(awaits, Awaits::Donation { .. }));
         self.hurry = true;
+        self.quick = is_quick(request);
         match self.lane.submit(request, shown) {
             Ok(slot) => self
                 .pending
@@ -330,6 +377,20 @@ impl Queue {
             self.lane.give_bulk(bulk);
         }
     }
+}
+
+/// The worker has the answer in about the time that it takes to fall asleep: requests that open and change nothing.
+const fn is_quick(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Lookup { .. }
+            | Request::GetAttr { .. }
+            | Request::ReadLink { .. }
+            | Request::StatFs { .. }
+            | Request::Access { .. }
+            | Request::GetXattr { .. }
+            | Request::ListXattr { .. }
+    )
 }
 
 /// False: there is no slot.

@@ -1,6 +1,7 @@
 //! A queue between a driver that writes descriptor chains and a worker that answers as the test says, in one thread.
 
 mod data;
+mod few;
 mod rings;
 mod unawaited;
 
@@ -208,8 +209,14 @@ impl Rig {
         waiter.wait(Some(Duration::from_secs(10))).unwrap();
     }
 
-    fn run(&mut self) {
-        self.queue.run(&self.vring, &mut self.scratch);
+    fn run(&mut self) -> Option<Duration> {
+        self.queue.run(&self.vring, &mut self.scratch)
+    }
+
+    /// At how many requests sent the device asks for the next kick (`avail_event`).
+    fn kick_asked_for(&self) -> u16 {
+        let place = GuestAddress(USED + 4 + 8 * u64::from(SIZE));
+        self.memory.memory().read_obj(place).unwrap()
     }
 
     /// Has the worker answer everything that waits for it.
