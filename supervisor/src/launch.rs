@@ -60,26 +60,28 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         nofile: descriptors.limit,
     });
     drop(expected);
-    let mut options = settings::serve_options(cli, descriptors);
+    let options = settings::serve_options(cli, descriptors);
     let mut crew = Crew::default();
-    let unfiltered = unfiltered.map(|unfiltered| (unfiltered, serve::pool(&options, &mut crew)));
+    let prepared = unfiltered.and_then(|unfiltered| {
+        let prepared = serve::prepare(listener, worker.lanes, &options, &mut crew);
+        Ok((unfiltered, prepared.map_err(failed)?))
+    });
+    // Dropped when all is over, or when it never comes to serving.
+    let control = worker.control.again();
     // What kept the worker from starting comes first: it has most likely kept this process, too.
-    let worker_report = worker.ready()?;
-    let (unfiltered, pool) = unfiltered?;
+    let worker_report = control.ready()?;
+    let (unfiltered, prepared) = prepared?;
+    // In a user namespace of its own either process sees owners with other eyes.
+    let own_users = worker_report.namespaces.iter().any(|kind| kind == "user");
+    let attributes_alike = settings::attributes_alike(cli) && features.rootful && !own_users;
     let ends = Ends {
-        listener,
-        lanes: worker.lanes,
         worker: worker.control,
         worker_process: worker.process.pidfd,
         signals,
     };
-    // Dropped when all is over, or when it never comes to serving.
-    let _until_then = ends.worker.again();
-    // In a user namespace of its own either process sees owners with other eyes.
-    options.attributes_alike &=
-        features.rootful && !worker_report.namespaces.iter().any(|kind| kind == "user");
-    let pool = pool.map_err(failed)?;
-    let ready = serve::prepare(ends, &options, pool, &mut crew).map_err(failed)?;
+    let ready = prepared
+        .beside(ends, attributes_alike, &mut crew)
+        .map_err(failed)?;
     #[cfg(feature = "breach")]
     let newcomer = breach.as_ref().map(|_| crew.newcomer());
     #[cfg(feature = "breach")]

@@ -54,12 +54,8 @@ const LAST_BREATH: Duration = Duration::from_secs(1);
 /// Room for what the watching thread does.
 const STACK: usize = 128 << 10;
 
-/// What to serve with.
+/// What can end the daemon from outside its connection.
 pub(crate) struct Ends {
-    /// Where VMMs connect.
-    pub(crate) listener: UnixListener,
-    /// The ring, a lane for each virtqueue: the high-priority one first.
-    pub(crate) lanes: Vec<SupervisorLane>,
     /// The control channel to the worker: its end is the worker's.
     pub(crate) worker: Control,
     /// The worker's process (pidfd_open(2)).
@@ -79,8 +75,6 @@ pub(crate) struct ServeOptions {
     pub(crate) donate: bool,
     /// How many of them may be of files that the guest uses without opening them.
     pub(crate) used_by_node: usize,
-    /// The guest sees a file's attributes as this process does.
-    pub(crate) attributes_alike: bool,
     /// What happens when the VMM goes.
     pub(crate) on_disconnect: OnDisconnect,
     /// Threads that wait for devices.
@@ -133,7 +127,7 @@ pub(crate) fn signals() -> io::Result<SignalFd> {
 }
 
 /// What serves, made before the system call filter is in force, which lets none of this be made.
-pub(crate) struct Ready {
+pub(crate) struct Prepared {
     watch: Arc<Watch>,
     door: UnixListener,
     /// Waits for VMMs and for the end.
@@ -141,36 +135,33 @@ pub(crate) struct Ready {
     on_disconnect: OnDisconnect,
 }
 
-/// Starts the threads that wait for devices, into `crew`: most of all, and they need nothing of the worker.
-pub(crate) fn pool(options: &ServeOptions, crew: &mut Crew) -> Result<(SharedMemory, Pool), ServeError> {
-    let memory = SharedMemory::new(Memory::new());
-    match Pool::new(memory.clone(), options.data_threads.max(1), crew) {
-        Ok(pool) => Ok((memory, pool)),
-        Err(error) => Err(ServeError::System("no data thread", error)),
-    }
-}
+/// All of it, beside a worker that serves.
+pub(crate) struct Ready(Prepared);
 
-/// Makes what serves and starts all other threads, into `crew`. No byte of a VMM or guest is read before [`serve`].
+/// Makes what serves VMMs that come to `door`, through the ring's `lanes`, one for each virtqueue, the high-priority one
+/// first. Starts the threads that need not know of the worker, into `crew`.
 pub(crate) fn prepare(
-    ends: Ends,
+    door: UnixListener,
+    lanes: Vec<SupervisorLane>,
     options: &ServeOptions,
-    (memory, pool): (SharedMemory, Pool),
     crew: &mut Crew,
-) -> Result<Ready, ServeError> {
+) -> Result<Prepared, ServeError> {
     let system = |what| move |error| ServeError::System(what, error);
     let failure_bell = event().map_err(system("no eventfd"))?;
+    let memory = SharedMemory::new(Memory::new());
+    let pool = Pool::new(memory.clone(), options.data_threads.max(1), crew);
     let shared = Arc::new(Shared {
         memory,
         session: Session::default(),
         handles: options.donate.then(|| HandleTable::new(options.used_by_node)),
-        pool,
-        attributes_alike: options.attributes_alike,
+        pool: pool.map_err(system("no data thread"))?,
+        attributes_alike: AtomicBool::new(false),
         options: options.fuse,
         failure: Failure::new(failure_bell),
         draining: AtomicBool::new(false),
         malformed: AtomicU64::new(0),
     });
-    let device = Device::new(shared.clone(), ends.lanes, options.tag);
+    let device = Device::new(shared.clone(), lanes, options.tag);
     let device = Arc::new(device.map_err(system("no eventfd or epoll set"))?);
     device.start(crew).map_err(system("no thread for a queue"))?;
     let watch = Arc::new(Watch {
@@ -180,29 +171,45 @@ pub(crate) fn prepare(
         ended: OnceLock::new(),
         bell: event().map_err(system("no eventfd"))?,
     });
-    let no_epoll = system("no epoll set");
-    let arrivals = Waiter::level([&watch.bell, &ends.listener]).map_err(no_epoll)?;
-    let outside = Outside::new(ends.worker, ends.worker_process, ends.signals, &watch).map_err(no_epoll)?;
-    let watcher = watch.clone();
-    crew.start("watch", STACK, move || watcher.run(&outside))
-        .map_err(system("no watching thread"))?;
-    Ok(Ready {
+    let arrivals = Waiter::level([&watch.bell, &door]).map_err(system("no epoll set"))?;
+    Ok(Prepared {
         watch,
-        door: ends.listener,
+        door,
         arrivals,
         on_disconnect: options.on_disconnect,
     })
 }
 
+impl Prepared {
+    /// The worker serves, and says nothing more but its end. Starts what waits for that and for signals, into `crew`. No
+    /// byte of a VMM or guest is read before [`serve`]. `attributes_alike`: the guest sees a file's attributes as this
+    /// process does.
+    pub(crate) fn beside(
+        self,
+        ends: Ends,
+        attributes_alike: bool,
+        crew: &mut Crew,
+    ) -> Result<Ready, ServeError> {
+        let system = |what| move |error| ServeError::System(what, error);
+        let watch = self.watch.clone();
+        watch.shared.attributes_alike.store(attributes_alike, Relaxed);
+        let outside = Outside::new(ends.worker, ends.worker_process, ends.signals, &watch);
+        let outside = outside.map_err(system("no epoll set"))?;
+        crew.start("watch", STACK, move || watch.run(&outside))
+            .map_err(system("no watching thread"))?;
+        Ok(Ready(self))
+    }
+}
+
 /// Serves until it is over. Returns without error when the VMM went (with [`OnDisconnect::Exit`]) or on a signal, once
 /// the requests in flight were answered.
 pub(crate) fn serve(_confined: Confined, ready: Ready) -> Result<(), ServeError> {
-    let Ready {
+    let Ready(Prepared {
         watch,
         door,
         arrivals,
         on_disconnect,
-    } = ready;
+    }) = ready;
     loop {
         logging::announce("Waiting for vhost-user socket connection...");
         while arrivals
@@ -238,7 +245,7 @@ fn event() -> io::Result<EventFd> {
     )?)
 }
 
-/// What can end the daemon from outside its connection.
+/// [`Ends`], waited for.
 struct Outside {
     control: Control,
     process: OwnedFd,

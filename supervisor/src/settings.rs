@@ -21,7 +21,7 @@ const FEWEST_DESCRIPTORS: u64 = 128;
 const MOST_DESCRIPTORS: u64 = 1_000_000;
 const DEFAULT_SLOW_THREADS: u16 = 4;
 /// They read what waits for a device, which is the faster the more of them it knows.
-const DEFAULT_DATA_THREADS: usize = 16;
+const DEFAULT_DATA_THREADS: usize = 8;
 /// Directories and files under one tag: what is to be served must fit the worker's first message.
 const MOST_SHARES: usize = 64;
 
@@ -89,7 +89,6 @@ pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions
             true => usize::try_from(descriptors.for_guest / 4).unwrap_or(usize::MAX),
             false => 0,
         },
-        attributes_alike: attributes_alike(cli),
         on_disconnect: match cli.device.on_disconnect {
             OnDisconnect::Exit => serve::OnDisconnect::Exit,
             OnDisconnect::Listen => serve::OnDisconnect::Listen,
@@ -102,7 +101,7 @@ pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions
 }
 
 /// The guest sees a file's attributes as fstat(2) tells them.
-fn attributes_alike(cli: &Cli) -> bool {
+pub(crate) fn attributes_alike(cli: &Cli) -> bool {
     let share = &cli.share;
     let translated = !share.translate_uid.is_empty() || !share.translate_gid.is_empty();
     let named = share.named().next().is_some();

@@ -29,8 +29,8 @@ pub(crate) struct Shared {
     pub(crate) session: Session,
     /// Open regular files; none with `--no-donate`.
     pub(crate) handles: Option<HandleTable>,
-    /// The guest sees a file's attributes as this process does.
-    pub(crate) attributes_alike: bool,
+    /// The guest sees a file's attributes as this process does. Settled before the first VMM comes.
+    pub(crate) attributes_alike: AtomicBool,
     /// Threads that wait for devices.
     pub(crate) pool: Pool,
     /// What INIT grants.
@@ -151,7 +151,7 @@ pub(crate) mod tests {
                 memory: memory.clone(),
                 session: Session::default(),
                 handles: donate.then(|| HandleTable::new(0)),
-                attributes_alike: true,
+                attributes_alike: AtomicBool::new(true),
                 pool: Pool::new(memory, 2, &mut Crew::default()).unwrap(),
                 options,
                 failure: Failure::new(EventFd::new().unwrap()),

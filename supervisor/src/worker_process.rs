@@ -63,6 +63,31 @@ impl Control {
         Self(self.0.clone())
     }
 
+    /// Waits until the worker serves: what it found true of itself.
+    pub(crate) fn ready(&self) -> Result<message::ConfinementReport, StartError> {
+        let ready = poll(
+            &mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::from(START_LIMIT),
+        );
+        if ready != Ok(1) {
+            return Err(StartError::new(
+                ExitKind::Software,
+                "the worker did not answer within 30 s",
+            ));
+        }
+        match self.0.receive::<Started>(0) {
+            Ok(Some((Started::Ready(report), _))) => Ok(report),
+            Ok(Some((Started::Failed { kind, message }, _))) => {
+                let kind = ExitKind::ALL
+                    .into_iter()
+                    .find(|known| known.code() == kind)
+                    .unwrap_or(ExitKind::Software);
+                Err(StartError::new(kind, message))
+            }
+            Ok(None) | Err(_) => Err(gone()),
+        }
+    }
+
     /// The last message.
     pub(crate) fn farewell(&self) {
         // A worker that is gone already needs none.
@@ -125,7 +150,7 @@ fn share(
     })
 }
 
-/// Starts the worker and tells it what to serve; [`Worker::ready`] must follow.
+/// Starts the worker and tells it what to serve; [`Control::ready`] must follow.
 pub(crate) fn start(
     config: WorkerConfig,
     user_namespace: UserNamespace,
@@ -168,33 +193,6 @@ pub(crate) fn start(
         control: Control(Arc::new(control)),
         process,
     })
-}
-
-impl Worker {
-    /// Waits until it serves: what it found true of itself.
-    pub(crate) fn ready(&self) -> Result<message::ConfinementReport, StartError> {
-        let ready = poll(
-            &mut [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::from(START_LIMIT),
-        );
-        if ready != Ok(1) {
-            return Err(StartError::new(
-                ExitKind::Software,
-                "the worker did not answer within 30 s",
-            ));
-        }
-        match self.control.0.receive::<Started>(0) {
-            Ok(Some((Started::Ready(report), _))) => Ok(report),
-            Ok(Some((Started::Failed { kind, message }, _))) => {
-                let kind = ExitKind::ALL
-                    .into_iter()
-                    .find(|known| known.code() == kind)
-                    .unwrap_or(ExitKind::Software);
-                Err(StartError::new(kind, message))
-            }
-            Ok(None) | Err(_) => Err(gone()),
-        }
-    }
 }
 
 fn gone() -> StartError {
