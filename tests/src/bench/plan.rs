@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::cases::Case;
+use super::cases::{Case, HostLoop};
 use super::counters::Resident;
 use super::limits::{self, Limits};
 use super::placement::{Placement, unpin};
@@ -227,8 +227,23 @@ impl Plan {
                 }
                 let alone =
                     self.placements.first() == Some(&placement) && self.queues.first() == Some(queues);
-                if alone && let Some(sample) = measure_host(case, tree, method)? {
-                    put(results.samples.entry(key(0)).or_default(), HOST, round, sample);
+                let mut host = |depth, make: &dyn Fn() -> Result<HostLoop>| {
+                    let sample = measure_host(case, method, make)?;
+                    put(
+                        results.samples.entry(key(depth)).or_default(),
+                        HOST,
+                        round,
+                        sample,
+                    );
+                    Ok::<_, anyhow::Error>(())
+                };
+                if alone && let Some(make) = case.host {
+                    host(0, &|| make(tree))?;
+                }
+                if alone && let Some(make) = case.host_at {
+                    for depth in self.depths_of(case) {
+                        host(depth, &|| make(tree, depth))?;
+                    }
                 }
             }
         }

@@ -191,12 +191,9 @@ impl Session {
 }
 
 /// The same system calls on the host, by one thread on CPU 0, without a daemon. Its CPU time is that thread's.
-pub fn measure_host(case: &Case, tree: &Tree, method: Method) -> Result<Option<Sample>> {
-    let Some(make) = case.host else {
-        return Ok(None);
-    };
+pub fn measure_host(case: &Case, method: Method, make: impl FnOnce() -> Result<HostLoop>) -> Result<Sample> {
     Placement::Together.pin_front_end()?;
-    let mut operation: HostLoop = make(tree)?;
+    let mut operation = make()?;
     let mut run = |time| -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let cpu = thread_cpu()?;
@@ -220,10 +217,10 @@ pub fn measure_host(case: &Case, tree: &Tree, method: Method) -> Result<Option<S
     let mut outcome = run(method.time)?;
     let cpu = std::mem::take(&mut outcome.front_end);
     let sample = sample(case.unit, outcome, cpu)?;
-    Ok(Some(Sample {
+    Ok(Sample {
         switches: 0.0,
         ..sample
-    }))
+    })
 }
 
 /// Rates, latencies, and what the CPU time of the daemon came to. The number of switches is left as what to multiply with.

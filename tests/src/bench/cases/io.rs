@@ -1,16 +1,19 @@
 //! READ and WRITE of a large file: random and in sequence, from the page cache and from the disk.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use vm_memory::{ReadVolatile, WriteVolatile};
 
 use super::{Actors, Case, DISK, Extent, HostLoop, PLAIN, SMALL, Setup, Single, Unit, random};
 use crate::bench::actor::{Actor, Reply, Request};
 use crate::bench::tree::{self, Tree};
 use crate::fuse::abi::{READ, ReadIn, WRITE, WriteIn, WriteOut};
+use crate::vmm::memory::Memory;
 
 /// Coprime to the number of blocks: `i * STRIDE` modulo that is a permutation without runs.
 const STRIDE: u64 = 40_503;
@@ -42,28 +45,28 @@ pub(super) fn cases() -> Vec<Case> {
             name: "read-128k",
             about: "READ of 128 KiB in sequence, cached",
             actors: |setup| read(setup, 128 << 10, Order::Sequence),
-            host: Some(|tree| host_read(tree, 128 << 10, Order::Sequence)),
+            host_at: Some(|tree, depth| host_guest(tree, 128 << 10, depth, false)),
             ..SEQUENTIAL
         },
         Case {
             name: "write-128k",
             about: "WRITE of 128 KiB in sequence",
             actors: |setup| write(setup, 128 << 10, Order::Sequence),
-            host: Some(|tree| host_write(tree, 128 << 10, Order::Sequence)),
+            host_at: Some(|tree, depth| host_guest(tree, 128 << 10, depth, true)),
             ..SEQUENTIAL
         },
         Case {
             name: "read-1m",
             about: "READ of 1 MiB in sequence, cached",
             actors: |setup| read(setup, 1 << 20, Order::Sequence),
-            host: Some(|tree| host_read(tree, 1 << 20, Order::Sequence)),
+            host_at: Some(|tree, depth| host_guest(tree, 1 << 20, depth, false)),
             ..SEQUENTIAL
         },
         Case {
             name: "write-1m",
             about: "WRITE of 1 MiB in sequence",
             actors: |setup| write(setup, 1 << 20, Order::Sequence),
-            host: Some(|tree| host_write(tree, 1 << 20, Order::Sequence)),
+            host_at: Some(|tree, depth| host_guest(tree, 1 << 20, depth, true)),
             ..SEQUENTIAL
         },
         Case {
@@ -225,7 +228,7 @@ fn host_read(tree: &Tree, size: usize, order: Order) -> Result<HostLoop> {
     let mut offset = order.offsets(0, size, Arc::default());
     Ok(Box::new(move || {
         file.read_exact_at(&mut buffer, offset())?;
-        Ok(if size > 4096 { size as u64 } else { 1 })
+        Ok(1)
     }))
 }
 
@@ -235,6 +238,30 @@ fn host_write(tree: &Tree, size: usize, order: Order) -> Result<HostLoop> {
     let mut offset = order.offsets(0, size, Arc::default());
     Ok(Box::new(move || {
         file.write_all_at(&buffer, offset())?;
-        Ok(if size > 4096 { size as u64 } else { 1 })
+        Ok(1)
+    }))
+}
+
+/// Moves the file in sequence between itself and `depth` buffers in turn, where a guest's would be.
+fn host_guest(tree: &Tree, size: usize, depth: usize, write: bool) -> Result<HostLoop> {
+    let memory = Memory::new(size * depth)?;
+    let buffers: Vec<u64> = (0..depth)
+        .map(|_| memory.alloc(size, 4096))
+        .collect::<Result<_>>()?;
+    for buffer in &buffers {
+        memory.write(*buffer, &vec![0x5a; size]);
+    }
+    let mut file = File::options().read(true).write(write).open(tree.path("data"))?;
+    let mut offset = Order::Sequence.offsets(0, size, Arc::default());
+    let mut turn = buffers.into_iter().cycle();
+    Ok(Box::new(move || {
+        let mut buffer = memory.slice(turn.next().context("a buffer")?, size);
+        file.seek(SeekFrom::Start(offset()))?;
+        if write {
+            file.write_all_volatile(&buffer)?;
+        } else {
+            file.read_exact_volatile(&mut buffer)?;
+        }
+        Ok(size as u64)
     }))
 }

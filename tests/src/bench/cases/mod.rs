@@ -39,6 +39,8 @@ pub struct Case {
     pub actors: fn(&Setup<'_>) -> Result<Actors>,
     /// The same system calls made directly on the host, by one thread: an operation per call, returning its units.
     pub host: Option<fn(&Tree) -> Result<HostLoop>>,
+    /// Instead, where the buffers count: with those of so many requests in turn, in memory like the guest's.
+    pub host_at: Option<fn(&Tree, usize) -> Result<HostLoop>>,
 }
 
 /// One for each request in flight.
@@ -95,6 +97,7 @@ const PLAIN: Case = Case {
     extent: Extent::Time,
     actors: |_| Ok(Vec::new()),
     host: None,
+    host_at: None,
 };
 
 /// All cases, in the order of the report.

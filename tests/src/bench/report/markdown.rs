@@ -77,7 +77,8 @@ fn row(out: &mut String, report: &Report<'_>, key: &Key, rounds: &Rounds) {
     let host = report.results.samples.iter().find(|(other, _)| {
         (other.medium, other.case, other.depth) == (host_key.medium, host_key.case, host_key.depth)
     });
-    let host = host.and_then(|(_, rounds)| stats::of(rounds, HOST, |s| s.rate));
+    let host = host.map_or(rounds, |(_, rounds)| rounds);
+    let host = stats::of(host, HOST, |s| s.rate);
     let cells = [
         Some(case.name.to_owned()),
         Some(key.queues.to_string()),

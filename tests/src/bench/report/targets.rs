@@ -228,10 +228,10 @@ fn large(report: &Report<'_>) -> Target {
     let mut found = Vec::new();
     for medium in [Medium::Tmpfs, Medium::Disk] {
         for case in ["read-1m", "write-1m"] {
-            let host = rounds(report, case, medium, 0).and_then(|host| host.get(HOST));
             for depth in [1, 4, 16] {
-                let ours = rounds(report, case, medium, depth).and_then(|ours| ours.get(OURS));
-                let (Some(ours), Some(host)) = (ours, host) else {
+                let rounds = rounds(report, case, medium, depth);
+                let pair = rounds.and_then(|all| Some((all.get(OURS)?, all.get(HOST)?)));
+                let Some((ours, host)) = pair else {
                     continue;
                 };
                 let each = ours
