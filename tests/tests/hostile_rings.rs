@@ -340,7 +340,7 @@ fn a_kick_that_is_taken_back_ends_no_queue() {
         for _ in 0..20_000 {
             let queue = fs.session().vmm().queue(queue);
             queue.kick();
-            queue.take_kick_back();
+            queue.take_kicks_back();
         }
     }
     assert_recovers(&daemon, &fs, "kicks that were taken back");

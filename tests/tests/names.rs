@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::abi::ROOT;
 use airlockfs_tests::fuse::{Client, SetAttr};
+use airlockfs_tests::vmm::HIPRIO;
 use nix::errno::Errno;
 
 fn started() -> (Daemon, Client) {
@@ -243,6 +244,27 @@ fn forgetting_too_much_forgets_once() {
     let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
     fs.forget(node, 0);
     assert!(fs.stays_known(node));
+}
+
+#[test]
+fn forgets_in_numbers_are_all_done_though_few_of_them_kick() {
+    const COUNT: u64 = 200;
+    let (daemon, fs) = started();
+    let nodes = (0..COUNT).map(|number| {
+        let name = format!("file-{number}");
+        fs::write(daemon.host(&name), "text").expect("write");
+        fs.lookup(ROOT, &name).expect("LOOKUP").nodeid
+    });
+    let nodes: Vec<u64> = nodes.collect();
+    fs.session().vmm().queue(HIPRIO).take_kicks_back();
+    for node in &nodes {
+        fs.forget(*node, 1);
+        // Meanwhile the queue of the FORGETs has fallen asleep, most likely.
+        fs.getattr(ROOT).expect("GETATTR");
+    }
+    assert!(nodes.iter().all(|node| fs.is_forgotten(*node)));
+    let kicks = fs.session().vmm().queue(HIPRIO).take_kicks_back();
+    assert!((1..COUNT / 2).contains(&kicks), "{kicks} kicks");
 }
 
 #[test]

@@ -234,10 +234,10 @@ impl Queue {
         let _ = self.kick.write(1);
     }
 
-    /// Takes back a kick that the device has not read yet.
-    pub fn take_kick_back(&self) {
+    /// Takes back kicks that the device has not read: how many. Ours reads none.
+    pub fn take_kicks_back(&self) -> u64 {
         // EAGAIN only says that there was nothing to take.
-        let _ = self.kick.read();
+        self.kick.read().unwrap_or(0)
     }
 
     /// The next completion, if there is one.
