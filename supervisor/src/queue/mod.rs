@@ -29,8 +29,9 @@ use crate::{
 const HIPRIO: usize = 0;
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;
-/// Most quick requests that the worker is given at a time while the guest is awake on another CPU.
-const QUICK_AT_A_TIME: usize = 8;
+/// Most quick requests that the worker is given at a time while the guest is awake on another CPU; and most requests of
+/// any kind for which it pays to answer the first before the others.
+const AT_A_TIME: usize = 8;
 /// Bytes of file data after which they are, too.
 const DATA_BATCH: usize = 512 << 10;
 /// Rounds of work after which the thread looks at its other events: its end, above all.
@@ -178,6 +179,10 @@ impl Queue {
             let mut progress = self.release_held(&memory);
             progress |= self.collect(&memory, scratch);
             if let Some((rings, _)) = &taken {
+                if self.takes_turns() {
+                    // Now: the guest may be about to fall asleep.
+                    progress |= self.publish(vring, &memory);
+                }
                 if !std::mem::replace(&mut kicks_refused, true) {
                     rings.refuse_kicks();
                 }
@@ -290,9 +295,17 @@ impl Queue {
     /// Dispatches the heads taken, as far as there is room for their requests.
     fn serve_heads(&mut self, memory: &Memory, rings: &Rings<'_>, scratch: &mut Scratch) -> bool {
         let mut progress = false;
-        let limit = self.at_a_time(rings);
+        let turns = self.takes_turns();
+        let sleeps = turns && rings.is_awaited(self.position.1);
+        let few = self.heads.len() <= AT_A_TIME;
         while let Some(&head) = self.heads.last() {
-            if self.quick && self.awaited() >= limit {
+            let most = match self.quick {
+                _ if !turns => usize::MAX,
+                quick if sleeps && (quick || few) => 1,
+                true => AT_A_TIME,
+                false => usize::MAX,
+            };
+            if self.awaited() >= most {
                 break;
             }
             if self.moved >= DATA_BATCH || self.accept(head, memory, rings, scratch).is_err() {
@@ -304,15 +317,11 @@ impl Queue {
         progress
     }
 
-    /// How many quick requests the worker is given before its answers are published. Where both processes share a CPU it
-    /// does all it was given before this thread runs again; by then a guest on another CPU has fallen asleep, and to wake
-    /// it costs as much as some ten requests, but for the first microseconds.
-    fn at_a_time(&self, rings: &Rings<'_>) -> usize {
-        match self.apart && self.lane.shares_cpu() {
-            false => usize::MAX,
-            true if rings.is_awaited(self.position.1) => 1,
-            true => QUICK_AT_A_TIME,
-        }
+    /// Whether this thread and the worker's share a CPU, while the guest has another. Then the worker does all it was given
+    /// before this thread runs again, and by then the guest sleeps: to wake it costs as much as some ten requests, but
+    /// next to nothing in the first microseconds. So the worker gets little at a time, one request if the guest waits.
+    fn takes_turns(&self) -> bool {
+        self.apart && self.lane.shares_cpu()
     }
 
     /// Requests that the worker has and somebody waits for.
@@ -379,13 +388,15 @@ impl Queue {
     }
 }
 
-/// The worker has the answer in about the time that it takes to fall asleep: requests that open and change nothing.
+/// The worker has the answer in about the time that it takes to fall asleep: requests that open and change nothing. Of
+/// slower ones a long batch is better given as a whole.
 const fn is_quick(request: &Request<'_>) -> bool {
     matches!(
         request,
         Request::Lookup { .. }
             | Request::GetAttr { .. }
             | Request::ReadLink { .. }
+            | Request::Read { .. }
             | Request::StatFs { .. }
             | Request::Access { .. }
             | Request::GetXattr { .. }
