@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use airlockfs_tests::bench::counters::Processes;
+use airlockfs_tests::bench::placement::Placement;
 use airlockfs_tests::daemon::{Daemon, Launch};
-use airlockfs_tests::fuse::abi::{FileLock, INTERRUPT, InterruptIn, LkIn, ROOT, SETLKW};
+use airlockfs_tests::fuse::abi::{FileLock, GETATTR, INTERRUPT, InterruptIn, LkIn, ROOT, SETLKW};
 use airlockfs_tests::fuse::{Client, Lane, Opened, SlotId, Wait};
 use nix::errno::Errno;
 use zerocopy::IntoBytes;
@@ -186,6 +188,38 @@ fn a_lock_that_waits_holds_up_nobody_and_comes_when_it_may() {
         assert_eq!(one.setlk(file, 1, write_lock()), Err(Errno::EAGAIN));
         two.setlk(other, owner, unlock()).expect("unlock");
     }
+}
+
+/// The guest on one CPU, both processes on another, where they take turns and the guest's requests go to the worker
+/// piece by piece.
+#[test]
+fn a_lock_that_waits_holds_up_nobody_where_both_processes_share_a_cpu() {
+    const AT_ONCE: usize = 16;
+    let [(_a, one, file), (b, two, other)] = two_guests();
+    if std::thread::available_parallelism().expect("CPUs").get() > 1 {
+        let processes = Processes::below(b.supervisor().pid()).expect("a pair");
+        Placement::Apart.pin_daemon(&processes).expect("pin");
+        Placement::Apart.pin_front_end().expect("pin");
+    }
+    one.setlk(file, 1, write_lock()).expect("SETLK");
+    let mut lane = Lane::new(two.session().vmm(), 1, AT_ONCE + 1, 4096, 4096).expect("a lane");
+    let (waiting, _) = wait_for_lock(&two, &mut lane, other, 5);
+    for _ in 0..1000 {
+        let slots: Vec<SlotId> = (0..AT_ONCE)
+            .map(|_| {
+                let slot = lane.acquire().expect("a slot");
+                let length = lane.write(slot, two.header(GETATTR, ROOT), &[&[0; 16]]);
+                lane.submit(slot, length, 200);
+                slot
+            })
+            .collect();
+        lane.flush();
+        for slot in slots {
+            assert_eq!(errno_of(&mut lane, slot), 0);
+        }
+    }
+    one.setlk(file, 1, unlock()).expect("unlock");
+    assert_eq!(errno_of(&mut lane, waiting), 0);
 }
 
 #[test]

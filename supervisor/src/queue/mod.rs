@@ -29,8 +29,8 @@ use crate::{
 const HIPRIO: usize = 0;
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;
-/// Most quick requests that the worker is given at a time while the guest is awake on another CPU; and most requests of
-/// any kind for which it pays to answer the first before the others.
+/// Most answers that lie ready, or quick requests that the worker is given at a time, while the guest is awake on another
+/// CPU; and most requests of any kind for which it pays to have the worker answer the first before the others.
 const AT_A_TIME: usize = 8;
 /// Bytes of file data after which they are, too.
 const DATA_BATCH: usize = 512 << 10;
@@ -77,6 +77,10 @@ pub(crate) struct Queue {
     held: Vec<(Caller, Option<Errno>, Chain)>,
     /// The guest's last requests were found by looking, so it runs on another CPU.
     apart: bool,
+    /// The worker is to have its turn on this CPU before it gets more.
+    turn: bool,
+    /// It answered in its last turn.
+    turns: bool,
     /// The last request given to the worker is [quick](is_quick).
     quick: bool,
 }
@@ -145,6 +149,8 @@ impl Queue {
             position: (0, 0),
             held: Vec::new(),
             apart: false,
+            turn: false,
+            turns: true,
             quick: false,
         }
     }
@@ -179,7 +185,7 @@ impl Queue {
             let mut progress = self.release_held(&memory);
             progress |= self.collect(&memory, scratch);
             if let Some((rings, _)) = &taken {
-                if self.takes_turns() {
+                if self.apart {
                     // Now: the guest may be about to fall asleep.
                     progress |= self.publish(vring, &memory);
                 }
@@ -196,6 +202,12 @@ impl Queue {
             }
             progress |= self.publish(vring, &memory);
             self.lane.flush();
+            if std::mem::take(&mut self.turn) {
+                // The worker's, on this CPU; if it has nothing then, it waits for something itself, and gets the rest.
+                std::thread::yield_now();
+                self.turns = self.lane.has_completion();
+                continue;
+            }
             let avail = taken.as_ref().and_then(|(rings, next)| Some((rings, (*next)?)));
             // Another round only for what it would find: at one request at a time it is as long as the first.
             let found = || self.lane.has_completion() || self.more(avail);
@@ -295,17 +307,13 @@ impl Queue {
     /// Dispatches the heads taken, as far as there is room for their requests.
     fn serve_heads(&mut self, memory: &Memory, rings: &Rings<'_>, scratch: &mut Scratch) -> bool {
         let mut progress = false;
-        let turns = self.takes_turns();
-        let sleeps = turns && rings.is_awaited(self.position.1);
+        let sleeps = rings.is_awaited(self.position.1);
         let few = self.heads.len() <= AT_A_TIME;
+        let before = self.awaited();
         while let Some(&head) = self.heads.last() {
-            let most = match self.quick {
-                _ if !turns => usize::MAX,
-                quick if sleeps && (quick || few) => 1,
-                true => AT_A_TIME,
-                false => usize::MAX,
-            };
-            if self.awaited() >= most {
+            let given = self.awaited() - before;
+            if self.apart && self.enough(sleeps, few, given) {
+                self.turn = given > 0;
                 break;
             }
             if self.moved >= DATA_BATCH || self.accept(head, memory, rings, scratch).is_err() {
@@ -317,11 +325,19 @@ impl Queue {
         progress
     }
 
-    /// Whether this thread and the worker's share a CPU, while the guest has another. Then the worker does all it was given
-    /// before this thread runs again, and by then the guest sleeps: to wake it costs as much as some ten requests, but
-    /// next to nothing in the first microseconds. So the worker gets little at a time, one request if the guest waits.
-    fn takes_turns(&self) -> bool {
-        self.apart && self.lane.shares_cpu()
+    /// Whether a guest on another CPU is better served by what was done of its requests, of which there were `few`, than
+    /// by looking at more of them first. If it waits for an answer it falls asleep (`sleeps`), and to wake it costs as much
+    /// as some ten requests, but next to nothing in the first microseconds. Where this thread and the worker's share a CPU,
+    /// the worker does all it was given before this thread runs again.
+    fn enough(&self, sleeps: bool, few: bool, given: usize) -> bool {
+        let answered = self.used.len();
+        match given {
+            _ if sleeps && answered > 0 => true,
+            0 => answered >= AT_A_TIME,
+            _ if !self.turns || !self.lane.shares_cpu() => false,
+            _ if self.quick => sleeps || given >= AT_A_TIME,
+            _ => sleeps && few,
+        }
     }
 
     /// Requests that the worker has and somebody waits for.

@@ -81,36 +81,46 @@ fn what_somebody_may_wait_for_is_not_left_lying() {
 }
 
 #[test]
-fn a_guest_that_falls_asleep_gets_its_first_quick_answer_before_the_worker_has_the_rest() {
+fn a_guest_that_falls_asleep_gets_its_first_answer_before_the_worker_has_the_rest() {
+    let mut rig = Rig::apart();
+    let queue = &mut rig.queue;
+    for (quick, sleeps, few, most) in [
+        (true, true, false, 1),
+        (true, false, true, AT_A_TIME),
+        (false, true, true, 1),
+        (false, true, false, usize::MAX),
+        (false, false, true, usize::MAX),
+    ] {
+        queue.quick = quick;
+        for given in 0..20 {
+            assert_eq!(
+                queue.enough(sleeps, few, given),
+                given >= most,
+                "{quick} {sleeps} {few}"
+            );
+        }
+    }
+    queue.quick = true;
+    queue.turns = false;
+    assert!(
+        !queue.enough(true, true, 1),
+        "the worker waits for something itself"
+    );
+    queue.put_used(0, 16);
+    assert!(queue.enough(true, false, 0), "an answer of this process");
+    assert!(!queue.enough(false, false, 0), "the guest is awake");
+}
+
+#[test]
+fn a_worker_that_answers_nothing_in_its_turn_gets_the_rest() {
     let mut rig = Rig::apart();
     for unique in 10..26 {
         rig.send(LOOKUP, unique, b"name\0", 128);
     }
     rig.wait_from(rig.seen);
     rig.run();
-    assert_eq!(rig.serve(|_| entry()), 1);
-    // It is awake then, and gets them by and by.
-    assert_eq!(rig.run_all().len(), 1);
-    assert_eq!(rig.serve(|_| entry()), AT_A_TIME);
-    assert_eq!(rig.run_all().len(), AT_A_TIME);
-    assert_eq!(rig.serve(|_| entry()), 15 - AT_A_TIME);
-    assert_eq!(rig.run_all().len(), 15 - AT_A_TIME);
-}
-
-#[test]
-fn of_slow_requests_the_first_of_a_few_goes_ahead_and_many_go_together() {
-    let mut rig = Rig::apart();
-    for (count, first) in [(4, 1), (AT_A_TIME + 1, AT_A_TIME + 1)] {
-        rig.wait_from(rig.seen);
-        for unique in 0..count {
-            rig.mkdir(unique as u64);
-        }
-        rig.run();
-        assert_eq!(rig.serve(|_| entry()), first);
-        assert_eq!(rig.run_all().len(), first);
-        assert_eq!(rig.serve(|_| entry()), count - first);
-        assert_eq!(rig.run_all().len(), count - first);
-    }
+    assert_eq!(rig.serve(|_| entry()), 16);
+    assert_eq!(rig.run_all().len(), 16);
 }
 
 #[test]
