@@ -97,10 +97,7 @@ impl<'m> Rings<'m> {
         // The driver must see the index before we read whether it wants to be told.
         fence(Ordering::SeqCst);
         if self.event_idx {
-            let event = self
-                .avail
-                .load(4 + 2 * usize::from(self.size), Ordering::Relaxed)
-                .map_or(old, u16::from_le);
+            let event = self.used_event().unwrap_or(old);
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
             let flags = self.avail.load(0, Ordering::Relaxed).map_or(0, u16::from_le);
@@ -108,11 +105,16 @@ impl<'m> Rings<'m> {
         }
     }
 
+    /// After how many used elements the driver wants an interrupt (`used_event`).
+    fn used_event(&self) -> Option<u16> {
+        let place = 4 + 2 * usize::from(self.size);
+        self.avail.load(place, Ordering::Relaxed).ok().map(u16::from_le)
+    }
+
     /// Whether the driver wants to be interrupted for the used element at `used`, the next to be published: it waits
     /// for nothing but that, most likely.
     pub(crate) fn is_awaited(&self, used: u16) -> bool {
-        let event = |ring: &VolatileSlice<'_>| ring.load(4 + 2 * usize::from(self.size), Ordering::Relaxed);
-        self.event_idx && event(&self.avail).is_ok_and(|event: u16| u16::from_le(event) == used)
+        self.event_idx && self.used_event() == Some(used)
     }
 
     /// Asks the driver for a kick when it has added `after` more than what is at `next_avail`; 0 for the very next. True

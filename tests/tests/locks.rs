@@ -196,10 +196,11 @@ fn a_lock_that_waits_holds_up_nobody_and_comes_when_it_may() {
 fn a_lock_that_waits_holds_up_nobody_where_both_processes_share_a_cpu() {
     const AT_ONCE: usize = 16;
     let [(_a, one, file), (b, two, other)] = two_guests();
-    if std::thread::available_parallelism().expect("CPUs").get() > 1 {
-        let processes = Processes::below(b.supervisor().pid()).expect("a pair");
-        Placement::Apart.pin_daemon(&processes).expect("pin");
-        Placement::Apart.pin_front_end().expect("pin");
+    let processes = Processes::below(b.supervisor().pid()).expect("a pair");
+    let pinned = Placement::Apart.pin_daemon(&processes);
+    // Where there is one CPU, or others than these, all else holds as well.
+    if let Err(error) = pinned.and_then(|()| Placement::Apart.pin_front_end()) {
+        eprintln!("each runs where it may: {error:#}");
     }
     let mut lane = Lane::new(two.session().vmm(), 1, AT_ONCE + 1, 4096, 4096).expect("a lane");
     let at_once = |lane: &mut Lane| {

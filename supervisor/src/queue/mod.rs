@@ -29,11 +29,11 @@ use crate::{
 const HIPRIO: usize = 0;
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;
+/// Bytes of file data after which they are, too.
+const DATA_BATCH: usize = 512 << 10;
 /// Most answers that lie ready, or quick requests that the worker is given at a time, while the guest is awake on another
 /// CPU; and most requests of any kind for which it pays to have the worker answer the first before the others.
 const AT_A_TIME: usize = 8;
-/// Bytes of file data after which they are, too.
-const DATA_BATCH: usize = 512 << 10;
 /// Rounds of work after which the thread looks at its other events: its end, above all.
 const ROUNDS: usize = 1000;
 /// How long FORGETs may lie in the high-priority ring, and how many of them at most, while they come in numbers: a kick
