@@ -9,7 +9,7 @@ mod obey;
 mod order;
 mod trap;
 
-use std::io;
+use std::io::{self, Write};
 
 use airlockfs_ipc::channel::Channel;
 
@@ -40,7 +40,10 @@ pub fn start(
     before: impl FnOnce() + Send + 'static,
 ) -> io::Result<usize> {
     let Some(channel) = channel else { return Ok(0) };
-    eprintln!("{process}: BREACHED: a build for tests, which makes any system call it is ordered to");
+    let line =
+        format!("{process}: BREACHED: a build for tests, which makes any system call it is ordered to\n");
+    // In one piece: the other process says the same at the same time.
+    std::io::stderr().write_all(line.as_bytes())?;
     let thread = std::thread::Builder::new().name("breach".to_owned());
     thread.spawn(move || {
         before();

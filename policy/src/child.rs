@@ -33,6 +33,8 @@ pub(crate) struct Child {
     pub(crate) go: OwnedFd,
     /// The other end, for the child to close.
     pub(crate) go_write: OwnedFd,
+    /// A pipe's end that it closes when it runs.
+    pub(crate) here: OwnedFd,
     /// Where it tells what failed: the step's index and errno.
     pub(crate) outcome: OwnedFd,
     pub(crate) name: CString,
@@ -86,6 +88,7 @@ impl Child {
             if libc::read(self.go.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
                 libc::_exit(1);
             }
+            libc::close(self.here.as_raw_fd());
             let mut signals: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut signals);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const signals, ptr::null_mut());

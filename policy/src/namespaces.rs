@@ -59,7 +59,8 @@ impl Namespaces {
         self.0
     }
 
-    pub(crate) const fn has(self, flag: i32) -> bool {
+    /// Whether it is among them; a CLONE_NEW* flag.
+    pub const fn has(self, flag: i32) -> bool {
         self.0 & flag == flag
     }
 }

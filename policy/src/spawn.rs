@@ -43,9 +43,40 @@ pub struct SpawnedWorker {
     pub weakened: Vec<String>,
     /// What the user should know besides, a line each.
     pub notes: Vec<String>,
+    /// On its way to the worker's program: to be waited for.
+    pub executing: Executing,
 }
 
-/// Starts the worker. The caller has one thread and has not confined itself yet.
+/// A child that is about to execute the worker: a pipe that execve(2) closes, and that tells before what failed.
+#[derive(Debug)]
+pub struct Executing(OwnedFd);
+
+impl Executing {
+    /// Waits until the child runs the worker.
+    ///
+    /// # Errors
+    /// Says which step on the way failed and what to do.
+    pub fn wait(self) -> Result<(), StartError> {
+        let mut said = Vec::new();
+        std::fs::File::from(self.0)
+            .read_to_end(&mut said)
+            .map_err(|error| failed("hear from the new process", error))?;
+        let [step, number @ ..] = said.as_slice() else {
+            return Ok(());
+        };
+        let error = io::Error::from_raw_os_error(number.try_into().map_or(0, i32::from_ne_bytes));
+        let what = STEPS.get(usize::from(*step)).copied().unwrap_or("start");
+        Err(failed(what, error))
+    }
+}
+
+impl AsFd for Executing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Starts the worker; [`Executing::wait`] must follow. The caller has one thread and has not confined itself yet.
 ///
 /// The child has an empty environment, the arguments `airlockfs-worker` and the list of its namespaces, descriptors 0
 /// to 3 and no others, its own session, no_new_privs, and SIGKILL as parent-death signal.
@@ -56,7 +87,7 @@ pub struct SpawnedWorker {
 /// kernel delivers however the supervisor ends: a thread of the worker must wait for it and exit.
 ///
 /// # Errors
-/// Says which step failed and what to do.
+/// Says which step of the caller's failed and what to do.
 pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartError> {
     report::require_one_thread()?;
     let mut weakened = Vec::new();
@@ -75,6 +106,7 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
     let null =
         null.map_err(|error| StartError::new(ExitKind::OsError, format!("cannot open /dev/null: {error}")))?;
     let (go_child, go) = pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
+    let (here, here_child) = pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
     let (outcome, outcome_child) =
         pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
     let clone = |wanted: Namespaces| {
@@ -85,6 +117,7 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
             executable: out_of_the_way(launch.executable)?,
             go: out_of_the_way(go_child.as_fd())?,
             go_write: out_of_the_way(go.as_fd())?,
+            here: out_of_the_way(here_child.as_fd())?,
             outcome: out_of_the_way(outcome_child.as_fd())?,
             name: c"airlockfs-worker".to_owned(),
             namespaces: CString::new(wanted.to_string())?,
@@ -102,14 +135,14 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
         cloned => cloned,
     };
     let (pid, pidfd) = cloned.map_err(|error| namespaces::refused(wanted, "the worker", &error))?;
-    drop((go_child, outcome_child));
+    drop((go_child, here_child, outcome_child));
 
     let mut notes = Vec::new();
     let started = match maps {
         Some(maps) if wanted.has(libc::CLONE_NEWUSER) => maps.write(pid).map(|said| notes = said),
         _ => Ok(()),
     };
-    let started = started.and_then(|()| release(go, outcome));
+    let started = started.and_then(|()| run(go, here));
     if let Err(error) = started {
         child::end(pidfd.as_fd());
         return Err(error);
@@ -120,6 +153,7 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
         namespaces: wanted,
         weakened,
         notes,
+        executing: Executing(outcome),
     })
 }
 
@@ -140,21 +174,16 @@ pub fn open_executable(path: &Path) -> Result<OwnedFd, StartError> {
     })
 }
 
-/// Lets the child go on and waits until it runs the worker: the outcome pipe closes then, and tells before if not.
-fn release(go: OwnedFd, outcome: OwnedFd) -> Result<(), StartError> {
-    let mut go = std::fs::File::from(go);
-    go.write_all(&[1])
+/// Lets the child go on and waits until it runs. A new process gets the processor that its parent has, and would wait there
+/// until the parent sleeps; a parent that is woken by the end of a pipe goes on on another one.
+fn run(go: OwnedFd, here: OwnedFd) -> Result<(), StartError> {
+    std::fs::File::from(go)
+        .write_all(&[1])
         .map_err(|error| failed("reach the new process", error))?;
-    let mut said = Vec::new();
-    std::fs::File::from(outcome)
-        .read_to_end(&mut said)
+    std::fs::File::from(here)
+        .read_to_end(&mut Vec::new())
         .map_err(|error| failed("hear from the new process", error))?;
-    let [step, number @ ..] = said.as_slice() else {
-        return Ok(());
-    };
-    let error = io::Error::from_raw_os_error(number.try_into().map_or(0, i32::from_ne_bytes));
-    let what = STEPS.get(usize::from(*step)).copied().unwrap_or("start");
-    Err(failed(what, error))
+    Ok(())
 }
 
 /// A copy above the numbers the child uses, closed by execve(2).

@@ -1,7 +1,5 @@
 //! Step 2 to 4: from a descriptor chain to a request in the lane, a file operation made here, or an answer at once.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use airlockfs_ipc::{
     Errno, Handle,
     message::{Reply, Request},
@@ -291,7 +289,7 @@ impl Queue {
 
     /// Whether fstat(2) tells this process what the guest is to see. It does not tell what STATX asks for.
     fn knows_attributes(&self, io: Io) -> bool {
-        self.shared.attributes_alike.load(Relaxed) && io.reply() == ReplyShape::Attr
+        self.shared.attributes_alike && io.reply() == ReplyShape::Attr
     }
 
     /// The donated file that `io` may be carried out on.

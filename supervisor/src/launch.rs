@@ -13,35 +13,42 @@ use crate::{
     crew::Crew,
     policy_command::Policy,
     serve::{self, Ends, ServeError},
-    settings, socket, worker_process,
+    settings, socket,
+    wait::Waiter,
+    worker_process::{self, Control, START_LIMIT, Worker},
 };
 
 /// Id of a start as root: nobody's.
 const NOBODY: u32 = 65_534;
 
 /// Launches and serves until the VMM or a signal ends it.
-pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
-    settings::check(cli)?;
+pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
+    settings::check(&cli)?;
     let shares = worker_process::shares(&cli.share)?;
-    let descriptors = settings::descriptors(cli)?;
+    let descriptors = settings::descriptors(&cli)?;
     let listener = socket::listen(&cli.device)?;
-    let queues = settings::request_queues(cli);
-    let config = settings::worker_config(cli, shares, descriptors.for_guest);
-    let features = Features::of(&config, nix::unistd::geteuid().is_root());
+    let queues = settings::request_queues(&cli);
+    let config = settings::worker_config(&cli, shares, descriptors.for_guest);
+    let as_root = nix::unistd::geteuid().is_root();
+    let features = Features::of(&config, as_root);
     let signals = serve::signals()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;
 
-    let namespace = settings::user_namespace(cli);
-    let worker = worker_process::start(config, namespace, queues + 1, cli.device.poll_us)?;
-    // While the worker confines itself, this process does the same.
-    let policy = Policy::of(cli);
+    let namespace = settings::user_namespace(&cli);
+    let Worker {
+        lanes,
+        control,
+        process,
+    } = worker_process::start(config, namespace, queues + 1, cli.device.poll_us)?;
+    // While the worker is loaded and confines itself, this process does the same.
     let mut expected = vec![
         (listener.as_fd(), "the listening vhost-user socket"),
-        (worker.control.as_fd(), "the worker's control channel"),
-        (worker.process.pidfd.as_fd(), "the worker's process"),
+        (control.as_fd(), "the worker's control channel"),
+        (process.pidfd.as_fd(), "the worker's process"),
+        (process.executing.as_fd(), "the worker's way to its program"),
         (signals.as_fd(), "signals"),
     ];
-    expected.extend(worker.lanes.iter().flat_map(|lane| lane.descriptors()));
+    expected.extend(lanes.iter().flat_map(|lane| lane.descriptors()));
     #[cfg(feature = "breach")]
     let breach = airlockfs_breach::inherited(airlockfs_breach::SUPERVISOR);
     #[cfg(feature = "breach")]
@@ -60,28 +67,38 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
         nofile: descriptors.limit,
     });
     drop(expected);
-    let options = settings::serve_options(cli, descriptors);
-    let mut crew = Crew::default();
-    let prepared = unfiltered.and_then(|unfiltered| {
-        let prepared = serve::prepare(listener, worker.lanes, &options, &mut crew);
-        Ok((unfiltered, prepared.map_err(failed)?))
-    });
     // Dropped when all is over, or when it never comes to serving.
-    let control = worker.control.again();
-    // What kept the worker from starting comes first: it has most likely kept this process, too.
-    let worker_report = control.ready()?;
-    let (unfiltered, prepared) = prepared?;
+    let worker = control.again();
+    process.executing.wait()?;
+    let unfiltered = unfiltered.map_err(|error| first_cause(&worker, error))?;
     // In a user namespace of its own either process sees owners with other eyes.
-    let own_users = worker_report.namespaces.iter().any(|kind| kind == "user");
-    let attributes_alike = settings::attributes_alike(cli) && features.rootful && !own_users;
+    let own_users = process.namespaces.has(libc::CLONE_NEWUSER);
+    let attributes_alike = settings::attributes_alike(&cli) && features.rootful && !own_users;
+    let options = settings::serve_options(&cli, descriptors, attributes_alike);
     let ends = Ends {
-        worker: worker.control,
-        worker_process: worker.process.pidfd,
+        worker: control,
+        worker_process: process.pidfd,
         signals,
     };
-    let ready = prepared
-        .beside(ends, attributes_alike, &mut crew)
-        .map_err(failed)?;
+    let weakened = process.weakened;
+    let worker_pid = process.pid;
+    let greeting = move |own: &ConfinementReport, workers: &ConfinementReport| {
+        log::info!("worker {worker_pid} is confined: {}", Shown(workers));
+        log::info!("supervisor {own_pid} is confined: {}", Shown(own));
+        process.notes.iter().for_each(|note| log::info!("{note}"));
+        for line in weakened.iter().chain(&workers.weakened).chain(&own.weakened) {
+            log::warn!("weaker than by default: {line}");
+        }
+        let policy = Policy::of(&cli, as_root);
+        log::info!(
+            "policy digests: supervisor {}, worker {}",
+            policy.supervisor.digest,
+            policy.worker.digest
+        );
+    };
+    let mut crew = Crew::gathered();
+    let prepared = serve::prepare(listener, lanes, ends, Box::new(greeting), &options, &mut crew)
+        .map_err(|error| first_cause(&worker, failed(error)))?;
     #[cfg(feature = "breach")]
     let newcomer = breach.as_ref().map(|_| crew.newcomer());
     #[cfg(feature = "breach")]
@@ -90,39 +107,24 @@ pub(crate) fn run(cli: &Cli) -> Result<(), StartError> {
     })
     .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
     crew.wait();
-    let (confined, report) = unfiltered.filter()?;
-    log::info!(
-        "worker {} is confined: {}",
-        worker.process.pid,
-        Shown(&worker_report)
-    );
-    log::info!("supervisor {} is confined: {}", own_pid, Shown(&report));
-    log::info!(
-        "policy digests: supervisor {}, worker {}",
-        policy.supervisor.digest,
-        policy.worker.digest
-    );
-    for note in &worker.process.notes {
-        log::info!("{note}");
-    }
-    for line in worker
-        .process
-        .weakened
-        .iter()
-        .chain(&worker_report.weakened)
-        .chain(&report.weakened)
-    {
-        log::warn!("weaker than by default: {line}");
-    }
+    let (confined, report) = unfiltered.filter().map_err(|error| first_cause(&worker, error))?;
+    serve::serve(confined, report, prepared).map_err(failed)
+}
 
-    serve::serve(confined, ready).map_err(failed)
+/// What kept the worker from starting comes first: it has most likely kept this process, too.
+fn first_cause(worker: &Control, own: StartError) -> StartError {
+    let heard = Waiter::level([worker]).and_then(|waiter| waiter.wait(Some(START_LIMIT)));
+    match heard {
+        Ok(told) if told != 0 => worker.started().err().unwrap_or(own),
+        _ => own,
+    }
 }
 
 fn failed(error: ServeError) -> StartError {
-    let kind = match error {
+    let kind = match &error {
         ServeError::Vmm(_) => ExitKind::Protocol,
         ServeError::System(..) => ExitKind::OsError,
-        ServeError::Boundary(_) => ExitKind::Software,
+        ServeError::Boundary(reason) => reason.kind(),
     };
     StartError::new(kind, error.to_string())
 }

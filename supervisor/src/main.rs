@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     }
     logging::start(cli.service.log_level);
     // It may be confined by then.
-    match launch::run(&cli) {
+    match launch::run(cli) {
         Ok(()) => end::end(0),
         Err(error) => {
             logging::announce(&format!("airlockfsd: {error}"));

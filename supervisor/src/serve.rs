@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use airlockfs_ipc::ring::SupervisorLane;
-use airlockfs_policy::{ExitKind, confine::Confined};
+use airlockfs_ipc::{message::ConfinementReport, ring::SupervisorLane};
+use airlockfs_policy::{ExitKind, StartError, confine::Confined};
 use nix::sys::{
     eventfd::{EfdFlags, EventFd},
     signal::{SigSet, Signal},
@@ -40,7 +40,7 @@ use crate::{
     session::Session,
     shared::{Failure, FailureReason, Shared},
     wait::Waiter,
-    worker_process::Control,
+    worker_process::{Control, Progress, START_LIMIT},
 };
 
 /// How long requests in flight may take once a signal asked the daemon to end.
@@ -56,7 +56,7 @@ const STACK: usize = 128 << 10;
 
 /// What can end the daemon from outside its connection.
 pub(crate) struct Ends {
-    /// The control channel to the worker: its end is the worker's.
+    /// The control channel to the worker: it tells that it serves, and its end is the worker's.
     pub(crate) worker: Control,
     /// The worker's process (pidfd_open(2)).
     pub(crate) worker_process: OwnedFd,
@@ -73,6 +73,8 @@ pub(crate) struct ServeOptions {
     pub(crate) fuse: fuse::Options,
     /// Descriptors of regular files are asked for.
     pub(crate) donate: bool,
+    /// The guest sees a file's attributes as this process does.
+    pub(crate) attributes_alike: bool,
     /// How many of them may be of files that the guest uses without opening them.
     pub(crate) used_by_node: usize,
     /// What happens when the VMM goes.
@@ -104,6 +106,7 @@ pub(crate) enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Boundary(reason @ FailureReason::NotStarted(_)) => write!(f, "{reason}"),
             Self::Boundary(reason) => write!(f, "the session ended: {reason}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Vmm(error) => write!(f, "the VMM's vhost-user messages make no sense: {error}"),
@@ -126,6 +129,12 @@ pub(crate) fn signals() -> io::Result<SignalFd> {
     )?)
 }
 
+/// What is said of this process and of the worker once both serve: what each found true of itself.
+pub(crate) type Greeting = Box<dyn FnOnce(&ConfinementReport, &ConfinementReport) + Send>;
+
+/// What launchers wait for, as virtiofsd says it.
+const READY: &str = "Waiting for vhost-user socket connection...";
+
 /// What serves, made before the system call filter is in force, which lets none of this be made.
 pub(crate) struct Prepared {
     watch: Arc<Watch>,
@@ -135,14 +144,14 @@ pub(crate) struct Prepared {
     on_disconnect: OnDisconnect,
 }
 
-/// All of it, beside a worker that serves.
-pub(crate) struct Ready(Prepared);
-
 /// Makes what serves VMMs that come to `door`, through the ring's `lanes`, one for each virtqueue, the high-priority one
-/// first. Starts the threads that need not know of the worker, into `crew`.
+/// first. Starts all threads, into `crew`. Nothing that a VMM, a guest or the worker says is read before [`serve`], and no
+/// guest's request before the worker serves.
 pub(crate) fn prepare(
     door: UnixListener,
     lanes: Vec<SupervisorLane>,
+    ends: Ends,
+    greeting: Greeting,
     options: &ServeOptions,
     crew: &mut Crew,
 ) -> Result<Prepared, ServeError> {
@@ -155,7 +164,8 @@ pub(crate) fn prepare(
         session: Session::default(),
         handles: options.donate.then(|| HandleTable::new(options.used_by_node)),
         pool: pool.map_err(system("no data thread"))?,
-        attributes_alike: AtomicBool::new(false),
+        attributes_alike: options.attributes_alike,
+        worker_serves: OnceLock::new(),
         options: options.fuse,
         failure: Failure::new(failure_bell),
         draining: AtomicBool::new(false),
@@ -168,9 +178,15 @@ pub(crate) fn prepare(
         shared,
         device,
         connection: Mutex::new(None),
+        confined: OnceLock::new(),
         ended: OnceLock::new(),
         bell: event().map_err(system("no eventfd"))?,
     });
+    let outside = Outside::new(ends.worker, ends.worker_process, ends.signals, &watch);
+    let outside = outside.map_err(system("no epoll set"))?;
+    let watching = watch.clone();
+    crew.start("watch", STACK, move || watching.run(&outside, greeting))
+        .map_err(system("no watching thread"))?;
     let arrivals = Waiter::level([&watch.bell, &door]).map_err(system("no epoll set"))?;
     Ok(Prepared {
         watch,
@@ -180,38 +196,22 @@ pub(crate) fn prepare(
     })
 }
 
-impl Prepared {
-    /// The worker serves, and says nothing more but its end. Starts what waits for that and for signals, into `crew`. No
-    /// byte of a VMM or guest is read before [`serve`]. `attributes_alike`: the guest sees a file's attributes as this
-    /// process does.
-    pub(crate) fn beside(
-        self,
-        ends: Ends,
-        attributes_alike: bool,
-        crew: &mut Crew,
-    ) -> Result<Ready, ServeError> {
-        let system = |what| move |error| ServeError::System(what, error);
-        let watch = self.watch.clone();
-        watch.shared.attributes_alike.store(attributes_alike, Relaxed);
-        let outside = Outside::new(ends.worker, ends.worker_process, ends.signals, &watch);
-        let outside = outside.map_err(system("no epoll set"))?;
-        crew.start("watch", STACK, move || watch.run(&outside))
-            .map_err(system("no watching thread"))?;
-        Ok(Ready(self))
-    }
-}
-
 /// Serves until it is over. Returns without error when the VMM went (with [`OnDisconnect::Exit`]) or on a signal, once
 /// the requests in flight were answered.
-pub(crate) fn serve(_confined: Confined, ready: Ready) -> Result<(), ServeError> {
-    let Ready(Prepared {
+pub(crate) fn serve(
+    _confined: Confined,
+    report: ConfinementReport,
+    prepared: Prepared,
+) -> Result<(), ServeError> {
+    let Prepared {
         watch,
         door,
         arrivals,
         on_disconnect,
-    }) = ready;
+    } = prepared;
+    // Nobody else sets it.
+    let _ = watch.confined.set(report);
     loop {
-        logging::announce("Waiting for vhost-user socket connection...");
         while arrivals
             .wait(None)
             .map_err(|error| ServeError::System("epoll_wait", error))?
@@ -234,6 +234,7 @@ pub(crate) fn serve(_confined: Confined, ready: Ready) -> Result<(), ServeError>
                     log::warn!("{error}");
                 }
                 watch.device.wait_abandoned();
+                logging::announce(READY);
             }
         }
     }
@@ -261,6 +262,7 @@ struct Outside {
 
 /// [`Outside::any`]'s number of the control channel.
 const CONTROL: u32 = 1;
+const CONTROL_ONLY: u32 = 1 << CONTROL;
 
 impl Outside {
     fn new(control: Control, process: OwnedFd, signals: SignalFd, watch: &Watch) -> io::Result<Self> {
@@ -273,6 +275,32 @@ impl Outside {
             process,
             _signals: signals,
         })
+    }
+
+    /// Waits until the worker serves: what it found true of itself. `prepared` is called once nothing of the operator's can keep
+    /// it from that any more. None if the end comes before: a signal did.
+    fn worker_serves(&self, prepared: impl FnOnce()) -> Result<Option<ConfinementReport>, StartError> {
+        let limit = Instant::now() + START_LIMIT;
+        let mut prepared = Some(prepared);
+        while let Some(left) = limit.checked_duration_since(Instant::now()) {
+            let told = self.any.wait(Some(left));
+            match told.map_err(|error| StartError::new(ExitKind::OsError, format!("epoll_wait: {error}")))? {
+                0 => {}
+                CONTROL_ONLY => match (self.control.started()?, prepared.take()) {
+                    (Progress::Prepared, Some(prepared)) => prepared(),
+                    (Progress::Ready(report), None) => return Ok(Some(report)),
+                    _ => {
+                        let message = "the worker told of its start in a wrong order";
+                        return Err(StartError::new(ExitKind::Protocol, message));
+                    }
+                },
+                _ => return Ok(None),
+            }
+        }
+        Err(StartError::new(
+            ExitKind::Software,
+            format!("the worker did not answer within {} s", START_LIMIT.as_secs()),
+        ))
     }
 
     /// How the worker ended, whose control channel did.
@@ -307,26 +335,47 @@ struct Watch {
     device: Arc<Device>,
     /// A duplicate of the VMM's socket.
     connection: Mutex<Option<UnixStream>>,
+    /// Set once this process is confined: what it found true of itself.
+    confined: OnceLock<ConfinementReport>,
     ended: OnceLock<Result<(), FailureReason>>,
     /// Rung when it ended.
     bell: EventFd,
 }
 
 impl Watch {
-    /// Waits for a signal or a failure of the boundary, and has it all end in good order.
-    fn run(&self, outside: &Outside) {
+    /// Waits for the worker, then for a signal or a failure of the boundary, and has it all end in good order.
+    fn run(&self, outside: &Outside, greeting: Greeting) {
+        let own = self.confined.wait();
+        match outside.worker_serves(|| logging::announce(READY)) {
+            Ok(Some(report)) => {
+                // Nobody else sets it.
+                let _ = self.shared.worker_serves.set(());
+                greeting(own, &report);
+                self.wait_for_end(outside);
+            }
+            Ok(None) => {}
+            Err(error) => self.shared.failure.set(FailureReason::NotStarted(error)),
+        }
+        self.end(outside);
+    }
+
+    fn wait_for_end(&self, outside: &Outside) {
         let mut told = Ok(0);
         while told.as_ref().is_ok_and(|told| *told == 0) {
             told = outside.any.wait(None);
         }
         // If it cannot wait, this is the end as well.
-        if told.is_ok_and(|told| told & 1 << CONTROL != 0) {
+        if told.is_ok_and(|told| told & CONTROL_ONLY != 0) {
             // It says nothing once it serves; so this is its end.
             self.shared
                 .failure
                 .set(FailureReason::WorkerGone(outside.how_it_ended()));
         }
+    }
+
+    fn end(&self, outside: &Outside) {
         let outcome = match self.shared.failure.reason() {
+            Some(reason @ FailureReason::NotStarted(_)) => Err(reason.clone()),
             Some(reason) => {
                 log::error!("{reason}; answering EIO to all requests in flight");
                 self.device.wake();
@@ -343,9 +392,9 @@ impl Watch {
                 Ok(())
             }
         };
-        let code = match outcome {
+        let code = match &outcome {
             Ok(()) => 0,
-            Err(_) => ExitKind::Software.code(),
+            Err(reason) => reason.kind().code(),
         };
         // Set once, here; before it is looked whether there is a connection.
         let _ = self.ended.set(outcome);

@@ -73,7 +73,7 @@ pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
 }
 
 /// How to serve.
-pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions {
+pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors, attributes_alike: bool) -> ServeOptions {
     let tag = cli.device.tag.as_ref().map(|text| {
         let mut tag = [0; TAG_MAX];
         tag.iter_mut()
@@ -85,6 +85,7 @@ pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors) -> ServeOptions
         tag,
         fuse: fuse_options(cli),
         donate: !cli.confinement.no_donate,
+        attributes_alike,
         used_by_node: match zero_open(cli) {
             true => usize::try_from(descriptors.for_guest / 4).unwrap_or(usize::MAX),
             false => 0,

@@ -10,6 +10,7 @@ use std::sync::{
 };
 
 use airlockfs_ipc::ProtocolError;
+use airlockfs_policy::{ExitKind, StartError};
 use nix::sys::eventfd::EventFd;
 
 use crate::{
@@ -29,8 +30,10 @@ pub(crate) struct Shared {
     pub(crate) session: Session,
     /// Open regular files; none with `--no-donate`.
     pub(crate) handles: Option<HandleTable>,
-    /// The guest sees a file's attributes as this process does. Settled before the first VMM comes.
-    pub(crate) attributes_alike: AtomicBool,
+    /// The guest sees a file's attributes as this process does.
+    pub(crate) attributes_alike: bool,
+    /// Set once the worker is confined and serves: no request is taken before.
+    pub(crate) worker_serves: OnceLock<()>,
     /// Threads that wait for devices.
     pub(crate) pool: Pool,
     /// What INIT grants.
@@ -67,6 +70,8 @@ pub(crate) struct Failure {
 /// How the boundary failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FailureReason {
+    /// The worker did not come to serving.
+    NotStarted(StartError),
     /// The worker ended: how.
     WorkerGone(String),
     /// The worker broke the rules.
@@ -76,6 +81,7 @@ pub(crate) enum FailureReason {
 impl std::fmt::Display for FailureReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::NotStarted(error) => write!(f, "{error}"),
             Self::WorkerGone(how) => write!(f, "the worker {how}"),
             Self::Violation(error) => write!(f, "the worker broke the rules: {error}"),
         }
@@ -83,6 +89,16 @@ impl std::fmt::Display for FailureReason {
 }
 
 impl std::error::Error for FailureReason {}
+
+impl FailureReason {
+    /// What the exit code tells.
+    pub(crate) fn kind(&self) -> ExitKind {
+        match self {
+            Self::NotStarted(error) => error.kind,
+            Self::WorkerGone(_) | Self::Violation(_) => ExitKind::Software,
+        }
+    }
+}
 
 impl Failure {
     /// None yet. `bell` is rung at the first.
@@ -151,7 +167,8 @@ pub(crate) mod tests {
                 memory: memory.clone(),
                 session: Session::default(),
                 handles: donate.then(|| HandleTable::new(0)),
-                attributes_alike: AtomicBool::new(true),
+                attributes_alike: true,
+                worker_serves: OnceLock::from(()),
                 pool: Pool::new(memory, 2, &mut Crew::default()).unwrap(),
                 options,
                 failure: Failure::new(EventFd::new().unwrap()),

@@ -16,14 +16,13 @@ use std::{
 
 use airlockfs_ipc::{
     channel::{self, Channel},
-    message::{self, Farewell, Start, Started, WorkerConfig},
+    message::{self, ConfinementReport, Farewell, Start, Started, WorkerConfig},
     ring::{SupervisorLane, SupervisorRing},
 };
 use airlockfs_policy::{
     ExitKind, StartError, UserNamespace,
     spawn::{SpawnedWorker, WorkerLaunch, spawn_worker},
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::{NamedPath, Share};
 
@@ -40,8 +39,8 @@ const PLACES: [&str; 5] = [
     "../lib/airlockfs",
     "../../libexec",
 ];
-/// How long a worker may take to confine itself, in milliseconds: far more than it ever needs.
-const START_LIMIT: u16 = 30_000;
+/// How long a worker may take to confine itself: far more than it ever needs.
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A worker that confines itself.
 pub(crate) struct Worker {
@@ -51,6 +50,14 @@ pub(crate) struct Worker {
     pub(crate) control: Control,
     /// The process.
     pub(crate) process: SpawnedWorker,
+}
+
+/// How far the worker is.
+pub(crate) enum Progress {
+    /// As [`Started::Prepared`].
+    Prepared,
+    /// It serves: what it found true of itself.
+    Ready(ConfinementReport),
 }
 
 /// The control channel. Wherever it is dropped first, the worker learns that this process ends in good order.
@@ -63,20 +70,14 @@ impl Control {
         Self(self.0.clone())
     }
 
-    /// Waits until the worker serves: what it found true of itself.
-    pub(crate) fn ready(&self) -> Result<message::ConfinementReport, StartError> {
-        let ready = poll(
-            &mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::from(START_LIMIT),
-        );
-        if ready != Ok(1) {
-            return Err(StartError::new(
-                ExitKind::Software,
-                "the worker did not answer within 30 s",
-            ));
-        }
+    /// Waits for what the worker says of its start.
+    ///
+    /// # Errors
+    /// It does not serve: why.
+    pub(crate) fn started(&self) -> Result<Progress, StartError> {
         match self.0.receive::<Started>(0) {
-            Ok(Some((Started::Ready(report), _))) => Ok(report),
+            Ok(Some((Started::Prepared, _))) => Ok(Progress::Prepared),
+            Ok(Some((Started::Ready(report), _))) => Ok(Progress::Ready(report)),
             Ok(Some((Started::Failed { kind, message }, _))) => {
                 let kind = ExitKind::ALL
                     .into_iter()
@@ -150,7 +151,7 @@ fn share(
     })
 }
 
-/// Starts the worker and tells it what to serve; [`Control::ready`] must follow.
+/// Starts the worker and tells it what to serve; the process' `executing` must be waited for and [`Control::started`] heard.
 pub(crate) fn start(
     config: WorkerConfig,
     user_namespace: UserNamespace,
@@ -160,8 +161,6 @@ pub(crate) fn start(
     let failed =
         |what: &str, error: std::io::Error| StartError::new(ExitKind::OsError, format!("{what}: {error}"));
     let executable = open_executable()?;
-    let ring =
-        SupervisorRing::create(lanes, poll_limit).map_err(|error| failed("cannot make the ring", error))?;
     let (control, worker_control) =
         channel::pair().map_err(|error| failed("cannot make the control channel", error))?;
     let stderr = std::io::stderr();
@@ -173,21 +172,28 @@ pub(crate) fn start(
         user_namespace,
         allow_missing: &config.allow_missing,
     })?;
+    // While the worker is loaded.
+    let ring =
+        SupervisorRing::create(lanes, poll_limit).map_err(|error| failed("cannot make the ring", error))?;
     #[cfg_attr(not(feature = "breach"), expect(unused_mut))]
     let mut handed = ring.worker.descriptors();
     #[cfg(feature = "breach")]
     let breach = airlockfs_breach::inherited(airlockfs_breach::WORKER);
     #[cfg(feature = "breach")]
     handed.extend(breach.as_ref().map(AsFd::as_fd));
-    control
-        .send(&Start { lanes, config }, &handed)
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidInput => StartError::new(
+    match control.send(&Start { lanes, config }, &handed) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            return Err(StartError::new(
                 ExitKind::Usage,
                 "paths, maps and rules on the command line are too long: more than 64 KiB",
-            ),
-            _ => gone(),
-        })?;
+            ));
+        }
+        Err(_) => {
+            process.executing.wait()?;
+            return Err(gone());
+        }
+    }
     Ok(Worker {
         lanes: ring.lanes,
         control: Control(Arc::new(control)),

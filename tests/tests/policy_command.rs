@@ -88,6 +88,7 @@ fn what_is_shown_is_what_the_processes_report() {
     ] {
         let shown = shown(options);
         let daemon = Daemon::start(options);
+        assert!(daemon.wait_for_log("policy digests"), "{:#?}", daemon.log());
         let log = daemon.log();
         for process in ["worker", "supervisor"] {
             let expected = &shown[process];

@@ -6,7 +6,7 @@ use airlockfs_policy::ExitKind;
 
 use crate::{
     ids::{IdMap, Mapped},
-    sys::{end, raise_dac_override, set_groups, switch_gid, switch_uid},
+    sys::{end, raise_dac_override, say, set_groups, switch_gid, switch_uid},
 };
 
 /// The ids of this process, of its namespace and of the guest.
@@ -111,7 +111,7 @@ impl Drop for Acting {
             & (!self.group || set_groups(None).is_ok());
         if !restored {
             // It can always go back to its own ids; if not, no later request may run with a guest user's.
-            eprintln!("airlockfs-worker: cannot become itself again");
+            say(format_args!("cannot become itself again"));
             end(ExitKind::Software.code());
         }
     }

@@ -47,7 +47,7 @@ fn main() -> ! {
     let control = match start::start() {
         Ok(control) => control,
         Err(error) => {
-            eprintln!("airlockfs-worker: {error}");
+            sys::say(format_args!("{error}"));
             sys::end(error.kind.code());
         }
     };
@@ -55,16 +55,16 @@ fn main() -> ! {
     match control.receive::<Farewell>(0) {
         Ok(Some(_)) => sys::end(0),
         Ok(None) => {
-            eprintln!(
-                "airlockfs-worker: ERROR: airlockfsd ended without a word: it was killed, or made a system call that its \
+            sys::say(format_args!(
+                "ERROR: airlockfsd ended without a word: it was killed, or made a system call that its \
                  filter forbids, which the kernel's log names then; ending too"
-            );
+            ));
             sys::end(ExitKind::Software.code())
         }
         Err(_) => {
-            eprintln!(
-                "airlockfs-worker: ERROR: a message on the control channel that is no farewell; ending the session"
-            );
+            sys::say(format_args!(
+                "ERROR: a message on the control channel that is no farewell; ending the session"
+            ));
             sys::end(ExitKind::Protocol.code())
         }
     }

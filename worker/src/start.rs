@@ -58,11 +58,7 @@ pub(crate) fn start() -> Result<Channel, StartError> {
     })?;
     let control = Channel::from(control);
     match confined(&control) {
-        Ok(report) => {
-            let told = control.send(&Started::Ready(report), &[]);
-            told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))?;
-            Ok(control)
-        }
+        Ok(report) => tell(&control, &Started::Ready(report)).map(|()| control),
         Err(error) => {
             let told = Started::Failed {
                 kind: error.kind.code(),
@@ -73,6 +69,11 @@ pub(crate) fn start() -> Result<Channel, StartError> {
             Err(error)
         }
     }
+}
+
+fn tell(control: &Channel, what: &Started) -> Result<(), StartError> {
+    let told = control.send(what, &[]);
+    told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))
 }
 
 fn failed(message: impl Into<String>) -> StartError {
@@ -142,6 +143,7 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         any_gid: view.gid.is_forced(),
     };
     let volume = volume(config, roots, (identities, view), xattr_map, budget)?;
+    tell(control, &Started::Prepared)?;
     let gate = Arc::new(Gate::default());
     let threads = run(&gate, lanes, volume)?;
     #[cfg(feature = "breach")]
@@ -291,7 +293,7 @@ fn run(gate: &Arc<Gate>, lanes: Vec<WorkerLane>, volume: Volume) -> Result<usize
                 let confined = gate.pass();
                 let _guard = crate::EndsWithPanic;
                 let error = serve::serve(confined, lane, volume, pool);
-                eprintln!("airlockfs-worker: {error}; ending the session");
+                sys::say(format_args!("{error}; ending the session"));
                 sys::end(ExitKind::Protocol.code())
             })
             .map_err(cannot)?;

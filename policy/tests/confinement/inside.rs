@@ -88,8 +88,12 @@ pub(crate) fn launcher() -> ExitCode {
         user_namespace: UserNamespace::Auto,
         allow_missing: &start.config.allow_missing,
     };
-    let spawned = match spawn_worker(&launch) {
-        Ok(spawned) => spawned,
+    let started = spawn_worker(&launch).and_then(|spawned| {
+        spawned.executing.wait()?;
+        Ok(spawned.pidfd)
+    });
+    let pidfd = match started {
+        Ok(pidfd) => pidfd,
         Err(error) => {
             let failure = failed(&error);
             control.send(&(failure, [0, 0]), &[]).unwrap();
@@ -101,11 +105,9 @@ pub(crate) fn launcher() -> ExitCode {
     let Some(((started, descriptors), _)) = ours.receive::<(Started, [i32; 2])>(0).unwrap() else {
         panic!("the worker did not start");
     };
-    control
-        .send(&(started, descriptors), &[spawned.pidfd.as_fd()])
-        .unwrap();
+    control.send(&(started, descriptors), &[pidfd.as_fd()]).unwrap();
     drop(executable);
-    let named = [control.as_fd(), ours.as_fd(), spawned.pidfd.as_fd()];
+    let named = [control.as_fd(), ours.as_fd(), pidfd.as_fd()];
     let answer = match confine(&start, &named) {
         Ok(report) => Started::Ready(report),
         Err(error) => failed(&error),

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use airlockfs_breach::{Answer, Argument, Order};
 use airlockfs_ipc::channel::{self, Channel};
 use airlockfs_ipc::message::{ConfinementReport, Sandbox, SeccompMode, Share, Start, Started, WorkerConfig};
-use airlockfs_policy::UserNamespace;
 use airlockfs_policy::spawn::{WorkerLaunch, spawn_worker};
+use airlockfs_policy::{StartError, UserNamespace};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -153,7 +153,9 @@ pub(crate) fn worker_with_log(
         user_namespace,
         allow_missing: &config.allow_missing,
     };
-    let spawned = spawn_worker(&launch).map_err(|error| format!("{} {error}", error.kind.code()))?;
+    let refused = |error: StartError| format!("{} {error}", error.kind.code());
+    let spawned = spawn_worker(&launch).map_err(refused)?;
+    spawned.executing.wait().map_err(refused)?;
     drop(other);
     begin(channel, config, handed, |_| (spawned.pidfd, spawned.pid, None))
 }
@@ -204,6 +206,7 @@ pub(crate) fn launcher(
     let report = match started {
         Started::Ready(report) => report,
         Started::Failed { kind, message } => return Err(format!("{kind} {message}")),
+        Started::Prepared => unreachable!("these tests' workers do not say it"),
     };
     let launched = Launched {
         report,
@@ -262,6 +265,7 @@ fn receive(channel: Channel, (pidfd, pid, child): Owned) -> Result<Session, Stri
             _child: child,
         }),
         Some(((Started::Failed { kind, message }, _), _)) => Err(format!("{kind} {message}")),
+        Some(((Started::Prepared, _), _)) => unreachable!("these tests' workers do not say it"),
         None => panic!("the process died while starting: {:?}", ended(&pidfd)),
     }
 }

@@ -62,8 +62,9 @@ impl Seat {
         })
     }
 
-    /// Serves the queue for ever.
+    /// Serves the queue for ever, once the worker serves.
     pub(crate) fn serve(&self) {
+        self.shared.worker_serves.wait();
         let mut limit = None;
         loop {
             if let Err(error) = self.waiter.wait(limit) {

@@ -70,7 +70,7 @@ fn read(argument: &str) -> Result<Policy, StartError> {
         let words = std::iter::once("airlockfsd").chain(options.split_whitespace());
         let line = cli::CommandLine::try_parse_from(compat::modernise(words.map(Into::into)))
             .map_err(|error| usage(format!("'{argument}': {}", cli::one_line(&error))))?;
-        return Ok(Policy::of(&line.serve));
+        return Ok(Policy::of(&line.serve, nix::unistd::geteuid().is_root()));
     }
     let text = std::fs::read_to_string(Path::new(argument)).map_err(|error| {
         let message = format!(

@@ -93,9 +93,9 @@ pub(crate) struct Limit {
 }
 
 impl Policy {
-    /// What serving with these options, started by the calling user, would be allowed.
-    pub(crate) fn of(cli: &Cli) -> Self {
-        let (supervisor, worker) = settings::profiles(cli, nix::unistd::geteuid().is_root());
+    /// What serving with these options, started as root or not, is allowed.
+    pub(crate) fn of(cli: &Cli, as_root: bool) -> Self {
+        let (supervisor, worker) = settings::profiles(cli, as_root);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),

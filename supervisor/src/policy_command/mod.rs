@@ -11,6 +11,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use airlockfs_policy::{ExitKind, StartError};
+use nix::unistd::geteuid;
 
 use crate::cli::{Format, PolicyCommand};
 pub(crate) use document::{Document, Policy};
@@ -22,8 +23,8 @@ const OTHERWISE: u8 = 1;
 pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
     let done = match command {
         PolicyCommand::Show(show) => match show.format {
-            Format::Text => Ok((text::policy(&Policy::of(&show.serve)), true)),
-            Format::Json => json(&Policy::of(&show.serve)).map(|text| (text, true)),
+            Format::Text => Ok((text::policy(&Policy::of(&show.serve, geteuid().is_root())), true)),
+            Format::Json => json(&Policy::of(&show.serve, geteuid().is_root())).map(|text| (text, true)),
             Format::Oci => json(&oci::filter(&show.serve)).map(|text| (text, true)),
         },
         PolicyCommand::Explain(asked) if asked.name.starts_with('/') => Ok(path::explain(asked)),

@@ -23,6 +23,9 @@ pub const HOST: &str = "host";
 /// Requests in flight, unless the command line says otherwise.
 pub const USUAL_DEPTHS: [usize; 4] = [1, 4, 16, 64];
 
+/// Between two starts.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// What to run.
 pub struct Plan {
     /// The cases.
@@ -35,6 +38,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Time of a measurement.
     pub time: Duration,
+    /// How often to start each daemon for nothing but its start; none leaves that out.
+    pub starts: usize,
     /// How long to look at an idle daemon.
     pub idle: Duration,
     /// Where things run.
@@ -104,6 +109,9 @@ impl Plan {
         for medium in &self.media {
             eprintln!("making the tree on {}", medium.name());
             let tree = Tree::new(*medium, &self.disk)?;
+            if *medium == self.media[0] {
+                self.starts(&tree, &mut results);
+            }
             for trace in &self.traces {
                 trace.prepare(&tree)?;
             }
@@ -116,6 +124,27 @@ impl Plan {
         }
         self.limits(&mut results);
         Ok(results)
+    }
+
+    /// Starts only, one after another: beside other measurements, what those leave to do would count.
+    fn starts(&self, tree: &Tree, results: &mut Results) {
+        let method = self.method(Placement::Free);
+        for _ in 0..self.starts {
+            for variant in &self.variants {
+                // The kernel takes apart the namespaces of the daemon before, in its own time.
+                std::thread::sleep(PAUSE);
+                match Session::start(variant, &[], tree.root(), 1, (1, 4096), method) {
+                    Ok(session) => {
+                        let start = Start {
+                            time: session.start,
+                            memory: session.fresh,
+                        };
+                        results.starts.entry(variant.name()).or_default().push(start);
+                    }
+                    Err(error) => results.fail(variant, format!("start of {}: {error:#}", variant.name())),
+                }
+            }
+        }
     }
 
     fn traces(&self, tree: &Tree, round: usize, results: &mut Results) -> Result<()> {
@@ -212,7 +241,7 @@ impl Plan {
                         continue;
                     }
                     let place = (tree, *queues, method);
-                    let run = || self.on_fresh_daemon(variant, case, &depths, place, results);
+                    let run = || self.on_fresh_daemon(variant, case, &depths, place);
                     // The harness panics where a guest would see its file system fail.
                     let outcome = catch_unwind(AssertUnwindSafe(run));
                     let samples = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked")));
@@ -272,7 +301,6 @@ impl Plan {
         case: &Case,
         depths: &[usize],
         (tree, queues, method): (&Tree, usize, Method),
-        results: &mut Results,
     ) -> Result<Vec<(usize, Sample)>> {
         let most = depths.iter().copied().max().unwrap_or(1);
         let session = Session::start(
@@ -283,11 +311,6 @@ impl Plan {
             (most, case.room),
             method,
         )?;
-        let start = Start {
-            time: session.start,
-            memory: session.fresh,
-        };
-        results.starts.entry(variant.name()).or_default().push(start);
         let mut samples = Vec::new();
         for depth in depths.iter().copied().filter(|depth| *depth >= queues) {
             let sample = session.measure(case, tree, depth)?;

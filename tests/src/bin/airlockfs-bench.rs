@@ -58,6 +58,9 @@ struct Options {
     /// Files for memory and time by the number of known inodes; 0 leaves that out [default: 1000000, quick: 100000]
     #[arg(long)]
     known: Option<usize>,
+    /// Starts of each daemon for nothing but their time; 0 leaves that out [default: 40, quick and for some cases: 10]
+    #[arg(long)]
+    starts: Option<usize>,
     /// One minute: two depths, three rounds, one queue, on one CPU and tmpfs, short measurements
     #[arg(long)]
     quick: bool,
@@ -133,6 +136,11 @@ fn plan(options: &Options) -> Result<Plan> {
         queues: options.queues.clone(),
         rounds: options.rounds,
         time: Duration::from_secs_f64(options.seconds),
+        starts: options.starts.unwrap_or(if quick || !options.cases.is_empty() {
+            10
+        } else {
+            40
+        }),
         idle: Duration::from_secs(if quick { 1 } else { 10 }),
         placements: options.placements.clone(),
         media: options.media.clone(),

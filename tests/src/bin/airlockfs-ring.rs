@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     let (control, theirs) = channel::pair()?;
     let config = config(&directory)?;
     let stderr = std::io::stderr();
-    let _worker = spawn_worker(&WorkerLaunch {
+    let worker = spawn_worker(&WorkerLaunch {
         executable: executable.as_fd(),
         control: theirs.as_fd(),
         log: stderr.as_fd(),
@@ -46,11 +46,15 @@ fn main() -> anyhow::Result<()> {
         user_namespace: UserNamespace::Auto,
         allow_missing: &[],
     })?;
+    worker.executing.wait()?;
     drop(theirs);
     control.send(&Start { lanes: 1, config }, &ring.worker.descriptors())?;
-    match control.receive::<Started>(0)? {
-        Some((Started::Ready(_), _)) => {}
-        other => bail!("the worker did not start: {other:?}"),
+    loop {
+        match control.receive::<Started>(0)? {
+            Some((Started::Prepared, _)) => {}
+            Some((Started::Ready(_), _)) => break,
+            other => bail!("the worker did not start: {other:?}"),
+        }
     }
     let mut lanes = ring.lanes;
     let lane = lanes.first_mut().context("a lane")?;

@@ -90,6 +90,17 @@ impl Puppet {
         self.lanes[lane].write_bulk(request.bulk, 0, bytes);
     }
 
+    /// Says that it is prepared, and then that it serves.
+    pub fn serves(&self, report: ConfinementReport) {
+        self.says(&Started::Prepared);
+        self.says(&Started::Ready(report));
+    }
+
+    /// Says something of its start.
+    pub fn says(&self, what: &Started) {
+        self.control.send(what, &[]).expect("the control channel");
+    }
+
     /// Ends the process, and this side of all channels.
     pub fn die(self) {}
 
@@ -132,12 +143,7 @@ pub fn report() -> ConfinementReport {
 /// # Panics
 /// When it does not come up.
 pub fn start(args: &[&str]) -> (Daemon, Puppet) {
-    let started = start_with(args, |puppet| {
-        puppet
-            .control
-            .send(&Started::Ready(report()), &[])
-            .expect("ready");
-    });
+    let started = start_with(args, |puppet| puppet.serves(report()));
     match started.expect("a start") {
         (Ok(daemon), puppet) => (daemon, puppet),
         (Err(failure), _) => panic!("the daemon ended with {}: {:?}", failure.status, failure.log),

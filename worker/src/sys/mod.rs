@@ -17,7 +17,7 @@ mod xattr;
 pub(crate) use creds::{raise_dac_override, set_groups, switch_gid, switch_uid};
 pub(crate) use data::{Placed, read, write};
 pub(crate) use dirent::{parse, read_entries};
-pub(crate) use end::end;
+pub(crate) use end::{end, say};
 pub(crate) use inherited::control;
 pub(crate) use ioctl::{file_flags, fs_xattr, set_file_flags, set_fs_xattr};
 pub(crate) use lock::{find_lock, set_lock, set_whole_lock};
