@@ -1,5 +1,6 @@
 //! A bounded, adaptive look before sleeping, as KVM's halt polling does it: the window grows while events come soon
-//! after falling asleep, shrinks when they come late, and is zero for one that idles.
+//! after falling asleep, shrinks when they come late, and is zero for one that idles. It gives way: whoever else wants the CPU
+//! may be the one whose work is looked for.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,15 @@ use crate::ring;
 
 /// First window tried, and the smallest one that is kept.
 const START: Duration = Duration::from_micros(4);
-/// A pause this long between two looks means that another thread wanted the CPU.
+/// A pause this long between two looks means that somebody has the CPU for long, whose turn is better ended by waking this
+/// thread.
 const PREEMPTED: Duration = Duration::from_micros(40);
+/// How long it looks before it gives way.
+const GIVE_WAY_AFTER: Duration = Duration::from_micros(3);
+/// A sched_yield(2) that took longer let another thread run.
+const OTHERS_RAN: Duration = Duration::from_nanos(1500);
+/// How often it gives way to one that works for it on this CPU, while others run.
+const TURNS: u32 = 4;
 /// Looks in vain, each followed by an event as soon as this thread slept, after which it is plain that the event needs
 /// this very CPU.
 const IN_VAIN: u32 = 3;
@@ -25,6 +33,8 @@ pub struct AdaptivePoll {
     in_vain: u32,
     sit_out: u32,
     next_sit_out: u32,
+    /// Another thread ran on this CPU during the last look.
+    gave_way: bool,
 }
 
 impl AdaptivePoll {
@@ -37,15 +47,29 @@ impl AdaptivePoll {
             in_vain: 0,
             sit_out: 0,
             next_sit_out: SIT_OUT.0,
+            gave_way: false,
         }
     }
 
+    /// Another thread ran on this CPU during the last look.
+    pub const fn gave_way(&self) -> bool {
+        self.gave_way
+    }
+
     /// Looks with `ready` until it is true or the window is over; true if it was. `peer_cpu` is where the side that
-    /// would make it ready last ran, 0 if that is not known: looking on that very CPU only keeps it from running.
+    /// would make it ready last ran, 0 if that is not known: on this very CPU it has its turns instead of being looked for.
     pub fn look(&mut self, peer_cpu: u32, mut ready: impl FnMut() -> bool) -> bool {
         self.looked = Duration::ZERO;
-        if self.window.is_zero() || (peer_cpu != 0 && peer_cpu == ring::current_cpu()) {
+        // Where others wanted the CPU the last time they do now.
+        let mut give_way_at = match std::mem::take(&mut self.gave_way) {
+            true => Duration::ZERO,
+            false => GIVE_WAY_AFTER,
+        };
+        if self.window.is_zero() {
             return ready();
+        }
+        if peer_cpu != 0 && peer_cpu == ring::current_cpu() {
+            return ready() || self.take_turns(ready);
         }
         let begin = Instant::now();
         let mut last = Duration::ZERO;
@@ -68,7 +92,39 @@ impl AdaptivePoll {
                 return false;
             }
             last = now;
+            if now > give_way_at {
+                let others = self.give_way();
+                give_way_at = now + others + GIVE_WAY_AFTER;
+            }
         }
+    }
+
+    /// Has the peer, on this CPU, run until it is `ready`: that saves both of them from falling asleep and being woken.
+    fn take_turns(&mut self, mut ready: impl FnMut() -> bool) -> bool {
+        for _ in 0..TURNS {
+            let others = self.give_way();
+            if others > PREEMPTED {
+                self.pause();
+                return ready();
+            }
+            if ready() {
+                return true;
+            }
+            if others < OTHERS_RAN {
+                // It waits for something itself.
+                return false;
+            }
+        }
+        false
+    }
+
+    /// How long others ran.
+    fn give_way(&mut self) -> Duration {
+        let begin = Instant::now();
+        std::thread::yield_now();
+        let others = begin.elapsed();
+        self.gave_way |= others > OTHERS_RAN;
+        others
     }
 
     /// Tells how long the sleep after a look in vain was.
@@ -109,6 +165,16 @@ impl AdaptivePoll {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering::Acquire, Ordering::Release},
+    };
+
+    use nix::{
+        sched::{CpuSet, sched_getcpu, sched_setaffinity},
+        unistd::Pid,
+    };
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_micros(50);
@@ -141,6 +207,52 @@ mod tests {
         }
         assert_eq!(looks, IN_VAIN);
         assert_eq!(poll.window, Duration::ZERO);
+    }
+
+    /// Runs `look` on a CPU that another thread needs, several times, for what is looked for.
+    fn beside_one_that_works_here(
+        look: impl FnOnce(&mut AdaptivePoll, &AtomicBool) -> bool + Send,
+    ) -> (bool, AdaptivePoll) {
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu().unwrap()).unwrap();
+        let mut poll = AdaptivePoll::new(Duration::from_secs(10));
+        poll.window = poll.limit;
+        let mut found = false;
+        let (here, done) = (Barrier::new(2), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+                here.wait();
+                for _ in 0..3 {
+                    let turn = Instant::now();
+                    while turn.elapsed() < 3 * OTHERS_RAN {}
+                    std::thread::yield_now();
+                }
+                done.store(true, Release);
+            });
+            scope.spawn(|| {
+                sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+                here.wait();
+                found = look(&mut poll, &done);
+            });
+        });
+        (found, poll)
+    }
+
+    #[test]
+    fn whoever_needs_this_cpu_gets_it_while_it_looks() {
+        for peer_is_here in [false, true] {
+            // Somebody else may take the CPU from both.
+            let gave_way = (0..200).filter(|_| {
+                let (found, poll) = beside_one_that_works_here(|poll, done| {
+                    let peer = if peer_is_here { ring::current_cpu() } else { 0 };
+                    poll.look(peer, || done.load(Acquire))
+                });
+                found && poll.gave_way() && poll.sit_out == 0
+            });
+            let times = gave_way.count();
+            assert!(times > 100, "{times} of 200 times, peer here: {peer_is_here}");
+        }
     }
 
     #[test]

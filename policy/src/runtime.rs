@@ -26,6 +26,7 @@ pub(crate) const RUNTIME: &[SyscallRule] = &[
     rule!(Base, SYS_futex, "locks and waiting between threads; no lock that inherits priority, no moving of waiters",
         [futex(libc::FUTEX_WAIT)], [futex(libc::FUTEX_WAKE)], [futex(libc::FUTEX_WAIT_BITSET)],
     ),
+    rule!(Base, SYS_sched_yield, "whoever else wants this CPU goes first: the worker in its turn, anybody while a thread looks for work"),
     rule!(Base, SYS_munmap, "gives memory back"),
     rule!(Base, SYS_brk, "malloc's heap"),
     rule!(Trap, SYS_rt_sigreturn, "a handler of SIGSYS returns; otherwise there are no signal handlers",

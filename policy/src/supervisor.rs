@@ -17,7 +17,6 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_epoll_wait, "waits for the VMM, kicks and doorbells, the worker and signals"),
     #[cfg(not(target_arch = "x86_64"))]
     rule!(Base, SYS_epoll_pwait, "waits for the VMM, kicks and doorbells, the worker and signals"),
-    rule!(Base, SYS_sched_yield, "the worker's turn, where both share a CPU"),
     rule!(Base, SYS_epoll_ctl, "kick descriptors come and go with the VMM",
         [Pin::int(1, libc::EPOLL_CTL_ADD)], [Pin::int(1, libc::EPOLL_CTL_DEL)],
     ),

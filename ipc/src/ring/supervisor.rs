@@ -296,6 +296,11 @@ impl SupervisorLane {
         self.idle_poll.look(0, other)
     }
 
+    /// Another thread ran on this CPU during the last [`Self::look_idle`].
+    pub const fn gave_way(&self) -> bool {
+        self.idle_poll.gave_way()
+    }
+
     /// Looks for a completion or for `other` work for as long as it pays. True if there is some.
     pub fn look(&mut self, mut other: impl FnMut() -> bool) -> bool {
         self.idle = false;

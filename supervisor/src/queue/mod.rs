@@ -270,8 +270,9 @@ impl Queue {
         if awaited || self.in_pool > 0 {
             self.lane.look(other)
         } else {
-            self.apart = self.lane.look_idle(other);
-            self.apart
+            let found = self.lane.look_idle(other);
+            self.apart = found && (self.apart || !self.lane.gave_way());
+            found
         }
     }
 
