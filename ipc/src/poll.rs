@@ -76,6 +76,8 @@ impl AdaptivePoll {
         loop {
             for _ in 0..8 {
                 if ready() {
+                    // Others may take the CPU without being asked to.
+                    self.gave_way |= begin.elapsed().saturating_sub(last) > OTHERS_RAN;
                     self.in_vain = 0;
                     self.next_sit_out = SIT_OUT.0;
                     return true;

@@ -2,6 +2,8 @@
 //! them dispatched, collects completions from the worker and from the data threads, and publishes the used ring and
 //! interrupts the guest once for a batch.
 
+mod pace;
+mod scratch;
 mod vring;
 
 use std::{sync::Arc, time::Duration};
@@ -9,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use airlockfs_ipc::{
     Bytes, Errno,
     message::Request,
-    ring::{Bulk, MessageBuffer, SupervisorLane},
+    ring::{Bulk, SupervisorLane},
 };
 use vm_memory::GuestAddressSpace;
 
@@ -17,7 +19,6 @@ use crate::{
     backend::Vring,
     chain::{Chain, DESCRIPTORS_MAX},
     data::{Job, Port},
-    fuse::MAX_HEAD,
     guest_memory::Memory,
     pending::{Awaits, Caller, Pending, PendingTable},
     rings::Rings,
@@ -25,15 +26,15 @@ use crate::{
     shared::{FailureReason, Shared},
 };
 
+use self::pace::{AT_A_TIME, Pace};
+pub(crate) use self::scratch::{Room, Scratch};
+
 /// The high-priority queue.
 const HIPRIO: usize = 0;
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;
 /// Bytes of file data after which they are, too.
 const DATA_BATCH: usize = 512 << 10;
-/// Most answers that lie ready, or quick requests that the worker is given at a time, while the guest is awake on another
-/// CPU; and most requests of any kind for which it pays to have the worker answer the first before the others.
-const AT_A_TIME: usize = 8;
 /// Rounds of work after which the thread looks at its other events: its end, above all.
 const ROUNDS: usize = 1000;
 /// How long FORGETs may lie in the high-priority ring, and how many of them at most, while they come in numbers: a kick
@@ -75,52 +76,9 @@ pub(crate) struct Queue {
     position: (u16, u16),
     /// Locks that were had while the ring was stopped: 0 or an errno for each.
     held: Vec<(Caller, Option<Errno>, Chain)>,
-    /// The guest's last requests were found by looking, so it runs on another CPU.
-    apart: bool,
+    pace: Pace,
     /// The worker is to have its turn on this CPU before it gets more.
     turn: bool,
-    /// It answered in its last turn.
-    turns: bool,
-    /// The last request given to the worker is [quick](is_quick).
-    quick: bool,
-}
-
-/// Private buffers of a queue's thread.
-pub(crate) struct Scratch {
-    /// A reply of the worker.
-    pub(crate) message: MessageBuffer,
-    /// A request of the guest.
-    pub(crate) control: Vec<u8>,
-    /// Room for answers.
-    pub(crate) room: Room,
-    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
-    finished: Vec<Box<Job>>,
-}
-
-/// Room for building an answer.
-pub(crate) struct Room {
-    /// All of it, but for bulk data and directory entries.
-    pub(crate) head: Box<[u8; MAX_HEAD]>,
-    /// Directory entries as the guest reads them.
-    pub(crate) records: Vec<u8>,
-    /// Directory entries as the worker wrote them.
-    pub(crate) entries: Vec<u8>,
-}
-
-impl Scratch {
-    /// Empty ones.
-    pub(crate) fn new() -> Self {
-        Self {
-            message: MessageBuffer::new(),
-            control: Vec::new(),
-            room: Room {
-                head: Box::new([0; MAX_HEAD]),
-                records: Vec::new(),
-                entries: Vec::new(),
-            },
-            finished: Vec::new(),
-        }
-    }
 }
 
 /// A lane that cannot take a request now.
@@ -148,10 +106,8 @@ impl Queue {
             enabled: false,
             position: (0, 0),
             held: Vec::new(),
-            apart: false,
+            pace: Pace::new(),
             turn: false,
-            turns: true,
-            quick: false,
         }
     }
 
@@ -185,7 +141,7 @@ impl Queue {
             let mut progress = self.release_held(&memory);
             progress |= self.collect(&memory, scratch);
             if let Some((rings, _)) = &taken {
-                if self.apart {
+                if self.pace.apart {
                     // Now: the guest may be about to fall asleep.
                     progress |= self.publish(vring, &memory);
                 }
@@ -205,7 +161,7 @@ impl Queue {
             if std::mem::take(&mut self.turn) {
                 // The worker's, on this CPU; if it has nothing then, it waits for something itself, and gets the rest.
                 std::thread::yield_now();
-                self.turns = self.lane.has_completion();
+                self.pace.turns = self.lane.has_completion();
                 continue;
             }
             let avail = taken.as_ref().and_then(|(rings, next)| Some((rings, (*next)?)));
@@ -271,7 +227,7 @@ impl Queue {
             self.lane.look(other)
         } else {
             let found = self.lane.look_idle(other);
-            self.apart = found && (self.apart || !self.lane.gave_way());
+            self.pace.looked(found, self.lane.gave_way());
             found
         }
     }
@@ -313,7 +269,10 @@ impl Queue {
         let before = self.awaited();
         while let Some(&head) = self.heads.last() {
             let given = self.awaited() - before;
-            if self.apart && self.enough(sleeps, few, given) {
+            if self
+                .pace
+                .enough(self.used.len(), given, (sleeps, few), &self.lane)
+            {
                 self.turn = given > 0;
                 break;
             }
@@ -324,21 +283,6 @@ impl Queue {
             self.heads.pop();
         }
         progress
-    }
-
-    /// Whether a guest on another CPU is better served by what was done of its requests, of which there were `few`, than
-    /// by looking at more of them first. If it waits for an answer it falls asleep (`sleeps`), and to wake it costs as much
-    /// as some ten requests, but next to nothing in the first microseconds. Where this thread and the worker's share a CPU,
-    /// the worker does all it was given before this thread runs again.
-    fn enough(&self, sleeps: bool, few: bool, given: usize) -> bool {
-        let answered = self.used.len();
-        match given {
-            _ if sleeps && answered > 0 => true,
-            0 => answered >= AT_A_TIME,
-            _ if !self.turns || !self.lane.shares_cpu() => false,
-            _ if self.quick => sleeps || given >= AT_A_TIME,
-            _ => sleeps && few,
-        }
     }
 
     /// Requests that the worker has and somebody waits for.
@@ -386,7 +330,7 @@ impl Queue {
             .as_ref()
             .filter(|_| !matches!(awaits, Awaits::Donation { .. }));
         self.hurry = true;
-        self.quick = is_quick(request);
+        self.pace.gave(request);
         match self.lane.submit(request, shown) {
             Ok(slot) => self
                 .pending
@@ -403,22 +347,6 @@ impl Queue {
             self.lane.give_bulk(bulk);
         }
     }
-}
-
-/// The worker has the answer in about the time that it takes to fall asleep: requests that open and change nothing. Of
-/// slower ones a long batch is better given as a whole.
-const fn is_quick(request: &Request<'_>) -> bool {
-    matches!(
-        request,
-        Request::Lookup { .. }
-            | Request::GetAttr { .. }
-            | Request::ReadLink { .. }
-            | Request::Read { .. }
-            | Request::StatFs { .. }
-            | Request::Access { .. }
-            | Request::GetXattr { .. }
-            | Request::ListXattr { .. }
-    )
 }
 
 /// False: there is no slot.

@@ -65,7 +65,7 @@ impl Queue {
             return None;
         }
         let count = waiting.min(BATCH);
-        self.turns |= count > 0;
+        self.pace.turns |= count > 0;
         for position in (0..count).rev() {
             self.heads.extend(rings.head(next.wrapping_add(position)));
         }

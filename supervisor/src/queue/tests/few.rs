@@ -46,7 +46,7 @@ impl Rig {
         rig.serve(|_| entry());
         rig.run_one();
         assert!(rig.queue.lane.shares_cpu());
-        rig.queue.apart = true;
+        rig.queue.pace.apart = true;
         rig
     }
 }
@@ -80,6 +80,11 @@ fn what_somebody_may_wait_for_is_not_left_lying() {
     assert_eq!(rig.kick_asked_for(), rig.sent);
 }
 
+fn enough(queue: &Queue, sleeps: bool, few: bool, given: usize) -> bool {
+    let answered = queue.used.len();
+    queue.pace.enough(answered, given, (sleeps, few), &queue.lane)
+}
+
 #[test]
 fn a_guest_that_falls_asleep_gets_its_first_answer_before_the_worker_has_the_rest() {
     let mut rig = Rig::apart();
@@ -91,24 +96,24 @@ fn a_guest_that_falls_asleep_gets_its_first_answer_before_the_worker_has_the_res
         (false, true, false, usize::MAX),
         (false, false, true, usize::MAX),
     ] {
-        queue.quick = quick;
+        queue.pace.quick = quick;
         for given in 0..20 {
             assert_eq!(
-                queue.enough(sleeps, few, given),
+                enough(queue, sleeps, few, given),
                 given >= most,
                 "{quick} {sleeps} {few}"
             );
         }
     }
-    queue.quick = true;
-    queue.turns = false;
+    queue.pace.quick = true;
+    queue.pace.turns = false;
     assert!(
-        !queue.enough(true, true, 1),
+        !enough(queue, true, true, 1),
         "the worker waits for something itself"
     );
     queue.put_used(0, 16);
-    assert!(queue.enough(true, false, 0), "an answer of this process");
-    assert!(!queue.enough(false, false, 0), "the guest is awake");
+    assert!(enough(queue, true, false, 0), "an answer of this process");
+    assert!(!enough(queue, false, false, 0), "the guest is awake");
 }
 
 #[test]
@@ -126,7 +131,7 @@ fn a_worker_that_answers_nothing_in_its_turn_gets_the_rest() {
 #[test]
 fn a_guest_on_the_same_cpu_has_its_requests_go_to_the_worker_at_once() {
     let mut rig = Rig::apart();
-    rig.queue.apart = false;
+    rig.queue.pace.apart = false;
     rig.wait_from(rig.seen);
     for unique in 0..4 {
         rig.mkdir(unique);

@@ -17,7 +17,7 @@ use std::{
 use airlockfs_ipc::{
     Errno, Handle, NodeId, ProtocolError,
     message::{Attr, Entry, Reply},
-    ring::{SLOTS, SupervisorRing, Ticket, WorkerLane},
+    ring::{MessageBuffer, SLOTS, SupervisorRing, Ticket, WorkerLane},
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
