@@ -23,18 +23,19 @@ pub(crate) const STEPS: &[&str] = &[
     "execute airlockfs-worker",
 ];
 
-/// What the child needs, made ready by the parent. All descriptors are above 9.
-pub(crate) struct Child {
+/// What the child needs, made ready by the parent. All descriptors it owns are above 9; what is borrowed is for the child to
+/// close before anything else, and is the only one of its kind.
+pub(crate) struct Child<'a> {
     pub(crate) null: OwnedFd,
     pub(crate) log: OwnedFd,
     pub(crate) control: OwnedFd,
     pub(crate) executable: OwnedFd,
     /// A byte comes when the id maps are written, or the end of the file if the parent gave up.
     pub(crate) go: OwnedFd,
-    /// The other end, for the child to close.
-    pub(crate) go_write: OwnedFd,
-    /// A pipe's end that it closes when it runs.
-    pub(crate) here: OwnedFd,
+    /// The other end.
+    pub(crate) go_write: BorrowedFd<'a>,
+    /// A pipe's end that is closed once it runs.
+    pub(crate) here: BorrowedFd<'a>,
     /// Where it tells what failed: the step's index and errno.
     pub(crate) outcome: OwnedFd,
     pub(crate) name: CString,
@@ -42,7 +43,7 @@ pub(crate) struct Child {
     pub(crate) own_user_namespace: bool,
 }
 
-impl Child {
+impl Child<'_> {
     /// Makes the child in new namespaces; returns its pid and pidfd in the parent only.
     pub(crate) fn clone_into(&self, namespaces: Namespaces) -> io::Result<(i32, OwnedFd)> {
         let mut pidfd: RawFd = -1;
