@@ -40,7 +40,7 @@ use crate::{
     session::Session,
     shared::{Failure, FailureReason, Shared},
     wait::Waiter,
-    worker_process::{Control, Progress, START_LIMIT},
+    worker_process::{Control, START_LIMIT},
 };
 
 /// How long requests in flight may take once a signal asked the daemon to end.
@@ -277,23 +277,14 @@ impl Outside {
         })
     }
 
-    /// Waits until the worker serves: what it found true of itself. `prepared` is called once nothing of the operator's can keep
-    /// it from that any more. None if the end comes before: a signal did.
-    fn worker_serves(&self, prepared: impl FnOnce()) -> Result<Option<ConfinementReport>, StartError> {
+    /// Waits until the worker serves: what it found true of itself. None if the end comes before: a signal did.
+    fn worker_serves(&self) -> Result<Option<ConfinementReport>, StartError> {
         let limit = Instant::now() + START_LIMIT;
-        let mut prepared = Some(prepared);
         while let Some(left) = limit.checked_duration_since(Instant::now()) {
             let told = self.any.wait(Some(left));
             match told.map_err(|error| StartError::new(ExitKind::OsError, format!("epoll_wait: {error}")))? {
                 0 => {}
-                CONTROL_ONLY => match (self.control.started()?, prepared.take()) {
-                    (Progress::Prepared, Some(prepared)) => prepared(),
-                    (Progress::Ready(report), None) => return Ok(Some(report)),
-                    _ => {
-                        let message = "the worker told of its start in a wrong order";
-                        return Err(StartError::new(ExitKind::Protocol, message));
-                    }
-                },
+                CONTROL_ONLY => return self.control.started().map(Some),
                 _ => return Ok(None),
             }
         }
@@ -346,10 +337,11 @@ impl Watch {
     /// Waits for the worker, then for a signal or a failure of the boundary, and has it all end in good order.
     fn run(&self, outside: &Outside, greeting: Greeting) {
         let own = self.confined.wait();
-        match outside.worker_serves(|| logging::announce(READY)) {
+        match outside.worker_serves() {
             Ok(Some(report)) => {
                 // Nobody else sets it.
                 let _ = self.shared.worker_serves.set(());
+                logging::announce(READY);
                 greeting(own, &report);
                 self.wait_for_end(outside);
             }

@@ -52,14 +52,6 @@ pub(crate) struct Worker {
     pub(crate) process: SpawnedWorker,
 }
 
-/// How far the worker is.
-pub(crate) enum Progress {
-    /// As [`Started::Prepared`].
-    Prepared,
-    /// It serves: what it found true of itself.
-    Ready(ConfinementReport),
-}
-
 /// The control channel. Wherever it is dropped first, the worker learns that this process ends in good order.
 #[derive(Debug)]
 pub(crate) struct Control(Arc<Channel>);
@@ -70,14 +62,13 @@ impl Control {
         Self(self.0.clone())
     }
 
-    /// Waits for what the worker says of its start.
+    /// Waits for what the worker says of its start: that it serves, and what it found true of itself.
     ///
     /// # Errors
     /// It does not serve: why.
-    pub(crate) fn started(&self) -> Result<Progress, StartError> {
+    pub(crate) fn started(&self) -> Result<ConfinementReport, StartError> {
         match self.0.receive::<Started>(0) {
-            Ok(Some((Started::Prepared, _))) => Ok(Progress::Prepared),
-            Ok(Some((Started::Ready(report), _))) => Ok(Progress::Ready(report)),
+            Ok(Some((Started::Ready(report), _))) => Ok(report),
             Ok(Some((Started::Failed { kind, message }, _))) => {
                 let kind = ExitKind::ALL
                     .into_iter()

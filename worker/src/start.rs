@@ -58,7 +58,11 @@ pub(crate) fn start() -> Result<Channel, StartError> {
     })?;
     let control = Channel::from(control);
     match confined(&control) {
-        Ok(report) => tell(&control, &Started::Ready(report)).map(|()| control),
+        Ok(report) => {
+            let told = control.send(&Started::Ready(report), &[]);
+            told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))?;
+            Ok(control)
+        }
         Err(error) => {
             let told = Started::Failed {
                 kind: error.kind.code(),
@@ -69,11 +73,6 @@ pub(crate) fn start() -> Result<Channel, StartError> {
             Err(error)
         }
     }
-}
-
-fn tell(control: &Channel, what: &Started) -> Result<(), StartError> {
-    let told = control.send(what, &[]);
-    told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))
 }
 
 fn failed(message: impl Into<String>) -> StartError {
@@ -143,7 +142,6 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         any_gid: view.gid.is_forced(),
     };
     let volume = volume(config, roots, (identities, view), xattr_map, budget)?;
-    tell(control, &Started::Prepared)?;
     let gate = Arc::new(Gate::default());
     let threads = run(&gate, lanes, volume)?;
     #[cfg(feature = "breach")]

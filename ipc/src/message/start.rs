@@ -162,13 +162,9 @@ pub enum Barrier {
     Namespaces,
 }
 
-/// Worker → supervisor: the answer to [`Start`], [`Started::Prepared`] and then [`Started::Ready`], or
-/// [`Started::Failed`] instead of either.
+/// Worker → supervisor, once: the answer to [`Start`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Started {
-    /// Options, share and host are as they need to be, and everything is given up but system calls; threads and the filter
-    /// follow.
-    Prepared,
     /// Confined and serving.
     Ready(ConfinementReport),
     /// Could not start. The worker exits after it.

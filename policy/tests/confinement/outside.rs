@@ -206,7 +206,6 @@ pub(crate) fn launcher(
     let report = match started {
         Started::Ready(report) => report,
         Started::Failed { kind, message } => return Err(format!("{kind} {message}")),
-        Started::Prepared => unreachable!("these tests' workers do not say it"),
     };
     let launched = Launched {
         report,
@@ -265,7 +264,6 @@ fn receive(channel: Channel, (pidfd, pid, child): Owned) -> Result<Session, Stri
             _child: child,
         }),
         Some(((Started::Failed { kind, message }, _), _)) => Err(format!("{kind} {message}")),
-        Some(((Started::Prepared, _), _)) => unreachable!("these tests' workers do not say it"),
         None => panic!("the process died while starting: {:?}", ended(&pidfd)),
     }
 }

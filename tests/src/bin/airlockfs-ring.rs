@@ -49,12 +49,9 @@ fn main() -> anyhow::Result<()> {
     worker.executing.wait()?;
     drop(theirs);
     control.send(&Start { lanes: 1, config }, &ring.worker.descriptors())?;
-    loop {
-        match control.receive::<Started>(0)? {
-            Some((Started::Prepared, _)) => {}
-            Some((Started::Ready(_), _)) => break,
-            other => bail!("the worker did not start: {other:?}"),
-        }
+    match control.receive::<Started>(0)? {
+        Some((Started::Ready(_), _)) => {}
+        other => bail!("the worker did not start: {other:?}"),
     }
     let mut lanes = ring.lanes;
     let lane = lanes.first_mut().context("a lane")?;

@@ -37,8 +37,11 @@ pub struct Puppet {
     pub memory: OwnedFd,
     /// The control channel.
     pub control: Channel,
+    /// Where the daemon listens.
+    pub socket: PathBuf,
     /// Its end is the process's.
     process: UnixStream,
+    _home: Option<TempDir>,
 }
 
 impl Puppet {
@@ -90,9 +93,8 @@ impl Puppet {
         self.lanes[lane].write_bulk(request.bulk, 0, bytes);
     }
 
-    /// Says that it is prepared, and then that it serves.
+    /// Says that it serves.
     pub fn serves(&self, report: ConfinementReport) {
-        self.says(&Started::Prepared);
         self.says(&Started::Ready(report));
     }
 
@@ -160,6 +162,8 @@ pub fn start_with(
     link(bin_dir()?.join("airlockfsd"), place("airlockfsd"))?;
     link(bin_dir()?.join("airlockfs-puppet"), place("airlockfs-worker"))?;
     let listener = UnixListener::bind(place("strings"))?;
+    let socket = place("vhost-user");
+    let vhost_user = socket.clone();
     let puppet = thread::spawn(move || -> Result<Puppet> {
         let mut door = [nix::poll::PollFd::new(
             listener.as_fd(),
@@ -167,12 +171,14 @@ pub fn start_with(
         )];
         let ready = nix::poll::poll(&mut door, nix::poll::PollTimeout::from(30_000u16))?;
         ensure!(ready == 1, "the puppet was not started");
-        let puppet = attach(listener.accept()?.0)?;
+        let puppet = attach(listener.accept()?.0, vhost_user)?;
         answer(&puppet);
         Ok(puppet)
     });
-    let daemon = Launch::program(&place("airlockfsd")).args(args).try_start();
-    let puppet = puppet.join().expect("the puppet's thread")?;
+    let launch = Launch::program(&place("airlockfsd")).socket(&socket);
+    let daemon = launch.args(args).try_start();
+    let mut puppet = puppet.join().expect("the puppet's thread")?;
+    puppet._home = Some(home);
     Ok((daemon?, puppet))
 }
 
@@ -185,7 +191,7 @@ fn link(from: PathBuf, to: PathBuf) -> Result<()> {
 }
 
 /// What the puppet sent: the `Start` datagram, and beside it its descriptors, the control channel last.
-fn attach(process: UnixStream) -> Result<Puppet> {
+fn attach(process: UnixStream, socket: PathBuf) -> Result<Puppet> {
     let mut bytes = vec![0; 64 << 10];
     let mut control = nix::cmsg_space!([RawFd; 64]);
     let mut buffers = [IoSliceMut::new(&mut bytes)];
@@ -220,7 +226,9 @@ fn attach(process: UnixStream) -> Result<Puppet> {
         donations,
         memory,
         control,
+        socket,
         process,
+        _home: None,
     })
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use airlockfs_ipc::message::{ConfinementReport, Reply, Started};
 use airlockfs_tests::boundary::puppet;
-use airlockfs_tests::fuse::Outcome;
 use airlockfs_tests::fuse::abi::GETATTR;
+use airlockfs_tests::fuse::{Client, Outcome};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -125,77 +125,36 @@ fn a_worker_that_fails_to_start_is_told_of_in_one_line_with_a_known_code() {
     }
 }
 
-/// It may come while the worker is still giving up its threads' system calls; so may a VMM.
 #[test]
 fn a_vmm_is_heard_and_no_request_is_taken_before_the_worker_serves() {
-    let (started, mut puppet) =
-        puppet::start_with(&[], |puppet| puppet.says(&Started::Prepared)).expect("a start");
-    let daemon = started.expect("a daemon");
-    // The supervisor does not wait for the worker to be confined.
-    let own = daemon.supervisor();
-    assert_eq!(own.status("CapEff").expect("CapEff"), "0000000000000000");
-    assert_eq!(own.status("Seccomp").expect("Seccomp"), "2");
-    let fs = daemon.connect();
-    std::thread::scope(|scope| {
-        let (tell, told) = std::sync::mpsc::channel();
-        let fs = &fs;
-        scope.spawn(move || tell.send(fs.init().is_ok()));
-        let early = told.recv_timeout(Duration::from_millis(200));
-        assert_eq!(early, Err(RecvTimeoutError::Timeout), "INIT was answered");
-        puppet.says(&Started::Ready(puppet::report()));
-        assert_eq!(told.recv(), Ok(true));
-    });
-    let done = exchange(&fs, &mut puppet, op("UNLINK").call, |puppet, request| {
-        puppet.reply(LANE, request, &Reply::Done);
-    });
-    assert_eq!(done, Ok(()));
+    let (started, _puppet) = puppet::start_with(&[], |puppet| {
+        let fs = Client::connect(&puppet.socket).expect("a connection");
+        std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let fs = &fs;
+            scope.spawn(move || tell.send(fs.init().is_ok()));
+            let early = told.recv_timeout(Duration::from_millis(200));
+            assert_eq!(early, Err(RecvTimeoutError::Timeout), "INIT was answered");
+            puppet.serves(puppet::report());
+            assert_eq!(told.recv(), Ok(true));
+        });
+    })
+    .expect("a start");
+    started.expect("a daemon");
 }
 
 #[test]
-fn a_worker_that_fails_late_ends_the_daemon_with_its_code_and_the_vmm_is_left() {
-    let (started, puppet) =
-        puppet::start_with(&[], |puppet| puppet.says(&Started::Prepared)).expect("a start");
-    let mut daemon = started.expect("a daemon");
-    let fs = daemon.connect();
-    let (kind, message) = (71, "there are no threads left".to_owned());
-    puppet.says(&Started::Failed { kind, message });
-    assert!(
-        daemon.wait_for_log("there are no threads left"),
-        "{:#?}",
-        daemon.log()
-    );
-    assert_eq!(daemon.wait().code(), Some(71));
-    assert_eq!(fs.raw(GETATTR, 5, &[0; 16], 104), Outcome::Gone);
-}
-
-#[test]
-fn a_worker_that_tells_of_its_start_in_a_wrong_order_is_refused() {
-    let orders: [&[Started]; 3] = [
-        &[Started::Ready(puppet::report())],
-        &[Started::Prepared, Started::Prepared],
-        &[
-            Started::Prepared,
-            Started::Prepared,
-            Started::Ready(puppet::report()),
-        ],
-    ];
-    for order in orders {
-        let all = order.to_vec();
-        let (started, _puppet) = puppet::start_with(&[], move |puppet| {
-            all.iter().for_each(|what| puppet.says(what));
-            puppet.leave();
-        })
-        .expect("a start");
-        let (code, log) = match started {
-            Ok(mut daemon) => (daemon.wait().code(), daemon.log()),
-            Err(failure) => (failure.status.code(), failure.log),
-        };
-        assert_eq!(code, Some(76), "{order:?}: {log:#?}");
-        assert!(
-            log.iter().any(|line| line.contains("in a wrong order")),
-            "{order:?}: {log:#?}"
-        );
-    }
+fn a_worker_that_does_not_start_leaves_the_vmm_and_ends_the_daemon_with_its_code() {
+    let (started, _puppet) = puppet::start_with(&[], |puppet| {
+        let fs = Client::connect(&puppet.socket).expect("a connection");
+        let (kind, message) = (71, "there are no threads left".to_owned());
+        puppet.says(&Started::Failed { kind, message });
+        puppet.leave();
+        assert_eq!(fs.raw(GETATTR, 5, &[0; 16], 104), Outcome::Gone);
+    })
+    .expect("a start");
+    let failure = started.expect_err("it said that it failed");
+    assert_eq!(failure.status.code(), Some(71), "{:#?}", failure.log);
 }
 
 #[test]

@@ -183,13 +183,10 @@ impl Worker {
             target: Vec::new(),
         };
         let control = worker.control.as_ref().unwrap();
-        loop {
-            match control.receive::<Started>(0).unwrap() {
-                Some((Started::Prepared, _)) => {}
-                Some((Started::Ready(report), _)) => break worker.report = report,
-                Some((Started::Failed { message, .. }, _)) => return Err(message),
-                None => panic!("the worker ended: {}", worker.said()),
-            }
+        match control.receive::<Started>(0).unwrap() {
+            Some((Started::Ready(report), _)) => worker.report = report,
+            Some((Started::Failed { message, .. }, _)) => return Err(message),
+            None => panic!("the worker ended: {}", worker.said()),
         }
         Ok(worker)
     }

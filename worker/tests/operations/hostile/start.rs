@@ -43,18 +43,13 @@ fn start(sandbox: Sandbox, tell: impl FnOnce(&Channel)) -> Outcome {
     let log = File::create_new(&path).unwrap();
     let process = spawn(theirs_fd, &log, sandbox, Who::default());
     tell(&control);
-    let said = loop {
-        let mut ready = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-        assert_eq!(
-            poll(&mut ready, PollTimeout::from(30_000u16)),
-            Ok(1),
-            "it says nothing"
-        );
-        match control.receive::<Started>(0).unwrap() {
-            Some((Started::Prepared, _)) => {}
-            other => break other.map(|(said, _)| said),
-        }
-    };
+    let mut ready = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(
+        poll(&mut ready, PollTimeout::from(30_000u16)),
+        Ok(1),
+        "it says nothing"
+    );
+    let said = control.receive::<Started>(0).unwrap().map(|(said, _)| said);
     let _ = control.send(&Farewell::Farewell, &[]);
     let child = Pid::from_raw(process.child.unwrap());
     let code = match waitpid(child, None).unwrap() {
@@ -72,7 +67,7 @@ fn assert_refused((said, code, log): Outcome, what: &str) {
             assert!((64..=78).contains(&kind), "{what}: {kind}");
             assert!(!message.contains('\n'), "{what}: {message}");
         }
-        Some(serves @ (Started::Prepared | Started::Ready(_))) => panic!("{what}: it serves: {serves:?}"),
+        Some(Started::Ready(report)) => panic!("{what}: it serves: {report:?}"),
         None => panic!("{what}: it ended without a word: {log}"),
     }
     assert_eq!(log.lines().count(), 1, "{what}: {log}");
