@@ -13,10 +13,10 @@ use crate::{
     guest_io,
     guest_memory::Memory,
     pending::{Awaits, Caller, Pending, Then},
-    queue::{Queue, Room},
+    queue::{Group, Room},
 };
 
-impl Queue {
+impl Group {
     /// Handles one completion of the lane.
     pub(crate) fn completed(
         &mut self,
@@ -309,8 +309,7 @@ impl Queue {
     }
 
     fn no_room(&mut self, caller: Caller) {
-        self.shared
-            .count_malformed(self.number, &"no room for the answer");
+        self.malformed(caller.head, &"no room for the answer");
         self.put_used(caller.head, 0);
     }
 }

@@ -1,5 +1,5 @@
-//! The vhost-user virtio-fs device (virtio 1.3, 5.11): features, config space, and a seat for each virtqueue.
-//! Queue 0 is the high-priority one.
+//! The vhost-user virtio-fs device (virtio 1.3, 5.11): features, config space, and seats for the virtqueues. Queue 0 is
+//! the high-priority one, which has a seat for itself.
 
 use std::{
     io,
@@ -18,7 +18,13 @@ use virtio_bindings::bindings::{
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
 };
 
-use crate::{backend::Seat, crew::Crew, guest_memory::Memory, shared::Shared, wait::Waiter};
+use crate::{
+    backend::{Seat, Vring},
+    crew::Crew,
+    guest_memory::Memory,
+    shared::Shared,
+    wait::Waiter,
+};
 
 /// The longest tag, in bytes (`struct virtio_fs_config`).
 pub(crate) const TAG_MAX: usize = 36;
@@ -28,7 +34,9 @@ const STACK: usize = 2 << 20;
 /// The device, for all connections of the daemon.
 pub(crate) struct Device {
     shared: Arc<Shared>,
+    /// The high-priority queue's first.
     seats: Vec<Seat>,
+    request_queues: usize,
     /// Tells when queues may be idle.
     idle: Waiter,
     /// Given only with `--tag`: QEMU has its own and warns of a device that offers a config space.
@@ -38,31 +46,40 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// The device whose queues use `lanes`, in that order.
+    /// The device. The high-priority queue uses the first of the `lanes`, the request queues the others by turns.
     pub(crate) fn new(
         shared: Arc<Shared>,
         lanes: Vec<SupervisorLane>,
+        request_queues: usize,
         tag: Option<[u8; TAG_MAX]>,
     ) -> io::Result<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let idle = Waiter::new()?;
         idle.add_edge(&bell, 0)?;
         let bell = Arc::new(bell);
+        let turns = lanes.len().saturating_sub(1).max(1);
         let seats = lanes
             .into_iter()
             .enumerate()
-            .map(|(number, lane)| Seat::new(number, shared.clone(), lane, bell.clone()))
+            .map(|(seat, lane)| {
+                let numbers = match seat {
+                    0 => vec![0],
+                    first => (first..=request_queues).step_by(turns).collect(),
+                };
+                Seat::new(numbers, shared.clone(), lane, bell.clone())
+            })
             .collect::<io::Result<_>>()?;
         Ok(Self {
             shared,
             seats,
+            request_queues,
             idle,
             tag,
             negotiated: AtomicBool::new(false),
         })
     }
 
-    /// Starts a thread for each queue.
+    /// Starts the queues' threads.
     pub(crate) fn start(self: &Arc<Self>, crew: &mut Crew) -> io::Result<()> {
         for number in 0..self.seats.len() {
             let device = self.clone();
@@ -75,9 +92,26 @@ impl Device {
         Ok(())
     }
 
-    /// The queues.
-    pub(crate) fn seats(&self) -> &[Seat] {
-        &self.seats
+    /// How many virtqueues there are.
+    pub(crate) const fn queues(&self) -> usize {
+        1 + self.request_queues
+    }
+
+    /// The virtqueue of this number: its seat and its place there.
+    pub(crate) fn queue(&self, number: usize) -> Option<(&Seat, usize)> {
+        let turns = self.seats.len().saturating_sub(1);
+        let (seat, place) = match number.checked_sub(1) {
+            None => (0, 0),
+            Some(request) => (1 + request.checked_rem(turns)?, request.checked_div(turns)?),
+        };
+        let seat = self.seats.get(seat)?;
+        (place < seat.vrings().len()).then_some((seat, place))
+    }
+
+    /// All virtqueues' rings, each with its seat.
+    pub(crate) fn vrings(&self) -> impl Iterator<Item = (&Seat, &Vring)> {
+        let of = |seat| Seat::vrings(seat).iter().map(move |vring| (seat, vring));
+        self.seats.iter().flat_map(of)
     }
 
     /// The VMM said which features it uses.
@@ -112,10 +146,10 @@ impl Device {
         true
     }
 
-    /// The VMM stopped a ring: waits for what it has in flight.
-    pub(crate) fn stopped(&self, seat: &Seat) {
+    /// The VMM stopped the ring at this place: waits for what it has in flight.
+    pub(crate) fn stopped(&self, seat: &Seat, place: usize) {
         self.shared.session.rings_stopped();
-        seat.wait_idle();
+        seat.wait_stopped(place);
     }
 
     /// The VMM reset the device and disabled the rings: waits for what is in flight.
@@ -127,7 +161,7 @@ impl Device {
     /// The VMM went: nothing is done in its memory any more, and the queues are as they were before it came.
     pub(crate) fn abandon(&self) {
         self.shared.session.rings_stopped();
-        self.seats.iter().for_each(|seat| seat.vring.stop());
+        self.vrings().for_each(|(_, vring)| vring.stop());
         // Answers must not reach memory that another VMM maps by then.
         let guard = self.shared.memory.lock();
         guard
@@ -166,8 +200,7 @@ impl Device {
     /// an error.
     pub(crate) fn config(&self, offset: u32, size: u32) -> Vec<u8> {
         let mut config = self.tag.unwrap_or([0; TAG_MAX]).to_vec();
-        let request_queues = self.seats.len().saturating_sub(1);
-        config.extend((request_queues as u32).to_le_bytes());
+        config.extend((self.request_queues as u32).to_le_bytes());
         let end = offset.saturating_add(size) as usize;
         config.get(offset as usize..end).unwrap_or_default().to_vec()
     }
@@ -180,22 +213,44 @@ mod tests {
     use super::*;
     use crate::{guest_memory::SharedMemory, shared::tests::OPTIONS};
 
-    fn device(lanes: u16, tag: Option<[u8; TAG_MAX]>) -> Arc<Device> {
+    fn device(lanes: u16, request_queues: usize, tag: Option<[u8; TAG_MAX]>) -> Arc<Device> {
         let memory = SharedMemory::new(Memory::new());
         let shared = Arc::new(Shared::for_test(memory, true, OPTIONS));
         let ring = SupervisorRing::create(lanes, Duration::ZERO).unwrap();
-        Arc::new(Device::new(shared, ring.lanes, tag).unwrap())
+        Arc::new(Device::new(shared, ring.lanes, request_queues, tag).unwrap())
     }
 
     #[test]
     fn the_config_space_is_the_tag_and_the_number_of_request_queues() {
-        let device = device(5, Some([b'x'; TAG_MAX]));
+        let device = device(2, 4, Some([b'x'; TAG_MAX]));
         let mut expected = vec![b'x'; TAG_MAX];
         expected.extend(4u32.to_le_bytes());
         assert_eq!(device.config(0, 40), expected);
         assert_eq!(device.config(36, 4), [4, 0, 0, 0]);
         for (offset, size) in [(0, 41), (40, 1), (u32::MAX, 1), (1, u32::MAX)] {
             assert!(device.config(offset, size).is_empty(), "{offset} {size}");
+        }
+    }
+
+    #[test]
+    fn every_queue_has_one_place_and_the_high_priority_one_a_seat_for_itself() {
+        for lanes in 2..=9 {
+            for request_queues in usize::from(lanes) - 1..=8 {
+                let device = device(lanes, request_queues, None);
+                let places: Vec<_> = (0..device.queues())
+                    .map(|number| device.queue(number).unwrap())
+                    .map(|(seat, place)| &raw const seat.vrings()[place])
+                    .collect();
+                let mut all: Vec<_> = device.vrings().map(|(_, vring)| &raw const *vring).collect();
+                assert_eq!(places[0], all[0]);
+                assert_eq!(device.seats[0].vrings().len(), 1);
+                all.sort_unstable();
+                let mut sorted = places;
+                sorted.sort_unstable();
+                assert_eq!(sorted, all, "{lanes} lanes, {request_queues} request queues");
+                assert!(device.queue(device.queues()).is_none());
+                assert!(device.queue(usize::MAX).is_none());
+            }
         }
     }
 }

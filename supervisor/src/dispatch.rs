@@ -12,8 +12,8 @@ use crate::{
     fuse::{self, IN_HEADER_LEN, InitOutcome, Io, Operation, ReplyShape},
     guest_io,
     guest_memory::Memory,
-    pending::{Awaits, Caller, Then},
-    queue::{NoRoom, Queue, Room, Scratch},
+    pending::{Awaits, Caller, Head, Then},
+    queue::{Group, NoRoom, Room, Scratch},
     rings::Rings,
     session::Begin,
 };
@@ -21,11 +21,11 @@ use crate::{
 /// FORGETs waiting to be sent, in bytes, beyond which no more are taken.
 const FORGETS_WAITING: usize = 64 << 10;
 
-impl Queue {
+impl Group {
     /// Takes the request that begins at `head`, or leaves it for later and untouched when the lane has no room.
     pub(crate) fn accept(
         &mut self,
-        head: u16,
+        head: Head,
         memory: &Memory,
         rings: &Rings<'_>,
         scratch: &mut Scratch,
@@ -33,8 +33,8 @@ impl Queue {
         if self.lane.free_slots() == 0 || self.forgets.len() > FORGETS_WAITING {
             return Err(NoRoom);
         }
-        if let Err(error) = self.chain.walk(memory, rings, head) {
-            self.shared.count_malformed(self.number, &error);
+        if let Err(error) = self.chain.walk(memory, rings, head.index) {
+            self.malformed(head, &error);
             self.put_used(head, 0);
             return Ok(());
         }
@@ -67,7 +67,7 @@ impl Queue {
             }
             Err(refusal) => {
                 if refusal.malformed {
-                    self.shared.count_malformed(self.number, &refusal.why);
+                    self.malformed(head, &refusal.why);
                 }
                 match refusal.answer {
                     Some((unique, errno)) => self.answer_error(Caller { head, unique }, errno, memory),

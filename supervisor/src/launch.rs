@@ -27,7 +27,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     let shares = worker_process::shares(&cli.share)?;
     let descriptors = settings::descriptors(&cli)?;
     let listener = socket::listen(&cli.device)?;
-    let queues = settings::request_queues(&cli);
+    let queues = settings::queues(&cli);
     let config = settings::worker_config(&cli, shares, descriptors.for_guest);
     let as_root = nix::unistd::geteuid().is_root();
     let features = Features::of(&config, as_root);
@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
         lanes,
         control,
         process,
-    } = worker_process::start(config, namespace, queues + 1, cli.device.poll_us)?;
+    } = worker_process::start(config, namespace, 1 + queues.lanes, cli.device.poll_us)?;
     // While the worker is loaded and confines itself, this process does the same.
     let mut expected = vec![
         (listener.as_fd(), "the listening vhost-user socket"),
@@ -74,7 +74,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     // In a user namespace of its own either process sees owners with other eyes.
     let own_users = process.namespaces.has(libc::CLONE_NEWUSER);
     let attributes_alike = settings::attributes_alike(&cli) && features.rootful && !own_users;
-    let options = settings::serve_options(&cli, descriptors, attributes_alike);
+    let options = settings::serve_options(&cli, descriptors, queues, attributes_alike);
     let ends = Ends {
         worker: control,
         worker_process: process.pidfd,

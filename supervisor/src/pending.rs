@@ -20,12 +20,21 @@ pub(crate) struct Pending {
 }
 
 /// The descriptor chain and the request that an answer belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Caller {
-    /// Head of the chain.
-    pub(crate) head: u16,
+    /// The chain.
+    pub(crate) head: Head,
     /// `unique` of the FUSE header.
     pub(crate) unique: u64,
+}
+
+/// A descriptor chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Head {
+    /// Which of the group's virtqueues it came in.
+    pub(crate) queue: u8,
+    /// Its first descriptor.
+    pub(crate) index: u16,
 }
 
 /// What a reply is for.
@@ -86,7 +95,6 @@ pub(crate) enum Then {
 pub(crate) struct PendingTable {
     slots: Vec<(Option<Pending>, Chain)>,
     count: usize,
-    locks: usize,
     unawaited: usize,
 }
 
@@ -96,7 +104,6 @@ impl PendingTable {
         Self {
             slots: std::iter::repeat_with(Default::default).take(SLOTS).collect(),
             count: 0,
-            locks: 0,
             unawaited: 0,
         }
     }
@@ -106,9 +113,10 @@ impl PendingTable {
         self.count
     }
 
-    /// How many of them wait for a lock.
-    pub(crate) const fn locks(&self) -> usize {
-        self.locks
+    /// How many requests of a queue wait for a lock.
+    pub(crate) fn locks(&self, queue: u8) -> usize {
+        let all = self.slots.iter().filter_map(|(place, _)| place.as_ref());
+        all.filter(|pending| pending.is_lock_of(queue)).count()
     }
 
     /// How many of them nobody waits for.
@@ -116,20 +124,18 @@ impl PendingTable {
         self.unawaited
     }
 
-    /// The chains of those that wait for a lock are gone.
-    pub(crate) fn forget_locks(&mut self) {
-        for pending in self.slots.iter_mut().filter_map(|(place, _)| place.as_mut()) {
-            if matches!(pending.awaits, Awaits::Lock) {
-                pending.awaits = Awaits::StaleLock;
-            }
-        }
+    /// The chains of a queue's requests that wait for a lock are gone: how many.
+    pub(crate) fn forget_locks(&mut self, queue: u8) -> usize {
+        let all = self.slots.iter_mut().filter_map(|(place, _)| place.as_mut());
+        all.filter(|pending| pending.is_lock_of(queue))
+            .map(|pending| pending.awaits = Awaits::StaleLock)
+            .count()
     }
 
     /// Enters a request that was just submitted to `slot`, exchanging `chain` for an unused one.
     pub(crate) fn put(&mut self, slot: SlotId, pending: Pending, chain: &mut Chain) {
         if let Some((place, room)) = self.slots.get_mut(slot.index()) {
             self.count += 1;
-            self.locks += usize::from(pending.is_lock());
             self.unawaited += usize::from(pending.is_unawaited());
             *place = Some(pending);
             std::mem::swap(room, chain);
@@ -142,7 +148,6 @@ impl PendingTable {
         let pending = place.take()?;
         std::mem::swap(room, chain);
         self.count -= 1;
-        self.locks -= usize::from(pending.is_lock());
         self.unawaited -= usize::from(pending.is_unawaited());
         Some(pending)
     }
@@ -153,7 +158,6 @@ impl PendingTable {
         let pending = place.take()?;
         std::mem::swap(room, chain);
         self.count -= 1;
-        self.locks -= usize::from(pending.is_lock());
         self.unawaited -= usize::from(pending.is_unawaited());
         Some(pending)
     }
@@ -164,7 +168,7 @@ impl Pending {
         matches!(self.awaits, Awaits::Nothing)
     }
 
-    const fn is_lock(&self) -> bool {
-        matches!(self.awaits, Awaits::Lock | Awaits::StaleLock)
+    const fn is_lock_of(&self, queue: u8) -> bool {
+        matches!(self.awaits, Awaits::Lock) && self.caller.head.queue == queue
     }
 }

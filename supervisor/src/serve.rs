@@ -81,6 +81,8 @@ pub(crate) struct ServeOptions {
     pub(crate) on_disconnect: OnDisconnect,
     /// Threads that wait for devices.
     pub(crate) data_threads: usize,
+    /// Request queues.
+    pub(crate) request_queues: u16,
 }
 
 /// `--on-disconnect`.
@@ -144,7 +146,7 @@ pub(crate) struct Prepared {
     on_disconnect: OnDisconnect,
 }
 
-/// Makes what serves VMMs that come to `door`, through the ring's `lanes`, one for each virtqueue, the high-priority one
+/// Makes what serves VMMs that come to `door`, through the ring's `lanes`, the high-priority queue's
 /// first. Starts all threads, into `crew`. Nothing that a VMM, a guest or the worker says is read before [`serve`], and no
 /// guest's request before the worker serves.
 pub(crate) fn prepare(
@@ -171,7 +173,7 @@ pub(crate) fn prepare(
         draining: AtomicBool::new(false),
         malformed: AtomicU64::new(0),
     });
-    let device = Device::new(shared.clone(), lanes, options.tag);
+    let device = Device::new(shared.clone(), lanes, options.request_queues.into(), options.tag);
     let device = Arc::new(device.map_err(system("no eventfd or epoll set"))?);
     device.start(crew).map_err(system("no thread for a queue"))?;
     let watch = Arc::new(Watch {

@@ -73,7 +73,12 @@ pub(crate) fn check(cli: &Cli) -> Result<(), StartError> {
 }
 
 /// How to serve.
-pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors, attributes_alike: bool) -> ServeOptions {
+pub(crate) fn serve_options(
+    cli: &Cli,
+    descriptors: Descriptors,
+    queues: Queues,
+    attributes_alike: bool,
+) -> ServeOptions {
     let tag = cli.device.tag.as_ref().map(|text| {
         let mut tag = [0; TAG_MAX];
         tag.iter_mut()
@@ -98,6 +103,7 @@ pub(crate) fn serve_options(cli: &Cli, descriptors: Descriptors, attributes_alik
             0 => DEFAULT_DATA_THREADS,
             size => size.into(),
         },
+        request_queues: queues.request,
     }
 }
 
@@ -255,10 +261,22 @@ pub(crate) fn descriptors(cli: &Cli) -> Result<Descriptors, StartError> {
     })
 }
 
-/// Request queues when the command line does not say: one for each CPU, at most 8.
-pub(crate) fn request_queues(cli: &Cli) -> u16 {
-    cli.device.num_request_queues.unwrap_or_else(|| {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        u16::try_from(cpus.min(8)).unwrap_or(8)
-    })
+/// Request queues, and the lanes for them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queues {
+    pub(crate) request: u16,
+    pub(crate) lanes: u16,
+}
+
+/// Request queues, when the command line does not say one for each CPU, at most 8. Each has a lane, which is a thread in
+/// either process, if there is a CPU for each of these: more would take the CPU from one another and have a message for
+/// every few requests.
+pub(crate) fn queues(cli: &Cli) -> Queues {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = u16::try_from(cpus).unwrap_or(u16::MAX);
+    let request = cli.device.num_request_queues.unwrap_or(cpus.min(8));
+    Queues {
+        request,
+        lanes: request.min((cpus / 2).max(1)),
+    }
 }

@@ -62,10 +62,19 @@ impl Connection {
         }
     }
 
-    fn seat(&self, index: impl Into<u32>) -> Result<&Seat> {
+    fn queue(&self, index: impl Into<u32>) -> Result<Queue<'_>> {
         let index = usize::try_from(index.into()).unwrap_or(usize::MAX);
-        self.device.seats().get(index).ok_or(Error::InvalidParam)
+        let (seat, place) = self.device.queue(index).ok_or(Error::InvalidParam)?;
+        let vring = seat.vrings().get(place).ok_or(Error::InvalidParam)?;
+        Ok(Queue { seat, place, vring })
     }
+}
+
+/// A virtqueue that the VMM speaks of.
+struct Queue<'a> {
+    seat: &'a Seat,
+    place: usize,
+    vring: &'a Vring,
 }
 
 /// A ring may be used from now on: what there is to do shows in it, kicked for or not.
@@ -95,8 +104,8 @@ impl VhostUserBackendReqHandlerMut for Connection {
     }
 
     fn reset_device(&mut self) -> Result<()> {
-        for seat in self.device.seats() {
-            seat.vring.enable(false).map_err(Error::ReqHandlerError)?;
+        for (_, vring) in self.device.vrings() {
+            vring.enable(false).map_err(Error::ReqHandlerError)?;
         }
         self.features = 0;
         self.device.reset();
@@ -113,11 +122,11 @@ impl VhostUserBackendReqHandlerMut for Connection {
         }
         self.features = features;
         let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        for seat in self.device.seats() {
-            seat.vring.lock().queue_mut().set_event_idx(event_idx);
+        for (seat, vring) in self.device.vrings() {
+            vring.lock().queue_mut().set_event_idx(event_idx);
             // A VMM that does not know SET_VRING_ENABLE finds all rings enabled.
             if features & PROTOCOL_FEATURES == 0 {
-                look(seat, seat.vring.enable(true))?;
+                look(seat, vring.enable(true))?;
             }
         }
         self.device.set_negotiated();
@@ -137,7 +146,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        let mut vring = self.seat(index)?.vring.lock();
+        let mut vring = self.queue(index)?.vring.lock();
         // A power of two (virtio 1.3, 2.7).
         let size = u16::try_from(num).map_err(|_| Error::InvalidParam)?;
         vring
@@ -157,7 +166,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
     ) -> Result<()> {
         let guest = |address| self.regions.guest_address(address).map(vm_memory::GuestAddress);
         let (table, avail, used) = (guest(descriptor)?, guest(available)?, guest(used)?);
-        let mut vring = self.seat(index)?.vring.lock();
+        let mut vring = self.queue(index)?.vring.lock();
         let queue = vring.queue_mut();
         queue
             .try_set_desc_table_address(table)
@@ -174,30 +183,30 @@ impl VhostUserBackendReqHandlerMut for Connection {
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
         let base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
-        self.seat(index)?.vring.lock().queue_mut().set_next_avail(base);
+        self.queue(index)?.vring.lock().queue_mut().set_next_avail(base);
         Ok(())
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        let seat = self.seat(index)?;
-        seat.vring.stop();
-        self.device.stopped(seat);
-        Ok(VhostUserVringState::new(index, seat.vring.close().into()))
+        let Queue { seat, place, vring } = self.queue(index)?;
+        vring.stop();
+        self.device.stopped(seat, place);
+        Ok(VhostUserVringState::new(index, vring.close().into()))
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> Result<()> {
-        let seat = self.seat(index)?;
-        look(seat, seat.vring.set_kick(kick))
+        let Queue { seat, vring, .. } = self.queue(index)?;
+        look(seat, vring.set_kick(kick))
     }
 
     fn set_vring_call(&mut self, index: u8, call: Option<File>) -> Result<()> {
-        let seat = self.seat(index)?;
-        look(seat, seat.vring.set_call(call))
+        let Queue { seat, vring, .. } = self.queue(index)?;
+        look(seat, vring.set_call(call))
     }
 
     fn set_vring_err(&mut self, index: u8, _err: Option<File>) -> Result<()> {
         // Nothing is ever written to it.
-        self.seat(index).map(drop)
+        self.queue(index).map(drop)
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
@@ -212,15 +221,15 @@ impl VhostUserBackendReqHandlerMut for Connection {
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(self.device.seats().len() as u64)
+        Ok(self.device.queues() as u64)
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
         if self.features & PROTOCOL_FEATURES == 0 {
             return Err(Error::InactiveFeature(VhostUserVirtioFeatures::PROTOCOL_FEATURES));
         }
-        let seat = self.seat(index)?;
-        look(seat, seat.vring.enable(enable))
+        let Queue { seat, vring, .. } = self.queue(index)?;
+        look(seat, vring.enable(enable))
     }
 
     fn get_config(&mut self, offset: u32, size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {

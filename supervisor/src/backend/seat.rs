@@ -1,4 +1,4 @@
-//! A queue's place at its thread, which sleeps until the ring is kicked, the worker rings the lane's doorbell, or a data
+//! A group of queues at its thread, which sleeps until a ring is kicked, the worker rings the lane's doorbell, or a data
 //! thread or the main thread the port's bell.
 
 use std::{
@@ -17,16 +17,16 @@ use super::{BELL, DOORBELL, Vring};
 use crate::{
     data::Port,
     end::end,
-    queue::{Queue, Scratch},
+    queue::{Group, Scratch},
     shared::Shared,
     wait::Waiter,
 };
 
-/// A queue, its ring and what its thread waits for, for all connections of the daemon.
+/// Queues, their rings and what their thread waits for, for all connections of the daemon.
 pub(crate) struct Seat {
-    /// As the VMM sets it.
-    pub(crate) vring: Vring,
-    queue: Mutex<(Queue, Scratch)>,
+    /// As the VMM sets them.
+    vrings: Vec<Vring>,
+    group: Mutex<(Group, Scratch)>,
     waiter: Arc<Waiter>,
     port: Arc<Port>,
     /// Notified when the thread has done what there was to do, if somebody waits for that.
@@ -38,9 +38,9 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// One for queue `number`, whose thread runs [`Seat::serve`].
+    /// One for the device's queues of these `numbers`, whose thread runs [`Seat::serve`].
     pub(crate) fn new(
-        number: usize,
+        numbers: Vec<usize>,
         shared: Arc<Shared>,
         lane: SupervisorLane,
         idle_bell: Arc<EventFd>,
@@ -49,10 +49,11 @@ impl Seat {
         let waiter = Arc::new(Waiter::new()?);
         waiter.add_edge(lane.doorbell(), DOORBELL)?;
         waiter.add_edge(port.bell(), BELL)?;
-        let queue = Queue::new(number, shared.clone(), lane, port.clone());
+        let vrings = numbers.iter().map(|_| Vring::new(waiter.clone())).collect();
+        let group = Group::new(numbers, shared.clone(), lane, port.clone());
         Ok(Self {
-            vring: Vring::new(waiter.clone()),
-            queue: Mutex::new((queue, Scratch::new())),
+            vrings,
+            group: Mutex::new((group, Scratch::new())),
             waiter,
             port,
             idle: Condvar::new(),
@@ -62,7 +63,12 @@ impl Seat {
         })
     }
 
-    /// Serves the queue for ever, once the worker serves.
+    /// The rings, each at its place in the group.
+    pub(crate) fn vrings(&self) -> &[Vring] {
+        &self.vrings
+    }
+
+    /// Serves the queues for ever, once the worker serves.
     pub(crate) fn serve(&self) {
         self.shared.worker_serves.wait();
         let mut limit = None;
@@ -72,8 +78,8 @@ impl Seat {
                 end(ExitKind::OsError.code());
             }
             let mut place = self.lock();
-            let (queue, scratch) = &mut *place;
-            limit = queue.run(&self.vring, scratch);
+            let (group, scratch) = &mut *place;
+            limit = group.run(&self.vrings, scratch);
             drop(place);
             // Who waits counts itself first and takes the lock then: it sees what was left behind, or is seen here.
             if self.waiting.load(SeqCst) > 0 {
@@ -88,30 +94,35 @@ impl Seat {
         self.port.ring();
     }
 
-    /// Waits until no request is in flight that ends by itself.
-    pub(crate) fn wait_idle(&self) {
-        self.wait_while(|queue| queue.must_finish() > 0);
+    /// Waits until no request of the queue at `place` is in flight that ends by itself.
+    pub(crate) fn wait_stopped(&self, place: usize) {
+        self.wait_while(|group| group.must_finish(place) > 0);
     }
 
-    /// The VMM is gone and the ring is stopped: nothing is written to it any more. What the thread is at ends before.
+    /// The same for all of them.
+    pub(crate) fn wait_idle(&self) {
+        self.wait_while(|group| !group.is_idle());
+    }
+
+    /// The VMM is gone and the rings are stopped: nothing is written to them any more. What the thread is at ends before.
     pub(crate) fn abandon(&self) {
         let mut place = self.lock();
         place.0.discard();
-        self.vring.reset();
+        self.vrings.iter().for_each(Vring::reset);
     }
 
     /// Waits for what is in flight for nobody. Ends early when the boundary failed.
     pub(crate) fn wait_abandoned(&self) {
-        self.wait_while(|queue| queue.must_finish() > 0 && !self.shared.failure.is_set());
+        self.wait_while(|group| !group.is_idle() && !self.shared.failure.is_set());
         self.lock().0.discard();
     }
 
     /// Whether no request is in flight that ends by itself. If there is, or the thread is at work, which may never end
     /// where a file's data is on a disk or a server that does not answer, the idle bell tells when to ask again.
     pub(crate) fn is_idle(&self) -> bool {
-        match self.queue.try_lock() {
-            Ok(place) => place.0.must_finish() == 0,
-            Err(TryLockError::Poisoned(error)) => error.into_inner().0.must_finish() == 0,
+        match self.group.try_lock() {
+            Ok(place) => place.0.is_idle(),
+            Err(TryLockError::Poisoned(error)) => error.into_inner().0.is_idle(),
             Err(TryLockError::WouldBlock) => false,
         }
     }
@@ -121,7 +132,7 @@ impl Seat {
         self.waiting.fetch_add(1, SeqCst);
     }
 
-    fn wait_while(&self, busy: impl Fn(&Queue) -> bool) {
+    fn wait_while(&self, busy: impl Fn(&Group) -> bool) {
         self.waiting.fetch_add(1, SeqCst);
         let place = self.lock();
         let place = self.idle.wait_while(place, |place| busy(&place.0));
@@ -129,7 +140,7 @@ impl Seat {
         self.waiting.fetch_sub(1, SeqCst);
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Queue, Scratch)> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, (Group, Scratch)> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

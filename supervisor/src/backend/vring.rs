@@ -4,7 +4,10 @@
 use std::{
     fs::File,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use virtio_queue::{Queue, QueueT};
@@ -16,6 +19,8 @@ use crate::wait::Waiter;
 #[derive(Debug)]
 pub(crate) struct Vring {
     state: Mutex<State>,
+    /// What the state says of that, for who need not know more.
+    used: AtomicBool,
     /// What the queue's thread waits for.
     waiter: Arc<Waiter>,
 }
@@ -70,6 +75,7 @@ impl Vring {
     pub(crate) fn new(waiter: Arc<Waiter>) -> Self {
         Self {
             state: Mutex::new(State::new()),
+            used: AtomicBool::new(false),
             waiter,
         }
     }
@@ -77,6 +83,11 @@ impl Vring {
     /// The state; held for no longer than it takes to look or to change it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the ring is used, as far as this thread has heard.
+    pub(crate) fn may_be_used(&self) -> bool {
+        self.used.load(Relaxed)
     }
 
     /// SET_VRING_KICK; a ring that has a kick is started.
@@ -114,6 +125,7 @@ impl Vring {
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
         state.queue.set_ready(false);
+        self.used.store(false, Relaxed);
         self.forget_kick(&mut state);
     }
 
@@ -131,6 +143,7 @@ impl Vring {
         let mut state = self.lock();
         self.forget_kick(&mut state);
         *state = State::new();
+        self.used.store(false, Relaxed);
     }
 
     fn start(&self, state: &mut State) -> io::Result<bool> {
@@ -143,6 +156,7 @@ impl Vring {
     /// Has the kick waited for exactly while the ring is used. True: from now on it is. What was written to the kick
     /// before is told then, too.
     fn update(&self, state: &mut State) -> io::Result<bool> {
+        self.used.store(state.is_used(), Relaxed);
         if !state.is_used() {
             self.forget_kick(state);
             return Ok(false);

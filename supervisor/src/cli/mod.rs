@@ -133,7 +133,7 @@ pub(crate) struct Device {
     /// Tag offered in the device's configuration space, at most 36 bytes; QEMU takes its own instead
     #[arg(long, value_parser = tag)]
     pub(crate) tag: Option<String>,
-    /// Request queues, each with a thread [default: number of CPUs, at most 8]
+    /// Request queues; a thread serves one, or several on few CPUs [default: number of CPUs, at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
     pub(crate) num_request_queues: Option<u16>,
     /// When the VMM disconnects: exit with 0 as virtiofsd does, or listen for the next one

@@ -47,7 +47,7 @@ impl Job {
     /// One to be filled in.
     pub(crate) fn empty() -> Box<Self> {
         Box::new(Self {
-            caller: Caller { head: 0, unique: 0 },
+            caller: Caller::default(),
             io: Io::Fsync {
                 handle: airlockfs_ipc::Handle(0),
                 datasync: false,

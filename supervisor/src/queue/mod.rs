@@ -1,36 +1,42 @@
-//! Step 1 and 7: one virtqueue and the lane that belongs to it, served by one thread. Takes descriptor chains, has
-//! them dispatched, collects completions from the worker and from the data threads, and publishes the used ring and
+//! Step 1 and 7: a group of virtqueues and the lane that belongs to it, served by one thread. Takes descriptor chains, has
+//! them dispatched, collects completions from the worker and from the data threads, and publishes the used rings and
 //! interrupts the guest once for a batch.
 
+mod answer;
 mod pace;
 mod scratch;
+mod submit;
 mod vring;
 
-use std::{sync::Arc, time::Duration};
-
-use airlockfs_ipc::{
-    Bytes, Errno,
-    message::Request,
-    ring::{Bulk, SupervisorLane},
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
+
+use airlockfs_ipc::ring::SupervisorLane;
 use vm_memory::GuestAddressSpace;
 
 use crate::{
     backend::Vring,
-    chain::{Chain, DESCRIPTORS_MAX},
+    chain::Chain,
     data::{Job, Port},
     guest_memory::Memory,
-    pending::{Awaits, Caller, Pending, PendingTable},
+    pending::PendingTable,
     rings::Rings,
     session::View,
     shared::{FailureReason, Shared},
 };
 
-use self::pace::{AT_A_TIME, Pace};
 pub(crate) use self::scratch::{Room, Scratch};
+use self::{
+    pace::{AT_A_TIME, Pace},
+    vring::Queue,
+};
 
 /// The high-priority queue.
 const HIPRIO: usize = 0;
+/// Most virtqueues of a group.
+pub(crate) const QUEUES_MAX: usize = 8;
 /// Most chains taken before completions are looked at and published.
 const BATCH: u16 = 32;
 /// Bytes of file data after which they are, too.
@@ -43,9 +49,8 @@ const FORGETS_LIE: (Duration, u16) = (Duration::from_millis(1), 32);
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
-/// One queue.
-pub(crate) struct Queue {
-    pub(crate) number: usize,
+/// Virtqueues that one thread serves through one lane.
+pub(crate) struct Group {
     pub(crate) shared: Arc<Shared>,
     pub(crate) lane: SupervisorLane,
     pub(crate) port: Arc<Port>,
@@ -58,37 +63,45 @@ pub(crate) struct Queue {
     /// Jobs that the data threads have.
     pub(crate) in_pool: usize,
     /// Jobs to be used again.
-    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
+    #[expect(clippy::vec_box, reason = "the boxes go round between the group and the pool")]
     pub(crate) spare_jobs: Vec<Box<Job>>,
     /// Bytes of file data moved since used elements were last published.
     pub(crate) moved: usize,
-    /// Heads taken from the available ring and not looked at yet, the next one last.
-    heads: Vec<u16>,
     /// Nothing but FORGETs was taken since the thread slept, from the ring that is meant for them.
     pub(crate) only_forgets: bool,
-    /// The guest waits for something that the worker was not told of yet.
+    /// A guest waits for something that the worker was not told of yet.
     hurry: bool,
-    /// Used elements to be published: head and length.
-    used: Vec<(u16, u32)>,
-    /// The ring may be used, as it was at the last look.
-    enabled: bool,
-    /// Where the ring was left: next available, next used.
-    position: (u16, u16),
-    /// Locks that were had while the ring was stopped: 0 or an errno for each.
-    held: Vec<(Caller, Option<Errno>, Chain)>,
+    /// At most [`QUEUES_MAX`].
+    queues: Vec<Queue>,
+    /// The one whose heads are looked at first.
+    first: usize,
     pace: Pace,
     /// The worker is to have its turn on this CPU before it gets more.
     turn: bool,
 }
 
+/// A virtqueue's rings and, if more heads would be welcome, where the next one will be.
+struct Offer<'m> {
+    rings: Rings<'m>,
+    next: Option<u16>,
+}
+
+/// One for each of the group's queues that can be used.
+type Offers<'m> = [Option<Offer<'m>>; QUEUES_MAX];
+
 /// A lane that cannot take a request now.
 pub(crate) struct NoRoom;
 
-impl Queue {
-    /// The queue whose requests travel in `lane`.
-    pub(crate) fn new(number: usize, shared: Arc<Shared>, lane: SupervisorLane, port: Arc<Port>) -> Self {
+impl Group {
+    /// The device's queues of these numbers, whose requests travel in `lane`.
+    pub(crate) fn new(
+        numbers: impl IntoIterator<Item = usize>,
+        shared: Arc<Shared>,
+        lane: SupervisorLane,
+        port: Arc<Port>,
+    ) -> Self {
+        let queues = (0..).zip(numbers).take(QUEUES_MAX);
         Self {
-            number,
             shared,
             lane,
             port,
@@ -99,56 +112,69 @@ impl Queue {
             in_pool: 0,
             spare_jobs: Vec::new(),
             moved: 0,
-            heads: Vec::with_capacity(BATCH.into()),
             only_forgets: false,
             hurry: false,
-            used: Vec::with_capacity(DESCRIPTORS_MAX),
-            enabled: false,
-            position: (0, 0),
-            held: Vec::new(),
+            queues: queues.map(|(place, number)| Queue::new(number, place)).collect(),
+            first: 0,
             pace: Pace::new(),
             turn: false,
         }
     }
 
-    /// Requests taken and not answered.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.awaited() + self.in_pool + self.heads.len() + self.held.len()
+    /// Requests taken and not answered that end by themselves, of the queue at `place` in the group: a lock may never be had,
+    /// and nobody who stops the ring waits for that. When the boundary failed, locks end as all others do.
+    pub(crate) fn must_finish(&self, place: usize) -> usize {
+        let Some(queue) = self.queues.get(place) else {
+            return 0;
+        };
+        let may_wait = match (self.shared.failure.is_set(), u8::try_from(place)) {
+            (false, Ok(place)) => self.pending.locks(place),
+            _ => 0,
+        };
+        queue.taken().saturating_sub(queue.held() + may_wait)
     }
 
-    /// Those of them that end by themselves: a lock may never be had, and nobody who stops the ring waits for that. When
-    /// the boundary failed, locks end as all others do.
-    pub(crate) fn must_finish(&self) -> usize {
-        let may_wait = match self.shared.failure.is_set() {
-            true => 0,
-            false => self.pending.locks(),
-        };
-        self.in_flight() - self.held.len() - may_wait
+    /// Whether no such request is there of any queue.
+    pub(crate) fn is_idle(&self) -> bool {
+        (0..self.queues.len()).all(|place| self.must_finish(place) == 0)
+    }
+
+    /// Forgets what was to be published and who waits for locks: the rings are gone.
+    pub(crate) fn discard(&mut self) {
+        for queue in &mut self.queues {
+            queue.discard(&mut self.pending);
+        }
     }
 
     /// Serves until there is nothing to do, or for long enough. When it returns, every source of work will wake the
-    /// thread again, the kick, the lane's doorbell and the port's bell, or it is to run again after the time that it gives.
-    pub(crate) fn run(&mut self, vring: &Vring, scratch: &mut Scratch) -> Option<Duration> {
-        self.only_forgets = self.number == HIPRIO;
+    /// thread again, the kicks, the lane's doorbell and the port's bell, or it is to run again after the time that it gives.
+    pub(crate) fn run(&mut self, vrings: &[Vring], scratch: &mut Scratch) -> Option<Duration> {
+        self.only_forgets = self.queues.first().is_some_and(|queue| queue.number == HIPRIO);
         let mut served = false;
         self.lane.after_sleep();
         self.port.after_sleep();
-        let mut kicks_refused = false;
+        let mut kicks_refused = [false; QUEUES_MAX];
         for _ in 0..ROUNDS {
             // The memory map of this round: a change waits for no longer than the round takes.
             let memory = self.shared.memory.memory();
-            let taken = self.take_heads(vring, &memory);
+            let mut offers = [const { None }; QUEUES_MAX];
+            self.take_heads(vrings, &memory, &mut offers);
+            let offers = offers.get(..self.queues.len()).unwrap_or_default();
             let mut progress = self.release_held(&memory);
             progress |= self.collect(&memory, scratch);
-            if let Some((rings, _)) = &taken {
+            if offers.iter().any(Option::is_some) {
                 if self.pace.apart {
                     // Now: the guest may be about to fall asleep.
-                    progress |= self.publish(vring, &memory);
+                    progress |= self.publish(vrings, &memory);
                 }
-                if !std::mem::replace(&mut kicks_refused, true) {
-                    rings.refuse_kicks();
+                for (offer, refused) in offers.iter().zip(&mut kicks_refused) {
+                    if let Some(offer) = offer
+                        && !std::mem::replace(refused, true)
+                    {
+                        offer.rings.refuse_kicks();
+                    }
                 }
-                let some = self.serve_heads(&memory, rings, scratch);
+                let some = self.serve_heads(&memory, offers, scratch);
                 progress |= some;
                 served |= some;
             }
@@ -156,7 +182,7 @@ impl Queue {
             if std::mem::take(&mut self.hurry) {
                 self.lane.flush();
             }
-            progress |= self.publish(vring, &memory);
+            progress |= self.publish(vrings, &memory);
             self.lane.flush();
             if std::mem::take(&mut self.turn) {
                 // The worker's, on this CPU; if it has nothing then, it waits for something itself, and gets the rest.
@@ -164,27 +190,23 @@ impl Queue {
                 self.pace.turns = self.lane.has_completion();
                 continue;
             }
-            let avail = taken.as_ref().and_then(|(rings, next)| Some((rings, (*next)?)));
+            let withheld = offers.iter().flatten().any(|offer| offer.next.is_none());
+            let open = !withheld && offers.iter().any(Option::is_some);
             // Another round only for what it would find: at one request at a time it is as long as the first.
-            let found = || self.lane.has_completion() || self.more(avail);
-            if progress && (avail.is_none() || !self.took_all() || found()) {
+            let found = || self.lane.has_completion() || more(&self.port, offers);
+            if progress && (!open || !self.took_all() || found()) {
                 continue;
             }
             // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
-            let awaited = self.awaited() > 0
-                || !self.forgets.is_empty()
-                || taken.as_ref().is_some_and(|(_, next)| next.is_none());
-            if self.look(avail, awaited) {
+            let awaited = self.awaited() > 0 || !self.forgets.is_empty() || withheld;
+            if self.look(offers, awaited) {
                 continue;
             }
             let (limit, after) = match served && self.only_forgets {
                 true => (Some(FORGETS_LIE.0), FORGETS_LIE.1),
                 false => (None, 0),
             };
-            if let Some((rings, next)) = avail
-                && rings.ask_for_kick(next, after)
-            {
-                rings.refuse_kicks();
+            if ask_for_kicks(offers, after) {
                 continue;
             }
             if !self.port.before_sleep() {
@@ -200,29 +222,35 @@ impl Queue {
         None
     }
 
-    /// Whether everything that was taken is under way, and more could be.
-    fn took_all(&self) -> bool {
-        self.heads.is_empty()
-            && self.held.is_empty()
-            && self.forgets.is_empty()
-            && self.lane.free_slots() > 0
-            && self.in_flight() < BATCH.into()
-            && !self.shared.failure.is_set()
+    /// Takes heads from all available rings, if the lane has room for their requests.
+    fn take_heads<'m>(&mut self, vrings: &[Vring], memory: &'m Memory, offers: &mut Offers<'m>) {
+        let may = !self.shared.draining.load(Relaxed);
+        let room = self.lane.free_slots() > 0;
+        for ((queue, vring), offer) in self.queues.iter_mut().zip(vrings).zip(offers) {
+            let before = queue.heads();
+            *offer = queue.take_heads(vring, memory, &mut self.pending, (may, room));
+            self.pace.turns |= queue.heads() > before;
+        }
     }
 
-    /// Whether there is work besides the lane's.
-    fn more(&self, avail: Option<(&Rings<'_>, u16)>) -> bool {
-        more(&self.port, avail)
+    /// Whether everything that was taken is under way, and more could be.
+    fn took_all(&self) -> bool {
+        let queues = &self.queues;
+        queues.iter().all(|queue| queue.heads() == 0 && queue.held() == 0)
+            && self.forgets.is_empty()
+            && self.lane.free_slots() > 0
+            && queues.iter().map(Queue::taken).sum::<usize>() < BATCH.into()
+            && !self.shared.failure.is_set()
     }
 
     /// Looks at all sources of work for as long as that pays. Between requests that is where the guest runs on another
     /// CPU: found awake, this thread need not be woken, which costs the guest more than a request.
-    fn look(&mut self, avail: Option<(&Rings<'_>, u16)>, awaited: bool) -> bool {
-        if self.shared.failure.is_set() {
-            return self.more(avail);
-        }
+    fn look(&mut self, offers: &[Option<Offer<'_>>], awaited: bool) -> bool {
         let port = &self.port;
-        let other = || more(port, avail);
+        let other = || more(port, offers);
+        if self.shared.failure.is_set() {
+            return other();
+        }
         if awaited || self.in_pool > 0 {
             self.lane.look(other)
         } else {
@@ -261,18 +289,44 @@ impl Queue {
         progress
     }
 
-    /// Dispatches the heads taken, as far as there is room for their requests.
-    fn serve_heads(&mut self, memory: &Memory, rings: &Rings<'_>, scratch: &mut Scratch) -> bool {
+    /// Dispatches the heads taken, as far as there is room for their requests; another queue's first each time.
+    fn serve_heads(&mut self, memory: &Memory, offers: &[Option<Offer<'_>>], scratch: &mut Scratch) -> bool {
         let mut progress = false;
-        let sleeps = rings.is_awaited(self.position.1);
-        let few = self.heads.len() <= AT_A_TIME;
         let before = self.awaited();
-        while let Some(&head) = self.heads.last() {
+        for step in 0..offers.len() {
+            let place = (self.first + step).checked_rem(offers.len()).unwrap_or_default();
+            if let Some(Some(offer)) = offers.get(place) {
+                progress |= self.serve_queue(place, before, memory, &offer.rings, scratch);
+            }
+            if self.turn {
+                break;
+            }
+        }
+        self.first = (self.first + 1).checked_rem(offers.len()).unwrap_or_default();
+        progress
+    }
+
+    /// The same for one queue; the worker had `before` requests that somebody waits for.
+    fn serve_queue(
+        &mut self,
+        place: usize,
+        before: usize,
+        memory: &Memory,
+        rings: &Rings<'_>,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let Some(queue) = self.queues.get(place) else {
+            return false;
+        };
+        let mut progress = false;
+        let sleeps = rings.is_awaited(queue.next_used());
+        let few = queue.heads() <= AT_A_TIME;
+        while let Some(queue) = self.queues.get(place)
+            && let Some(head) = queue.head()
+        {
             let given = self.awaited() - before;
-            if self
-                .pace
-                .enough(self.used.len(), given, (sleeps, few), &self.lane)
-            {
+            let answered = queue.answered();
+            if self.pace.enough(answered, given, (sleeps, few), &self.lane) {
                 self.turn = given > 0;
                 break;
             }
@@ -280,7 +334,9 @@ impl Queue {
                 break;
             }
             progress = true;
-            self.heads.pop();
+            if let Some(queue) = self.queues.get_mut(place) {
+                queue.next_head();
+            }
         }
         progress
     }
@@ -289,90 +345,36 @@ impl Queue {
     const fn awaited(&self) -> usize {
         self.pending.len() - self.pending.unawaited()
     }
-
-    /// Sends FORGETs on, as far as there are slots.
-    fn send_forgets(&mut self) {
-        if self.forgets.is_empty() || self.shared.failure.is_set() {
-            self.forgets.clear();
-            return;
-        }
-        let mut sent = 0;
-        for records in self.forgets.chunks(FORGETS) {
-            if !notify(
-                &mut self.lane,
-                &mut self.pending,
-                &mut self.chain,
-                &Request::Forget(Bytes(records)),
-            ) {
-                break;
-            }
-            sent += records.len();
-        }
-        self.forgets.drain(..sent);
-    }
-
-    /// Sends a request whose answer nobody awaits, if there is a slot for it.
-    pub(crate) fn notify(&mut self, request: &Request<'_>) {
-        notify(&mut self.lane, &mut self.pending, &mut self.chain, request);
-    }
-
-    /// Puts a request of the guest into the lane, with the buffers at hand.
-    pub(crate) fn submit(
-        &mut self,
-        request: &Request<'_>,
-        caller: Caller,
-        bulk: Option<Bulk>,
-        awaits: Awaits,
-        memory: &Memory,
-    ) {
-        // Asking for a descriptor holds a buffer that the worker needs not know of.
-        let shown = bulk
-            .as_ref()
-            .filter(|_| !matches!(awaits, Awaits::Donation { .. }));
-        self.hurry = true;
-        self.pace.gave(request);
-        match self.lane.submit(request, shown) {
-            Ok(slot) => self
-                .pending
-                .put(slot, Pending { caller, bulk, awaits }, &mut self.chain),
-            Err(error) => {
-                self.give_back(bulk);
-                self.answer_error(caller, SupervisorLane::errno(&error), memory);
-            }
-        }
-    }
-
-    pub(crate) fn give_back(&mut self, bulk: Option<Bulk>) {
-        if let Some(bulk) = bulk {
-            self.lane.give_bulk(bulk);
-        }
-    }
 }
 
-/// False: there is no slot.
-fn notify(
-    lane: &mut SupervisorLane,
-    table: &mut PendingTable,
-    chain: &mut Chain,
-    request: &Request<'_>,
-) -> bool {
-    let Ok(slot) = lane.submit(request, None) else {
-        return false;
-    };
-    chain.readable.clear();
-    chain.writable.clear();
-    let pending = Pending {
-        caller: Caller { head: 0, unique: 0 },
-        bulk: None,
-        awaits: Awaits::Nothing,
-    };
-    table.put(slot, pending, chain);
-    true
+/// Whether there is work besides the lane's.
+fn more(port: &Port, offers: &[Option<Offer<'_>>]) -> bool {
+    port.any_finished() || offers.iter().flatten().any(Offer::has_more)
 }
 
-fn more(port: &Port, avail: Option<(&Rings<'_>, u16)>) -> bool {
-    port.any_finished()
-        || avail.is_some_and(|(rings, next)| rings.avail_index().is_some_and(|index| index != next))
+/// Has every driver kick when it adds something, or `after` more than that. True: some have already.
+fn ask_for_kicks(offers: &[Option<Offer<'_>>], after: u16) -> bool {
+    let ask = |offer: &Offer<'_>| {
+        offer
+            .next
+            .is_some_and(|next| offer.rings.ask_for_kick(next, after))
+    };
+    let any = offers.iter().flatten().fold(false, |any, offer| ask(offer) | any);
+    if any {
+        offers
+            .iter()
+            .flatten()
+            .for_each(|offer| offer.rings.refuse_kicks());
+    }
+    any
+}
+
+impl Offer<'_> {
+    /// The driver added something that was not taken, and is welcome.
+    fn has_more(&self) -> bool {
+        self.next
+            .is_some_and(|next| self.rings.avail_index().is_some_and(|index| index != next))
+    }
 }
 
 #[cfg(test)]

@@ -1,32 +1,73 @@
-//! Step 1 and 7: what a queue does with its vring: takes heads from the available ring, publishes used elements, and
-//! sees whether the ring goes on where it was left.
+//! Step 1 and 7: one virtqueue. Takes heads from the available ring, publishes used elements, and sees whether the ring
+//! goes on where it was left.
 
-use std::sync::atomic::Ordering::Relaxed;
-
-use airlockfs_ipc::Errno;
 use virtio_queue::QueueT;
 
-use super::{BATCH, Queue};
+use super::{BATCH, Offer, QUEUES_MAX};
 use crate::{
     backend::Vring,
-    fuse,
+    chain::{Chain, DESCRIPTORS_MAX},
     guest_memory::Memory,
     logging::Rate,
-    pending::Caller,
+    pending::{Caller, Head, PendingTable},
     rings::{Place, Rings},
 };
 
 /// Lines about rings that cannot be used.
 static BROKEN: Rate = Rate::new();
 
+/// One virtqueue, as its group's thread knows it.
+pub(crate) struct Queue {
+    /// In the device.
+    pub(super) number: usize,
+    /// In the group.
+    place: u8,
+    /// Heads taken from the available ring and not looked at yet, the next one last.
+    heads: Vec<u16>,
+    /// Chains taken and not given back.
+    taken: usize,
+    /// Used elements to be published: head and length.
+    used: Vec<(u16, u32)>,
+    /// The ring may be used, as it was at the last look.
+    enabled: bool,
+    /// Where the ring was left: next available, next used.
+    position: (u16, u16),
+    /// Locks that were had while the ring was stopped: an errno, if not.
+    held: Vec<Held>,
+}
+
+/// Who waited for a lock, how that ended, and the request's buffers.
+pub(super) type Held = (Caller, Option<airlockfs_ipc::Errno>, Chain);
+
 impl Queue {
-    /// Takes heads from the available ring, if the lane has room for their requests. Gives the rings and, if more heads
-    /// would be welcome, where the next one will be.
+    /// The device's queue `number`, which has this place in its group.
+    pub(super) fn new(number: usize, place: u8) -> Self {
+        Self {
+            number,
+            place,
+            heads: Vec::with_capacity(BATCH.into()),
+            taken: 0,
+            used: Vec::with_capacity(DESCRIPTORS_MAX),
+            enabled: false,
+            position: (0, 0),
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes heads from the available ring, if it `may` and there is `room` for their requests. Gives the rings and, if more
+    /// heads would be welcome, where the next one will be.
     pub(super) fn take_heads<'m>(
         &mut self,
         vring: &Vring,
         memory: &'m Memory,
-    ) -> Option<(Rings<'m>, Option<u16>)> {
+        pending: &mut PendingTable,
+        (may, room): (bool, bool),
+    ) -> Option<Offer<'m>> {
+        if !vring.may_be_used() && self.heads.is_empty() {
+            // Nobody's, most likely: a VMM need not use all queues.
+            self.enabled = false;
+            return None;
+        }
         let mut state = vring.lock();
         self.enabled = state.is_used();
         let queue = state.queue_mut();
@@ -34,26 +75,21 @@ impl Queue {
         if self.enabled && position != self.position {
             // Not where it was left: a driver that began anew. It knows of no lock it waits for.
             self.position = position;
-            self.forget_locks();
+            self.forget_locks(pending);
         }
-        let enabled = self.enabled && !self.shared.draining.load(Relaxed);
+        let enabled = self.enabled && may;
         if !enabled && self.heads.is_empty() {
             return None;
         }
         let rings = Rings::map(memory, &Place::from(&*queue));
         let Some(rings) = rings else {
             self.broken("it is not in guest memory");
-            self.heads.clear();
+            self.forget_heads();
             return None;
         };
-        let in_flight = self.in_flight();
         // A guest that follows the rules never has more in flight than its ring has entries.
-        if !enabled
-            || !self.heads.is_empty()
-            || in_flight >= rings.size().into()
-            || self.lane.free_slots() == 0
-        {
-            return Some((rings, None));
+        if !enabled || !self.heads.is_empty() || self.taken >= rings.size().into() || !room {
+            return Some(Offer { rings, next: None });
         }
         let next = queue.next_avail();
         let Some(waiting) = rings.avail_index().map(|index| index.wrapping_sub(next)) else {
@@ -65,14 +101,17 @@ impl Queue {
             return None;
         }
         let count = waiting.min(BATCH);
-        self.pace.turns |= count > 0;
         for position in (0..count).rev() {
             self.heads.extend(rings.head(next.wrapping_add(position)));
         }
+        self.taken += self.heads.len();
         let next = next.wrapping_add(count);
         queue.set_next_avail(next);
         self.position.0 = next;
-        Some((rings, Some(next)))
+        Some(Offer {
+            rings,
+            next: Some(next),
+        })
     }
 
     fn broken(&self, why: &str) {
@@ -81,15 +120,53 @@ impl Queue {
         }
     }
 
+    /// The next head that was taken.
+    pub(super) fn head(&self) -> Option<Head> {
+        self.heads.last().map(|&index| Head {
+            queue: self.place,
+            index,
+        })
+    }
+
+    /// It was looked at.
+    pub(super) fn next_head(&mut self) {
+        self.heads.pop();
+    }
+
+    /// How many were taken and not looked at.
+    pub(super) const fn heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Where the next used element goes.
+    pub(super) const fn next_used(&self) -> u16 {
+        self.position.1
+    }
+
+    /// How many used elements are to be published.
+    pub(super) const fn answered(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Chains taken and not given back.
+    pub(super) const fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Those of them that were answered while the ring was stopped.
+    pub(super) const fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// The chain goes back to the guest, which finds `length` bytes written.
-    pub(crate) fn put_used(&mut self, head: u16, length: usize) {
+    pub(super) fn put_used(&mut self, index: u16, length: usize) {
+        self.taken = self.taken.saturating_sub(1);
         // A chain's length is below 2³².
-        self.used.push((head, length as u32));
+        self.used.push((index, length as u32));
     }
 
     /// Publishes what was put, and interrupts the guest if it wants that.
-    pub(crate) fn publish(&mut self, vring: &Vring, memory: &Memory) -> bool {
-        self.moved = 0;
+    pub(super) fn publish(&mut self, vring: &Vring, memory: &Memory) -> bool {
         if self.used.is_empty() {
             return false;
         }
@@ -115,41 +192,42 @@ impl Queue {
     }
 
     /// Forgets what was to be published and who waits for locks: the rings are gone.
-    pub(crate) fn discard(&mut self) {
+    pub(super) fn discard(&mut self, pending: &mut PendingTable) {
         self.enabled = false;
-        self.forget_locks();
+        self.forget_locks(pending);
         self.used.clear();
+        self.forget_heads();
+    }
+
+    /// How waiting for a lock ended; given back if the guest can hear it now. While the ring is stopped nothing may be
+    /// written, and it waits until it is known whether the ring goes on.
+    pub(super) fn hold(&mut self, held: Held) -> Option<Held> {
+        if self.enabled {
+            return Some(held);
+        }
+        self.held.push(held);
+        None
+    }
+
+    /// Those that waited for the ring to go on, once it does.
+    pub(super) fn release_held(&mut self) -> Vec<Held> {
+        match self.enabled {
+            true => std::mem::take(&mut self.held),
+            false => Vec::new(),
+        }
+    }
+
+    fn forget_heads(&mut self) {
+        self.taken = self.taken.saturating_sub(self.heads.len());
         self.heads.clear();
     }
 
-    /// The result of waiting for a lock. While the ring is stopped nothing may be written, and it waits until it is
-    /// known whether the ring goes on.
-    pub(crate) fn answer_lock(&mut self, caller: Caller, error: Option<Errno>, memory: &Memory) {
-        if !self.enabled {
-            let chain = std::mem::take(&mut self.chain);
-            return self.held.push((caller, error, chain));
-        }
-        match error {
-            Some(errno) => self.answer_error(caller, errno, memory),
-            None => self.answer(caller, &fuse::reply::header(caller.unique, 0), 0, memory),
-        }
-    }
-
-    /// Answers those that were held back while the ring was stopped.
-    pub(super) fn release_held(&mut self, memory: &Memory) -> bool {
-        if !self.enabled || self.held.is_empty() {
-            return false;
-        }
-        for (caller, error, chain) in std::mem::take(&mut self.held) {
-            self.chain = chain;
-            self.answer_lock(caller, error, memory);
-        }
-        true
-    }
-
     /// Nobody waits for a lock any more.
-    fn forget_locks(&mut self) {
-        self.pending.forget_locks();
+    fn forget_locks(&mut self, pending: &mut PendingTable) {
+        let forgotten = pending.forget_locks(self.place) + self.held.len();
+        self.taken = self.taken.saturating_sub(forgotten);
         self.held.clear();
     }
 }
+
+const _: () = assert!(QUEUES_MAX <= u8::MAX as usize);

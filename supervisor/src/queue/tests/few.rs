@@ -13,7 +13,7 @@ impl Rig {
     /// One on the high-priority queue.
     fn high_priority() -> Self {
         let mut rig = Self::running(true);
-        rig.queue.number = HIPRIO;
+        rig.group.queues[0].number = HIPRIO;
         rig
     }
 
@@ -45,8 +45,8 @@ impl Rig {
         rig.worker.wait();
         rig.serve(|_| entry());
         rig.run_one();
-        assert!(rig.queue.lane.shares_cpu());
-        rig.queue.pace.apart = true;
+        assert!(rig.group.lane.shares_cpu());
+        rig.group.pace.apart = true;
         rig
     }
 }
@@ -74,21 +74,21 @@ fn what_somebody_may_wait_for_is_not_left_lying() {
     rig.send(INTERRUPT, 0, &9u64.to_ne_bytes(), 0);
     assert_eq!(rig.run(), None);
     assert_eq!(rig.kick_asked_for(), rig.sent);
-    rig.queue.number = 1;
+    rig.group.queues[0].number = 1;
     rig.forget();
     assert_eq!(rig.run(), None, "requests may follow on this ring");
     assert_eq!(rig.kick_asked_for(), rig.sent);
 }
 
-fn enough(queue: &Queue, sleeps: bool, few: bool, given: usize) -> bool {
-    let answered = queue.used.len();
-    queue.pace.enough(answered, given, (sleeps, few), &queue.lane)
+fn enough(group: &Group, sleeps: bool, few: bool, given: usize) -> bool {
+    let answered = group.queues[0].answered();
+    group.pace.enough(answered, given, (sleeps, few), &group.lane)
 }
 
 #[test]
 fn a_guest_that_falls_asleep_gets_its_first_answer_before_the_worker_has_the_rest() {
     let mut rig = Rig::apart();
-    let queue = &mut rig.queue;
+    let group = &mut rig.group;
     for (quick, sleeps, few, most) in [
         (true, true, false, 1),
         (true, false, true, AT_A_TIME),
@@ -96,24 +96,24 @@ fn a_guest_that_falls_asleep_gets_its_first_answer_before_the_worker_has_the_res
         (false, true, false, usize::MAX),
         (false, false, true, usize::MAX),
     ] {
-        queue.pace.quick = quick;
+        group.pace.quick = quick;
         for given in 0..20 {
             assert_eq!(
-                enough(queue, sleeps, few, given),
+                enough(group, sleeps, few, given),
                 given >= most,
                 "{quick} {sleeps} {few}"
             );
         }
     }
-    queue.pace.quick = true;
-    queue.pace.turns = false;
+    group.pace.quick = true;
+    group.pace.turns = false;
     assert!(
-        !enough(queue, true, true, 1),
+        !enough(group, true, true, 1),
         "the worker waits for something itself"
     );
-    queue.put_used(0, 16);
-    assert!(enough(queue, true, false, 0), "an answer of this process");
-    assert!(!enough(queue, false, false, 0), "the guest is awake");
+    group.put_used(Head::default(), 16);
+    assert!(enough(group, true, false, 0), "an answer of this process");
+    assert!(!enough(group, false, false, 0), "the guest is awake");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_worker_that_answers_nothing_in_its_turn_gets_the_rest() {
 #[test]
 fn a_guest_on_the_same_cpu_has_its_requests_go_to_the_worker_at_once() {
     let mut rig = Rig::apart();
-    rig.queue.pace.apart = false;
+    rig.group.pace.apart = false;
     rig.wait_from(rig.seen);
     for unique in 0..4 {
         rig.mkdir(unique);

@@ -15,8 +15,8 @@ use std::{
 };
 
 use airlockfs_ipc::{
-    Errno, Handle, NodeId, ProtocolError,
-    message::{Attr, Entry, Reply},
+    Bytes, Errno, Handle, NodeId, ProtocolError,
+    message::{Attr, Entry, Reply, Request},
     ring::{MessageBuffer, SLOTS, SupervisorRing, Ticket, WorkerLane},
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -25,7 +25,7 @@ use virtio_queue::{QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::*;
-use crate::{fuse::Options, guest_memory::SharedMemory, shared::tests::OPTIONS, wait::Waiter};
+use crate::{fuse::Options, guest_memory::SharedMemory, pending::Head, shared::tests::OPTIONS, wait::Waiter};
 
 const TABLE: u64 = 0;
 const AVAIL: u64 = 0x8000;
@@ -55,7 +55,7 @@ const DESTROY: u32 = 38;
 struct Rig {
     memory: SharedMemory,
     vring: Vring,
-    queue: Queue,
+    group: Group,
     scratch: Scratch,
     worker: WorkerLane,
     message: MessageBuffer,
@@ -90,7 +90,7 @@ impl Rig {
         let shared = Arc::new(Shared::for_test(memory.clone(), donate, options));
         let ring_memory = ring.worker.descriptors()[0].try_clone_to_owned().unwrap();
         let lane = ring.lanes.into_iter().next().unwrap();
-        let queue = Queue::new(1, shared, lane, Arc::new(Port::new().unwrap()));
+        let group = Group::new([1], shared, lane, Arc::new(Port::new().unwrap()));
         let vring = Vring::new(Arc::new(Waiter::new().unwrap()));
         {
             let mut state = vring.lock();
@@ -107,7 +107,7 @@ impl Rig {
         Self {
             memory,
             vring,
-            queue,
+            group,
             scratch,
             worker,
             message: MessageBuffer::new(),
@@ -200,17 +200,19 @@ impl Rig {
     /// What the VMM says of the ring's state.
     fn start_ring(&mut self, started: bool) {
         self.vring.lock().queue_mut().set_ready(started);
+        self.vring.enable(true).unwrap();
     }
 
     /// Sleeps until the worker or a data thread has something for the queue.
     fn sleep(&mut self) {
-        let bells = [self.queue.lane.doorbell(), self.queue.port.bell()];
+        let bells = [self.group.lane.doorbell(), self.group.port.bell()];
         let waiter = Waiter::level([&bells[0], &bells[1]]).unwrap();
         waiter.wait(Some(Duration::from_secs(10))).unwrap();
     }
 
     fn run(&mut self) -> Option<Duration> {
-        self.queue.run(&self.vring, &mut self.scratch)
+        self.group
+            .run(std::slice::from_ref(&self.vring), &mut self.scratch)
     }
 
     /// At how many requests sent the device asks for the next kick (`avail_event`).
@@ -294,7 +296,7 @@ impl Rig {
     }
 
     fn failure(&self) -> Option<&FailureReason> {
-        self.queue.shared.failure.reason()
+        self.group.shared.failure.reason()
     }
 }
 
@@ -400,7 +402,7 @@ fn forgets_of_a_batch_go_in_one_message_and_are_not_answered() {
         1
     );
     assert_eq!(rig.run_all(), []);
-    assert_eq!(rig.queue.in_flight(), 0);
+    assert_eq!(rig.group.queues[0].taken(), 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn init_after_the_rings_were_stopped_starts_anew_and_a_pause_does_not() {
     let mut rig = Rig::running(true);
-    rig.queue.shared.session.rings_stopped();
+    rig.group.shared.session.rings_stopped();
     rig.send(LOOKUP, 2, b"name\0", 128);
     rig.run();
     assert_eq!(rig.serve(|_| entry()), 1);
@@ -55,7 +55,7 @@ fn malformed_requests_are_given_back_empty_and_the_queue_goes_on() {
     assert_eq!(rig.serve(|_| entry()), 1);
     assert_eq!(rig.run_one().unique, 10);
     assert_eq!(
-        rig.queue.shared.malformed.load(Relaxed),
+        rig.group.shared.malformed.load(Relaxed),
         2,
         "an unknown opcode is lawful"
     );
@@ -69,13 +69,13 @@ fn more_requests_than_slots_are_all_answered() {
         rig.send(LOOKUP, 7, b"n\0", 128);
     }
     rig.run();
-    assert_eq!(rig.queue.in_flight(), SLOTS);
+    assert_eq!(rig.group.queues[0].taken(), SLOTS);
     for _ in 0..2 {
         rig.send(LOOKUP, 7, b"n\0", 128);
     }
     rig.run();
     assert_eq!(
-        rig.queue.in_flight(),
+        rig.group.queues[0].taken(),
         SLOTS,
         "those that find no slot wait in the ring"
     );
@@ -84,7 +84,7 @@ fn more_requests_than_slots_are_all_answered() {
         assert!(rig.serve(|_| entry()) > 0);
         answered += rig.run_all().len() as u64;
     }
-    assert_eq!((answered, rig.queue.in_flight()), (count, 0));
+    assert_eq!((answered, rig.group.queues[0].taken()), (count, 0));
 }
 
 #[test]
@@ -92,13 +92,13 @@ fn a_ring_that_is_not_ready_or_makes_no_sense_is_left_alone() {
     let mut rig = Rig::running(true);
     rig.send(LOOKUP, 2, b"name\0", 128);
     rig.start_ring(false);
-    assert_eq!((rig.run_all(), rig.queue.in_flight()), (vec![], 0));
+    assert_eq!((rig.run_all(), rig.group.queues[0].taken()), (vec![], 0));
     rig.start_ring(true);
     let memory = rig.memory.memory();
     memory
         .write_obj(rig.sent.wrapping_add(SIZE + 1), GuestAddress(AVAIL + 2))
         .unwrap();
-    assert_eq!((rig.run_all(), rig.queue.in_flight()), (vec![], 0));
+    assert_eq!((rig.run_all(), rig.group.queues[0].taken()), (vec![], 0));
     memory.write_obj(rig.sent, GuestAddress(AVAIL + 2)).unwrap();
     rig.run();
     assert_eq!(rig.serve(|_| Reply::Error(Errno::ENOENT)), 1);
@@ -152,7 +152,7 @@ fn nobody_waits_for_a_lock_to_stop_a_ring_and_it_is_told_when_the_ring_goes_on()
         },
     );
     wait_for_lock(&mut rig, 10);
-    assert_eq!((rig.queue.in_flight(), rig.queue.must_finish()), (1, 0));
+    assert_eq!((rig.group.queues[0].taken(), rig.group.must_finish(0)), (1, 0));
     rig.start_ring(false);
     rig.run();
     assert_eq!(
@@ -172,7 +172,7 @@ fn nobody_waits_for_a_lock_to_stop_a_ring_and_it_is_told_when_the_ring_goes_on()
             body: vec![]
         }
     );
-    assert_eq!(rig.queue.in_flight(), 0);
+    assert_eq!(rig.group.queues[0].taken(), 0);
 }
 
 #[test]
@@ -207,6 +207,6 @@ fn a_driver_that_begins_anew_hears_nothing_of_earlier_locks() {
                 body: vec![]
             }
         );
-        assert_eq!(rig.queue.in_flight(), 0);
+        assert_eq!(rig.group.queues[0].taken(), 0);
     }
 }
