@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// the worker's end of the donation channel ([`crate::ring::WorkerEnds`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Start {
-    /// How many lanes the ring has: one for each virtqueue, 1..=[`crate::ring::MAX_LANES`].
+    /// How many lanes the ring has: one for the high-priority queue, the others for one or more request queues each, 1..=[`crate::ring::MAX_LANES`].
     pub lanes: u16,
     /// What to serve and how.
     pub config: WorkerConfig,

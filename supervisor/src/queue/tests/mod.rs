@@ -3,6 +3,7 @@
 mod data;
 mod few;
 mod rings;
+mod several;
 mod unawaited;
 
 use std::{
@@ -31,6 +32,8 @@ const TABLE: u64 = 0;
 const AVAIL: u64 = 0x8000;
 const USED: u64 = 0x9000;
 const BUFFERS: u64 = 0x10_0000;
+/// From one queue's rings to the other's.
+const OTHER: u64 = 0x2_0000;
 /// Room for one request's buffers.
 const STRIDE: u64 = 0x40_0000;
 const SIZE: u16 = 256;
@@ -54,14 +57,19 @@ const DESTROY: u32 = 38;
 /// Everything but the two other processes.
 struct Rig {
     memory: SharedMemory,
-    vring: Vring,
+    /// The second one is not started.
+    vrings: [Vring; 2],
     group: Group,
     scratch: Scratch,
     worker: WorkerLane,
     message: MessageBuffer,
     ring_memory: OwnedFd,
+    /// The queue that the driver uses now.
+    at: usize,
     sent: u16,
     seen: u16,
+    /// These two of the other queue.
+    others: (u16, u16),
 }
 
 #[derive(Debug, PartialEq)]
@@ -90,31 +98,48 @@ impl Rig {
         let shared = Arc::new(Shared::for_test(memory.clone(), donate, options));
         let ring_memory = ring.worker.descriptors()[0].try_clone_to_owned().unwrap();
         let lane = ring.lanes.into_iter().next().unwrap();
-        let group = Group::new([1], shared, lane, Arc::new(Port::new().unwrap()));
-        let vring = Vring::new(Arc::new(Waiter::new().unwrap()));
-        {
+        let group = Group::new([1, 2], shared, lane, Arc::new(Port::new().unwrap()));
+        let vrings = [0, OTHER as u32].map(|offset| {
+            let vring = Vring::new(Arc::new(Waiter::new().unwrap()));
             let mut state = vring.lock();
             let ring = state.queue_mut();
             ring.set_size(SIZE);
-            ring.set_desc_table_address(Some(TABLE as u32), None);
-            ring.set_avail_ring_address(Some(AVAIL as u32), None);
-            ring.set_used_ring_address(Some(USED as u32), None);
+            ring.set_desc_table_address(Some(TABLE as u32 + offset), None);
+            ring.set_avail_ring_address(Some(AVAIL as u32 + offset), None);
+            ring.set_used_ring_address(Some(USED as u32 + offset), None);
             ring.set_event_idx(true);
-            ring.set_ready(true);
-        }
-        vring.enable(true).unwrap();
+            drop(state);
+            vring
+        });
+        vrings[0].lock().queue_mut().set_ready(true);
+        vrings[0].enable(true).unwrap();
         let scratch = Scratch::new();
         Self {
             memory,
-            vring,
+            vrings,
             group,
             scratch,
             worker,
             message: MessageBuffer::new(),
             ring_memory,
+            at: 0,
             sent: 0,
             seen: 0,
+            others: (0, 0),
         }
+    }
+
+    /// From now on the driver uses the other queue, which is started.
+    fn change(&mut self) {
+        self.at = 1 - self.at;
+        let here = std::mem::replace(&mut self.others, (self.sent, self.seen));
+        (self.sent, self.seen) = here;
+        self.start_ring(true);
+    }
+
+    /// Where something of the queue lies whose first one has it there.
+    fn place(&self, of_first: u64) -> GuestAddress {
+        GuestAddress(of_first + self.at as u64 * OTHER)
     }
 
     /// One with a session.
@@ -178,7 +203,7 @@ impl Rig {
         let (next, write) = (VRING_DESC_F_NEXT as u16, VRING_DESC_F_WRITE as u16);
         let put = |index: u16, descriptor: Descriptor| {
             memory
-                .write_obj(descriptor, GuestAddress(TABLE + 16 * u64::from(index)))
+                .write_obj(descriptor, self.place(TABLE + 16 * u64::from(index)))
                 .unwrap();
         };
         put(
@@ -187,20 +212,22 @@ impl Rig {
         );
         put(head + 1, Descriptor::new(buffer + STRIDE / 2, room, write, 0));
         let place = AVAIL + 4 + 2 * u64::from(self.sent % SIZE);
-        memory.write_obj(head, GuestAddress(place)).unwrap();
+        memory.write_obj(head, self.place(place)).unwrap();
         self.sent = self.sent.wrapping_add(1);
-        memory.write_obj(self.sent, GuestAddress(AVAIL + 2)).unwrap();
+        memory.write_obj(self.sent, self.place(AVAIL + 2)).unwrap();
     }
 
     /// Few requests have large buffers; the others' may overlap the next one's.
     fn buffer(&self, head: u16) -> u64 {
-        BUFFERS + u64::from(head / 2 % 7) * STRIDE + u64::from(head) * 0x800
+        let place = u64::from(head / 2) + 3 * self.at as u64;
+        BUFFERS + place % 7 * STRIDE + u64::from(head) * 0x800
     }
 
     /// What the VMM says of the ring's state.
     fn start_ring(&mut self, started: bool) {
-        self.vring.lock().queue_mut().set_ready(started);
-        self.vring.enable(true).unwrap();
+        let vring = &self.vrings[self.at];
+        vring.lock().queue_mut().set_ready(started);
+        vring.enable(true).unwrap();
     }
 
     /// Sleeps until the worker or a data thread has something for the queue.
@@ -211,13 +238,12 @@ impl Rig {
     }
 
     fn run(&mut self) -> Option<Duration> {
-        self.group
-            .run(std::slice::from_ref(&self.vring), &mut self.scratch)
+        self.group.run(&self.vrings, &mut self.scratch)
     }
 
     /// At how many requests sent the device asks for the next kick (`avail_event`).
     fn kick_asked_for(&self) -> u16 {
-        let place = GuestAddress(USED + 4 + 8 * u64::from(SIZE));
+        let place = self.place(USED + 4 + 8 * u64::from(SIZE));
         self.memory.memory().read_obj(place).unwrap()
     }
 
@@ -237,11 +263,11 @@ impl Rig {
     fn run_all(&mut self) -> Vec<Option<Answer>> {
         self.run();
         let memory = self.memory.memory();
-        let index: u16 = memory.read_obj(GuestAddress(USED + 2)).unwrap();
+        let index: u16 = memory.read_obj(self.place(USED + 2)).unwrap();
         let mut answers = Vec::new();
         while self.seen != index {
             let place = USED + 4 + 8 * u64::from(self.seen % SIZE);
-            let [head, length]: [u32; 2] = memory.read_obj(GuestAddress(place)).unwrap();
+            let [head, length]: [u32; 2] = memory.read_obj(self.place(place)).unwrap();
             let mut bytes = vec![0; length as usize];
             memory
                 .read_slice(&mut bytes, GuestAddress(self.buffer(head as u16) + STRIDE / 2))

@@ -134,7 +134,7 @@ fn restart(rig: &mut Rig, anew: bool) {
     if anew {
         let memory = rig.memory.memory();
         memory.write_slice(&[0; 0x2000], GuestAddress(AVAIL)).unwrap();
-        let mut state = rig.vring.lock();
+        let mut state = rig.vrings[0].lock();
         state.queue_mut().set_next_avail(0);
         state.queue_mut().set_next_used(0);
         drop(state);
