@@ -33,7 +33,7 @@ impl Rig {
     }
 
     /// A guest that was found by looking, on another CPU than both processes.
-    fn apart() -> Self {
+    pub(super) fn apart() -> Self {
         let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
         let cpu = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap());
         let mut one = CpuSet::new();
