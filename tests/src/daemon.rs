@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, setrlimit};
@@ -182,8 +182,13 @@ impl Launch {
         }
     }
 
-    /// Starts it; gives its end when it does not come up.
-    pub fn try_start(mut self) -> Result<Result<Daemon, Failure>> {
+    /// Starts it and waits until it listens; gives its end when it does not come up.
+    pub fn try_start(self) -> Result<Result<Daemon, Failure>> {
+        self.spawn()?.listening()
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(mut self) -> Result<Daemon> {
         let home = TempDir::new()?;
         let share = match self.share.take() {
             Some(dir) => dir,
@@ -245,6 +250,7 @@ impl Launch {
                 Ok(())
             });
         }
+        let begun = Instant::now();
         let mut child = command.spawn().with_context(|| {
             format!(
                 "start {} (built by `cargo build -p airlockfsd -p airlockfs-worker`)",
@@ -254,29 +260,16 @@ impl Launch {
         drop(inherit);
         let log = Log::read(child.stderr.take().context("stderr")?);
         let process = Process::open(child.id() as i32)?;
-        let mut daemon = Daemon {
+        Ok(Daemon {
             child,
             process,
             log,
             program: self.program,
             socket,
             share,
+            begun,
             _home: home,
-        };
-        if daemon.log.wait_for(READY) {
-            return Ok(Ok(daemon));
-        }
-        if !daemon.process.ended_within(PATIENCE.as_millis() as u16) {
-            bail!(
-                "the daemon neither listens nor ends:\n{}",
-                daemon.log().join("\n")
-            );
-        }
-        let status = daemon.child.wait()?;
-        Ok(Err(Failure {
-            status,
-            log: daemon.log(),
-        }))
+        })
     }
 }
 
@@ -298,6 +291,7 @@ pub struct Daemon {
     program: PathBuf,
     socket: PathBuf,
     share: PathBuf,
+    begun: Instant,
     _home: TempDir,
 }
 
@@ -305,6 +299,25 @@ impl Daemon {
     /// airlockfsd on a fresh directory with these options.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
         Launch::airlockfs().args(args).start()
+    }
+
+    /// Waits until it listens; gives its end when it does not come up.
+    pub fn listening(mut self) -> Result<Result<Self, Failure>> {
+        if self.log.wait_for(READY) {
+            return Ok(Ok(self));
+        }
+        if !self.process.ended_within(PATIENCE.as_millis() as u16) {
+            bail!("the daemon neither listens nor ends:\n{}", self.log().join("\n"));
+        }
+        Ok(Err(Failure {
+            status: self.child.wait()?,
+            log: self.log(),
+        }))
+    }
+
+    /// When it was about to be started.
+    pub fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// The same with a client after INIT.

@@ -1,7 +1,8 @@
 //! Measures daemons against each other: the same requests over real virtqueues, alternately, in one run.
 //!
 //! - [`tree`] is what is shared, [`cases`] is what is done with it, an [`actor`] does it for one request in flight.
-//! - [`variant`] is a daemon's command line, [`session`] a running one, [`placement`] its processors.
+//! - [`variant`] is a daemon's command line, [`launcher`] how it is started, [`session`] a running one, [`placement`] its
+//!   processors.
 //! - [`engine`] keeps a number of requests in flight on a queue, [`wait`] sleeps for it, [`counters`] reads what
 //!   the daemon's processes used meanwhile.
 //! - [`traces`] is work of real programs through /dev/fuse, [`limits`] what is neither.
@@ -11,6 +12,7 @@ pub mod actor;
 pub mod cases;
 pub mod counters;
 pub mod engine;
+pub mod launcher;
 pub mod limits;
 pub mod placement;
 pub mod plan;

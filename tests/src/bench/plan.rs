@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 
 use super::cases::{Case, HostLoop};
 use super::counters::Resident;
+use super::launcher::Launcher;
 use super::limits::{self, Limits};
 use super::placement::{Placement, unpin};
 use super::session::{Method, Sample, Session, measure_host};
@@ -76,8 +77,8 @@ pub struct Results {
     pub limits: Vec<Limits>,
     /// No-ops per second through the ring, a round each.
     pub ring: Vec<f64>,
-    /// Starts, by variant.
-    pub starts: BTreeMap<String, Vec<Start>>,
+    /// Starts, by variant and launcher.
+    pub starts: BTreeMap<(String, Launcher), Vec<Start>>,
     /// Idle daemons, by variant: CPU time and context switches.
     pub idle: BTreeMap<String, Vec<(Duration, u64)>>,
     /// What went wrong.
@@ -128,21 +129,26 @@ impl Plan {
 
     /// Starts only, one after another: beside other measurements, what those leave to do would count.
     fn starts(&self, tree: &Tree, results: &mut Results) {
-        let method = self.method(Placement::Free);
-        for _ in 0..self.starts {
-            for variant in &self.variants {
-                // The kernel takes apart the namespaces of the daemon before, in its own time.
-                std::thread::sleep(PAUSE);
-                match Session::start(variant, &[], tree.root(), 1, (1, 4096), method) {
-                    Ok(session) => {
-                        let start = Start {
-                            time: session.start,
-                            memory: session.fresh,
-                        };
-                        results.starts.entry(variant.name()).or_default().push(start);
-                    }
-                    Err(error) => results.fail(variant, format!("start of {}: {error:#}", variant.name())),
+        let places =
+            Launcher::ALL.map(|launcher| self.variants.iter().map(move |variant| (launcher, variant)));
+        let places: Vec<_> = places.into_iter().flatten().collect();
+        for (launcher, variant) in (0..self.starts).flat_map(|_| &places) {
+            let method = Method {
+                launcher: *launcher,
+                ..self.method(Placement::Free)
+            };
+            // The kernel takes apart the namespaces of the daemon before, in its own time.
+            std::thread::sleep(PAUSE);
+            match Session::start(variant, &[], tree.root(), 1, (1, 4096), method) {
+                Ok(session) => {
+                    let start = Start {
+                        time: session.start,
+                        memory: session.fresh,
+                    };
+                    let all = results.starts.entry((variant.name(), *launcher));
+                    all.or_default().push(start);
                 }
+                Err(error) => results.fail(variant, format!("start of {}: {error:#}", variant.name())),
             }
         }
     }
@@ -203,6 +209,7 @@ impl Plan {
     fn method(&self, placement: Placement) -> Method {
         Method {
             placement,
+            launcher: Launcher::WaitsForLine,
             // On one processor, looking all the time would keep the daemon from it.
             wait: if placement == Placement::Together {
                 Wait::Sleep

@@ -1,6 +1,8 @@
 //! A fresh daemon with a front end, ready to be measured.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -8,13 +10,15 @@ use anyhow::{Context, Result, anyhow};
 use super::cases::{Actors, Case, Extent, HostLoop, Setup, Unit};
 use super::counters::{Processes, Resident, thread_cpu};
 use super::engine::{Engine, Outcome};
+use super::launcher::Launcher;
 use super::placement::{Placement, unpin};
 use super::tree::Tree;
 use super::variant::Variant;
 use super::wait::Wait;
 use crate::daemon::Daemon;
-use crate::fuse::{Client, SessionConfig};
-use crate::vmm::VmmConfig;
+use crate::fuse::{self, Client, SessionConfig};
+use crate::vmm::memory::Memory;
+use crate::vmm::{Vmm, VmmConfig};
 
 /// How long a daemon may take from its first answer until it rests.
 const SETTLES: Duration = Duration::from_secs(2);
@@ -24,6 +28,8 @@ const SETTLES: Duration = Duration::from_secs(2);
 pub struct Method {
     /// Where things run.
     pub placement: Placement,
+    /// How the daemon is started.
+    pub launcher: Launcher,
     /// How the front end waits.
     pub wait: Wait,
     /// How long a measurement takes, where its case does not say.
@@ -69,7 +75,7 @@ pub struct Session {
     daemon: Daemon,
     queues: usize,
     method: Method,
-    /// From starting the process to the reply to INIT.
+    /// From starting the process to the reply to INIT, which comes from confined processes only.
     pub start: Duration,
     /// Memory after INIT, before the first request.
     pub fresh: Resident,
@@ -97,18 +103,22 @@ impl Session {
         // A child inherits where its parent may run.
         unpin(0)?;
         let launch = variant.launch(queues)?.args(options).share(root);
-        let begin = Instant::now();
-        let daemon = launch.try_start()?.map_err(|failure| {
-            anyhow!(
-                "{} ended with {}:\n{}",
-                variant.name(),
-                failure.status,
-                failure.log.join("\n")
-            )
-        })?;
-        let client = Client::connect_with(daemon.socket(), &config)?;
-        client.init().context("INIT")?;
-        let start = begin.elapsed();
+        // A VMM has it before the daemon is there.
+        let memory = Arc::new(Memory::new(config.vmm.memory)?);
+        let mut daemon = method.launcher.prepare(launch).spawn()?;
+        if method.launcher == Launcher::WaitsForLine {
+            daemon = daemon.listening()?.map_err(|failure| {
+                anyhow!(
+                    "{} ended with {}:\n{}",
+                    variant.name(),
+                    failure.status,
+                    failure.log.join("\n")
+                )
+            })?;
+        }
+        let client = connect(&daemon, memory, &config)
+            .with_context(|| format!("{}'s log:\n{}", variant.name(), daemon.log().join("\n")))?;
+        let start = daemon.begun().elapsed();
         let processes = Processes::below(daemon.supervisor().pid())?;
         let fresh = processes.memory()?;
         method.placement.pin_daemon(&processes)?;
@@ -188,6 +198,15 @@ impl Session {
             after.switches.saturating_sub(before.switches),
         ))
     }
+}
+
+/// A client after INIT.
+fn connect(daemon: &Daemon, memory: Arc<Memory>, config: &SessionConfig) -> Result<Client> {
+    let stream = UnixStream::connect(daemon.socket()).context("connect")?;
+    let vmm = Vmm::with_memory(stream, memory, &config.vmm)?;
+    let client = Client::new(Arc::new(fuse::Session::new(vmm, config)?));
+    client.init().context("INIT")?;
+    Ok(client)
 }
 
 /// The same system calls on the host, by one thread on CPU 0, without a daemon. Its CPU time is that thread's.

@@ -94,6 +94,11 @@ impl Vmm {
 
     /// The same on a connected socket.
     pub fn from_stream(stream: UnixStream, config: &VmmConfig) -> Result<Self> {
+        Self::with_memory(stream, Arc::new(Memory::new(config.memory)?), config)
+    }
+
+    /// The same with memory that is there already.
+    pub fn with_memory(stream: UnixStream, memory: Arc<Memory>, config: &VmmConfig) -> Result<Self> {
         // A daemon that does not answer fails the test instead of holding it up.
         stream.set_read_timeout(Some(PATIENCE)).context("SO_RCVTIMEO")?;
         let socket = stream.try_clone().context("clone the socket")?;
@@ -145,7 +150,6 @@ impl Vmm {
         ensure!(features & VIRTIO_F_VERSION_1 != 0, "not a virtio 1 device");
         frontend.set_features(features).context("SET_FEATURES")?;
 
-        let memory = Arc::new(Memory::new(config.memory)?);
         frontend
             .set_mem_table(&[memory.table()?])
             .context("SET_MEM_TABLE")?;

@@ -81,11 +81,12 @@ pub fn json(report: &Report<'_>) -> String {
     let _ = writeln!(out, "  \"known_inodes\": [{}],", lines_of(limits));
     let ring = report.results.ring.iter().map(|rate| number(*rate));
     let _ = writeln!(out, "  \"ring_noops_per_second\": [{}],", list(ring));
-    let starts = report.results.starts.iter().flat_map(|(variant, starts)| {
+    let starts = report.results.starts.iter().flat_map(|((variant, launcher), starts)| {
         starts.iter().map(|start| {
             format!(
-                "{{\"variant\": {}, \"start_ms\": {}, \"private_kib\": {}, \"pss_kib\": {}}}",
+                "{{\"variant\": {}, \"launcher\": {}, \"start_ms\": {}, \"private_kib\": {}, \"pss_kib\": {}}}",
                 text(variant),
+                text(launcher.name()),
                 number(start.time.as_secs_f64() * 1e3),
                 start.memory.private,
                 start.memory.pss

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Report;
 use crate::bench::cases::Unit;
+use crate::bench::launcher::Launcher;
 use crate::bench::plan::HOST;
 use crate::bench::session::Field;
 use crate::bench::stats::{self, Key, Middle, Rounds};
@@ -135,21 +136,51 @@ fn traces(out: &mut String, report: &Report<'_>) {
 fn starts(out: &mut String, report: &Report<'_>) {
     out.push_str(
         "\n## Start, memory, idle\n\n\
-         | daemon | start to INIT's reply, ms | private memory before the first request, MiB | PSS, MiB | idle: CPU µs per second | switches per second |\n\
-         |---|---|---|---|---|---|\n",
+         Until INIT's reply, from just before the process is started, in the two ways that launchers have: the daemon makes the \
+         socket and the VMM connects once the daemon says that it listens, or it inherits the socket and the VMM connects at \
+         once. The ratio is of medians, to virtiofsd's command line with the lowest.\n\n\
+         | daemon | launcher | start to INIT's reply, ms | ratio | private memory before the first request, MiB | PSS, MiB | idle: CPU µs per second | switches per second |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     let seconds = report.idle_seconds;
-    for (variant, all) in &report.results.starts {
-        let times = stats::middle(all.iter().map(|start| start.time.as_secs_f64() * 1e3));
+    for ((variant, launcher), all) in &report.results.starts {
+        let times = start_times(report, variant, *launcher);
+        let fastest = fastest_start(report, *launcher).filter(|_| variant.starts_with(OURS));
+        let ratio = times
+            .zip(fastest)
+            .map(|(ours, fastest)| format!("{:.2}", ours.median / fastest));
         let private = stats::middle(all.iter().map(|start| start.memory.private as f64 / 1024.0));
         let pss = stats::middle(all.iter().map(|start| start.memory.pss as f64 / 1024.0));
         let idle = report.results.idle.get(variant);
         let cpu =
             idle.and_then(|all| stats::middle(all.iter().map(|(cpu, _)| cpu.as_secs_f64() * 1e6 / seconds)));
         let switches = idle.and_then(|all| stats::middle(all.iter().map(|(_, n)| *n as f64 / seconds)));
-        let cells = [times, private, pss, cpu, switches].map(|m| m.map_or_else(|| "–".to_owned(), spread));
-        let _ = writeln!(out, "| {variant} | {} |", cells.join(" | "));
+        let [times, rest @ ..] =
+            [times, private, pss, cpu, switches].map(|m| m.map_or_else(|| "–".to_owned(), spread));
+        let ratio = ratio.unwrap_or_else(|| "–".to_owned());
+        let _ = writeln!(
+            out,
+            "| {variant} | {} | {times} | {ratio} | {} |",
+            launcher.name(),
+            rest.join(" | ")
+        );
     }
+}
+
+/// A variant's starts by this launcher, in ms.
+pub(super) fn start_times(report: &Report<'_>, variant: &str, launcher: Launcher) -> Option<Middle> {
+    let all = report.results.starts.get(&(variant.to_owned(), launcher))?;
+    stats::middle(all.iter().map(|start| start.time.as_secs_f64() * 1e3))
+}
+
+/// The lowest median of virtiofsd's starts by this launcher, in ms.
+pub(super) fn fastest_start(report: &Report<'_>, launcher: Launcher) -> Option<f64> {
+    let variants = report.results.starts.keys().map(|(variant, _)| variant);
+    variants
+        .filter(|variant| variant.starts_with(PEER))
+        .filter_map(|variant| start_times(report, variant, launcher))
+        .map(|middle| middle.median)
+        .reduce(f64::min)
 }
 
 fn latencies(rounds: &Rounds, variant: &str) -> Option<String> {

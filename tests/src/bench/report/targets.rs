@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::Report;
-use super::markdown::{OURS, PEER};
+use super::markdown::{OURS, PEER, fastest_start, start_times};
+use crate::bench::launcher::Launcher;
 use crate::bench::placement::Placement;
 use crate::bench::plan::HOST;
 use crate::bench::session::{Field, Sample};
@@ -314,24 +315,13 @@ fn idle(report: &Report<'_>) -> Vec<Target> {
         .idle
         .get(OURS)
         .and_then(|all| stats::middle(all.iter().map(|(cpu, _)| cpu.as_secs_f64() * 1e6)));
-    let starts = |name: &str| results.starts.get(name).map(|all| all.iter());
-    let private =
-        starts(OURS).and_then(|all| stats::middle(all.map(|start| start.memory.private as f64 / 1024.0)));
-    let time = |name: &str| stats::middle(starts(name)?.map(|start| start.time.as_secs_f64() * 1e3));
-    let peers = results.starts.keys().filter(|name| name.starts_with(PEER));
-    let best = peers
-        .filter_map(|name| time(name))
-        .map(|middle| middle.median)
-        .reduce(f64::min);
-    let ratio = time(OURS).zip(best).map(|(ours, peer)| Middle {
-        median: ours.median / peer,
-        min: ours.min / peer,
-        max: ours.max / peer,
-    });
+    let ours = results.starts.iter().filter(|((variant, _), _)| variant == OURS);
+    let ours = ours.flat_map(|(_, all)| all);
+    let private = stats::middle(ours.map(|start| start.memory.private as f64 / 1024.0));
     let seconds = report.idle_seconds;
     let mut idle = number("idle: CPU time in µs", "0 over 10 s", idle, |m| m == 0.0);
     let _ = write!(idle.measured, " over {seconds} s");
-    vec![
+    let mut list = vec![
         idle,
         number(
             "private memory of both processes before the first request, MiB",
@@ -339,13 +329,27 @@ fn idle(report: &Report<'_>) -> Vec<Target> {
             private,
             |m| m <= 6.0,
         ),
-        number(
-            "start to INIT reply, to virtiofsd's median",
-            "≤ 1.0×",
-            ratio,
-            |m| m <= 1.0,
+    ];
+    list.extend(Launcher::ALL.map(|launcher| start(report, launcher)));
+    list
+}
+
+fn start(report: &Report<'_>, launcher: Launcher) -> Target {
+    let times = start_times(report, OURS, launcher).zip(fastest_start(report, launcher));
+    let ratio = times.map(|(ours, peer)| Middle {
+        median: ours.median / peer,
+        min: ours.min / peer,
+        max: ours.max / peer,
+    });
+    number(
+        &format!(
+            "start to INIT reply, confinement included, to virtiofsd's median ({})",
+            launcher.name()
         ),
-    ]
+        "≤ 1.0×",
+        ratio,
+        |m| m <= 1.0,
+    )
 }
 
 fn limits(report: &Report<'_>) -> [Target; 3] {
