@@ -34,8 +34,9 @@ pub(crate) struct CommandLine {
     pub(crate) serve: Cli,
 }
 
-/// What is done instead of serving.
+/// What is done instead of serving. Its options, those for serving among them twice, are made when it is asked for.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// What each process may do, and why
     #[command(subcommand)]
@@ -60,6 +61,7 @@ pub(crate) enum AuditFormat {
 
 /// `airlockfsd policy`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum PolicyCommand {
     /// Show what both processes may do, served with these options
     Show(Box<ShowPolicy>),
@@ -76,7 +78,7 @@ pub(crate) enum PolicyCommand {
     },
 }
 
-/// `airlockfsd policy show`.
+/// Show what both processes may do, served with these options
 #[derive(Debug, Args)]
 pub(crate) struct ShowPolicy {
     /// text for people, json for `policy diff`, oci for container tooling (one filter of what either process may call)
@@ -86,7 +88,7 @@ pub(crate) struct ShowPolicy {
     pub(crate) serve: Cli,
 }
 
-/// `airlockfsd policy explain`.
+/// Say who may make a system call, has a capability or a Landlock right, or may touch a path, why and by which option
 #[derive(Debug, Args)]
 pub(crate) struct ExplainPolicy {
     /// Such as openat, CAP_MKNOD or make_reg; or an absolute path of this host, with options as for serving
