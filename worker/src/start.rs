@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::AtomicU64},
     thread,
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 use airlockfs_ipc::{
     Name,
     channel::Channel,
-    message::{ConfinementReport, Start, Started, View, WorkerConfig},
+    message::{Start, Started, View, WorkerConfig},
     ring::{self, MAX_LANES, WorkerLane},
 };
 use airlockfs_policy::{
@@ -57,12 +57,8 @@ pub(crate) fn start() -> Result<Channel, StartError> {
         )
     })?;
     let control = Channel::from(control);
-    match confined(&control) {
-        Ok(report) => {
-            let told = control.send(&Started::Ready(report), &[]);
-            told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))?;
-            Ok(control)
-        }
+    match serving(&control) {
+        Ok(()) => Ok(control),
         Err(error) => {
             let told = Started::Failed {
                 kind: error.kind.code(),
@@ -79,7 +75,7 @@ fn failed(message: impl Into<String>) -> StartError {
     StartError::new(ExitKind::OsError, message)
 }
 
-fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
+fn serving(control: &Channel) -> Result<(), StartError> {
     let received = control
         .receive::<Start>(1 + 2 * usize::from(MAX_LANES))
         .map_err(|error| failed(format!("cannot read what to serve: {error}")))?;
@@ -141,9 +137,10 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         any_uid: view.uid.is_forced(),
         any_gid: view.gid.is_forced(),
     };
-    let volume = volume(config, roots, (identities, view), xattr_map, budget)?;
+    let WorkerRoots { shares, proc_self_fd } = roots;
+    let volume = volume(config, shares, (identities, view), xattr_map, budget)?;
     let gate = Arc::new(Gate::default());
-    let threads = run(&gate, lanes, volume)?;
+    let threads = run(&gate, lanes, volume, proc_self_fd)?;
     #[cfg(feature = "breach")]
     let threads = threads
         + airlockfs_breach::start("airlockfs-worker", breach, {
@@ -155,8 +152,11 @@ fn confined(control: &Channel) -> Result<ConfinementReport, StartError> {
         .map_err(|error| failed(error.to_string()))?;
     gate.wait_for(threads);
     let (confined, report) = unfiltered.filter()?;
+    // Before the others run, who would have this thread's processor first.
+    let told = control.send(&Started::Ready(report), &[]);
+    told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))?;
     gate.open(confined);
-    Ok(report)
+    Ok(())
 }
 
 /// What the kernel shows for ids outside a user namespace (proc_sys_kernel(5)).
@@ -234,7 +234,7 @@ fn descriptor_limits(config: &WorkerConfig) -> Result<(u64, usize), StartError> 
 
 fn volume(
     config: WorkerConfig,
-    roots: WorkerRoots,
+    shares: Vec<OwnedFd>,
     (identities, view): (Identities, view::View),
     xattr_map: Option<XattrMap>,
     budget: usize,
@@ -251,7 +251,7 @@ fn volume(
         inodes.add_synthetic_root(&SYNTHETIC).map_err(cannot)?;
     }
     let mut nodes = Vec::new();
-    for (index, descriptor) in (0..).zip(roots.shares) {
+    for (index, descriptor) in (0..).zip(shares) {
         let stat = stat(&descriptor).map_err(cannot)?;
         let identity = Identity::of(&stat, index);
         nodes.push(inodes.add_root(&identity, descriptor).map_err(cannot)?);
@@ -271,14 +271,21 @@ fn volume(
     })
 }
 
-/// Starts the threads behind the gate. Returns how many there are.
-fn run(gate: &Arc<Gate>, lanes: Vec<WorkerLane>, volume: Volume) -> Result<usize, StartError> {
+/// Starts the threads behind the gate. Returns how many there are. `unneeded` is closed before they are all there.
+fn run(
+    gate: &Arc<Gate>,
+    lanes: Vec<WorkerLane>,
+    volume: Volume,
+    unneeded: OwnedFd,
+) -> Result<usize, StartError> {
     let cannot = |error| failed(format!("cannot start a thread: {error}"));
     let slow = volume.config.slow_threads.max(1);
     let mut threads = usize::from(slow) + lanes.len() + 1;
-    let pool = Pool::start(slow, gate).map_err(cannot)?;
     let volume = Arc::new(volume);
-    Inodes::start_sweeper(volume.clone(), gate.clone()).map_err(cannot)?;
+    // It is a mount of its own, which the kernel takes apart in its own time.
+    let first = move || drop(unneeded);
+    Inodes::start_sweeper(volume.clone(), gate.clone(), first).map_err(cannot)?;
+    let pool = Pool::start(slow, gate).map_err(cannot)?;
     if volume.config.posix_lock || volume.config.flock {
         Locks::start(volume.clone(), gate.clone()).map_err(cannot)?;
         threads += 1;

@@ -64,12 +64,14 @@ impl Away {
 }
 
 impl Inodes {
-    /// Starts the sweeper behind `gate`; it runs as long as the process.
+    /// Starts the sweeper behind `gate`; it runs as long as the process. It does `first` before it comes to the gate.
     pub(crate) fn start_sweeper(
         inodes: Arc<impl AsRef<Self> + Send + Sync + 'static>,
         gate: Arc<Gate>,
+        first: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         thread::Builder::new().name("sweeper".into()).spawn(move || {
+            first();
             gate.pass();
             let _guard = crate::EndsWithPanic;
             let inodes = (*inodes).as_ref();
