@@ -10,6 +10,7 @@ mod capabilities;
 mod child;
 pub mod confine;
 mod descriptors;
+pub mod entry;
 mod error;
 mod identity;
 mod idmap;

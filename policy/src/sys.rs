@@ -43,6 +43,12 @@ pub(crate) fn ignore_file_size_signal() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// A write to a pipe or socket that nobody reads is to fail with EPIPE, not to end the process (SIGPIPE).
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: no handler of ours is installed.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// close_range(2): closes every descriptor from `first` to `last`. None of them may belong to a living `OwnedFd`.
 pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: no pointers; the caller vouches for the descriptors.

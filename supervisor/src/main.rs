@@ -10,6 +10,9 @@
 //! Locks, never held across a system call on a file: a queue's own (`backend::Seat`) before the shared tables'
 //! (`data::HandleTable`), and those before a vring's.
 
+// Only there does C's `main` find the arguments without Rust's.
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
+
 mod audit;
 mod backend;
 mod chain;
@@ -21,6 +24,8 @@ mod data;
 mod device;
 mod dispatch;
 mod end;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod entry;
 mod fuse;
 mod guest_io;
 mod guest_memory;
@@ -41,8 +46,6 @@ mod syslog;
 mod wait;
 mod worker_process;
 
-use std::process::ExitCode;
-
 use airlockfs_policy::ExitKind;
 use clap::{Parser, error::ErrorKind};
 
@@ -61,18 +64,24 @@ compile_error!("the feature `breach` lets tests order any system call: it is nev
 /// What launchers ask before they start a back end (QEMU's docs/interop/vhost-user.json).
 const CAPABILITIES: &str = r#"{"type": "fs", "features": ["separate-options"]}"#;
 
-fn main() -> ExitCode {
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
+fn main() -> std::process::ExitCode {
+    run().into()
+}
+
+/// The program; gives its exit code.
+fn run() -> u8 {
     let line = match cli::CommandLine::try_parse_from(compat::modernise(std::env::args_os())) {
         Ok(line) => line,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Nobody to tell if stdout is closed.
             let _ = error.print();
-            return ExitCode::SUCCESS;
+            return 0;
         }
         Err(error) => {
             let what = cli::one_line(&error);
             eprintln!("airlockfsd: {what}; see airlockfsd --help");
-            return ExitCode::from(ExitKind::Usage.code());
+            return ExitKind::Usage.code();
         }
     };
     match &line.command {
@@ -83,13 +92,13 @@ fn main() -> ExitCode {
     let cli = line.serve;
     if cli.service.print_capabilities {
         println!("{CAPABILITIES}");
-        return ExitCode::SUCCESS;
+        return 0;
     }
     if cli.service.syslog
         && let Err(error) = syslog::redirect_stderr()
     {
         eprintln!("airlockfsd: --syslog: {error}");
-        return ExitCode::from(error.kind.code());
+        return error.kind.code();
     }
     logging::start(cli.service.log_level);
     // It may be confined by then.

@@ -14,8 +14,13 @@
 //! The locks of the first two tables are not held across system calls. Those of memory kept for use again are held alone,
 //! or within a directory handle's.
 
+// Only there does C's `main` find the arguments without Rust's.
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
+
 mod by_node;
 mod creds;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod entry;
 mod gate;
 mod handle;
 mod ids;
@@ -43,7 +48,13 @@ unsafe extern "C" {}
 #[cfg(all(feature = "breach", not(debug_assertions)))]
 compile_error!("the feature `breach` lets tests order any system call: it is never released");
 
-fn main() -> ! {
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
+fn main() {
+    run()
+}
+
+/// The program.
+fn run() -> ! {
     let control = match start::start() {
         Ok(control) => control,
         Err(error) => {

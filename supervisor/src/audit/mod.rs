@@ -11,12 +11,10 @@ mod process;
 mod report;
 mod sealed;
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::process::ExitCode;
-
 use airlockfs_policy::{ExitKind, Profile, StartError};
 use clap::Parser;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 use crate::cli::{AuditFormat, Cli, CommandLine, one_line};
 use crate::{compat, settings};
@@ -36,12 +34,12 @@ struct Pair {
 
 /// Audits the pair whose supervisor is `pid`. Exit code 0: all holds; 1: options weakened it; 2: something that should
 /// hold does not.
-pub(crate) fn run(pid: i32, format: AuditFormat) -> ExitCode {
+pub(crate) fn run(pid: i32, format: AuditFormat) -> u8 {
     let pair = match Pair::find(pid) {
         Ok(pair) => pair,
         Err(error) => {
             eprintln!("airlockfsd: {error}");
-            return ExitCode::from(error.kind.code());
+            return error.kind.code();
         }
     };
     let mut points = Vec::new();
@@ -50,7 +48,7 @@ pub(crate) fn run(pid: i32, format: AuditFormat) -> ExitCode {
     descriptors::check(&pair, &mut points);
     sealed::check(&pair, &mut points);
     report::print(&pair, &points, format);
-    ExitCode::from(report::worst(&points))
+    report::worst(&points)
 }
 
 impl Pair {

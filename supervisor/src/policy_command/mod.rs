@@ -7,11 +7,9 @@ mod oci;
 mod path;
 mod text;
 
-use std::io::Write;
-use std::process::ExitCode;
-
 use airlockfs_policy::{ExitKind, StartError};
 use nix::unistd::geteuid;
+use std::io::Write;
 
 use crate::cli::{Format, PolicyCommand};
 pub(crate) use document::{Document, Policy};
@@ -20,7 +18,7 @@ pub(crate) use document::{Document, Policy};
 const OTHERWISE: u8 = 1;
 
 /// Does it, and gives the exit code.
-pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
+pub(crate) fn run(command: &PolicyCommand) -> u8 {
     let done = match command {
         PolicyCommand::Show(show) => match show.format {
             Format::Text => Ok((text::policy(&Policy::of(&show.serve, geteuid().is_root())), true)),
@@ -35,11 +33,11 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         Ok((text, as_asked)) => {
             // Nobody to tell if stdout is closed.
             let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::from(if as_asked { 0 } else { OTHERWISE })
+            if as_asked { 0 } else { OTHERWISE }
         }
         Err(error) => {
             eprintln!("airlockfsd: {error}");
-            ExitCode::from(error.kind.code())
+            error.kind.code()
         }
     }
 }
