@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use crate::gather::Elsewhere;
 use crate::{Namespaces, sys};
 
 /// What the child was doing when it failed.
@@ -30,17 +31,17 @@ pub(crate) struct Child<'a> {
     pub(crate) log: OwnedFd,
     pub(crate) control: OwnedFd,
     pub(crate) executable: OwnedFd,
-    /// A byte comes when the id maps are written, or the end of the file if the parent gave up.
-    pub(crate) go: OwnedFd,
-    /// The other end.
-    pub(crate) go_write: BorrowedFd<'a>,
+    /// In a user namespace of its own: a byte comes when the id maps are written, or the end of the file if the parent gave
+    /// up; and the other end.
+    pub(crate) go: Option<(OwnedFd, BorrowedFd<'a>)>,
     /// A pipe's end that is closed once it runs.
     pub(crate) here: BorrowedFd<'a>,
+    /// Where it runs then.
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// Where it tells what failed: the step's index and errno.
     pub(crate) outcome: OwnedFd,
     pub(crate) name: CString,
     pub(crate) namespaces: CString,
-    pub(crate) own_user_namespace: bool,
 }
 
 impl Child<'_> {
@@ -85,17 +86,22 @@ impl Child<'_> {
         // SAFETY: the pointers are to local or prepared data that lives until the exec, lengths match, and every
         // call is async-signal-safe. Descriptors are copied to fixed numbers and the old numbers never used again.
         unsafe {
-            libc::close(self.go_write.as_raw_fd());
-            if libc::read(self.go.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
-                libc::_exit(1);
+            if let Some((go, go_write)) = &self.go {
+                libc::close(go_write.as_raw_fd());
+                if libc::read(go.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
+                    libc::_exit(1);
+                }
             }
             libc::close(self.here.as_raw_fd());
+            if let Some(elsewhere) = &self.elsewhere {
+                elsewhere.go();
+            }
             let mut signals: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut signals);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const signals, ptr::null_mut());
 
             step(1, libc::setsid())?;
-            if self.own_user_namespace {
+            if self.go.is_some() {
                 step(2, libc::syscall(libc::SYS_setresgid, 0, 0, 0) as i32)?;
                 step(2, libc::syscall(libc::SYS_setresuid, 0, 0, 0) as i32)?;
             }

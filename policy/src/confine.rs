@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{fchdir, getegid, geteuid, sethostname};
 use seccompiler::BpfProgram;
 
+use crate::mounts::Leaving;
 use crate::{
     ExitKind, Features, Namespaces, Process, Profile, StartError, capabilities, descriptors, identity, idmap,
     landlock, limits, mounts, namespaces, report, sealed, seccomp, supervisor_profile, sys, trap,
@@ -75,6 +76,8 @@ pub struct Unfiltered {
     report: ConfinementReport,
     /// Of the profile in force.
     outline: String,
+    /// What still takes its time.
+    leaving: Option<Leaving>,
 }
 
 impl Unfiltered {
@@ -88,6 +91,9 @@ impl Unfiltered {
     /// # Errors
     /// The kernel refuses it, or something that was given up is still there; the process must then exit.
     pub fn filter(self) -> Result<(Confined, ConfinementReport), StartError> {
+        if let Some(leaving) = self.leaving {
+            leaving.finish()?;
+        }
         let sealed = sealed::seal(&self.report, &self.outline)?;
         if self.seccomp == SeccompMode::Trap {
             trap::report(self.process).map_err(|error| {
@@ -119,6 +125,7 @@ impl Unfiltered {
             seccomp: profile.seccomp,
             report,
             outline: profile.outline(),
+            leaving: None,
         }
     }
 }
@@ -231,17 +238,21 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
         Sandbox::Namespace => enter_namespaces(plan, privileged, &mut weakened)?,
         Sandbox::Chroot | Sandbox::None => Namespaces::NONE,
     };
-    match features.sandbox {
+    let leaving = match features.sandbox {
         Sandbox::Namespace if own.has(libc::CLONE_NEWNS) => {
             mounts::leave_host()?;
-            mounts::enter_nothing()?;
+            Some(mounts::enter_nothing()?)
         }
         Sandbox::Chroot if privileged => {
             weakened.push("--sandbox chroot: the supervisor has no namespaces of its own".to_owned());
             mounts::chroot_to_nothing()?;
+            None
         }
-        _ => weakened.push("the supervisor has no namespaces and no root directory of its own".to_owned()),
-    }
+        _ => {
+            weakened.push("the supervisor has no namespaces and no root directory of its own".to_owned());
+            None
+        }
+    };
     forget_names(own)?;
 
     // Who it is: nobody, without any capability.
@@ -266,7 +277,10 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
         weakened,
         ..ConfinementReport::default()
     };
-    Ok(Unfiltered::new(&profile, filter, status, report))
+    Ok(Unfiltered {
+        leaving,
+        ..Unfiltered::new(&profile, filter, status, report)
+    })
 }
 
 /// Moves the supervisor into namespaces of its own; without CAP_SYS_ADMIN that takes a user namespace, made as the

@@ -4,17 +4,17 @@ use airlockfs_ipc::message::Sandbox;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::{Gid, Pid, Uid, geteuid, getgroups, getppid, setgroups, setresgid, setresuid};
+use nix::unistd::{Pid, geteuid, getgroups, getppid};
 
 use crate::confine::SupervisorPlan;
-use crate::{ExitKind, StartError};
+use crate::{ExitKind, StartError, sys};
 
 /// Drops the supplementary groups. A user namespace that maps one group only does not let them go.
 pub(crate) fn drop_groups() -> Result<Option<String>, StartError> {
-    match setgroups(&[]) {
+    match sys::drop_own_groups() {
         Ok(()) => Ok(None),
         Err(_) if getgroups().is_ok_and(|groups| groups.is_empty()) => Ok(None),
-        Err(Errno::EPERM) => Ok(Some(
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(Some(
             "supplementary groups are kept: an ordinary user may not drop them".to_owned(),
         )),
         Err(error) => Err(StartError::new(
@@ -29,10 +29,8 @@ pub(crate) fn become_user(plan: &SupervisorPlan<'_>) -> Result<Option<String>, S
     if !geteuid().is_root() {
         return Ok(None);
     }
-    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
-    let done = setgroups(&[])
-        .and_then(|()| setresgid(gid, gid, gid))
-        .and_then(|()| setresuid(uid, uid, uid));
+    let done = sys::drop_own_groups().and_then(|()| sys::set_own_ids(plan.uid, plan.gid));
+    let done = done.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()));
     match done {
         Ok(()) => Ok(None),
         Err(error) if plan.features.sandbox == Sandbox::None => {

@@ -12,6 +12,7 @@ pub mod confine;
 mod descriptors;
 pub mod entry;
 mod error;
+pub mod gather;
 mod identity;
 mod idmap;
 mod landlock;

@@ -3,15 +3,17 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread::JoinHandle;
 
 use airlockfs_ipc::message::Share;
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chroot, fchdir, pivot_root};
 
-use crate::{ExitKind, StartError, sys};
+use crate::{ExitKind, StartError, gather, sys};
 
 const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
@@ -92,6 +94,7 @@ pub(crate) fn enter_shares(shares: &[Share], readonly: bool) -> Result<Vec<Owned
         ([Share { name: None, .. }], [copy]) => enter(copy.as_fd())?,
         _ => enter_shelf(shares, &copies)?,
     }
+    detach_host().map_err(|error| failed(DETACH, error.into()))?;
     Ok(copies)
 }
 
@@ -144,10 +147,30 @@ pub(crate) fn open_shares(shares: &[Share]) -> Result<Vec<OwnedFd>, StartError> 
     shares.iter().map(open_share).collect()
 }
 
-/// Makes an empty directory the root and forgets every other mount.
-pub(crate) fn enter_nothing() -> Result<(), StartError> {
-    enter(empty()?.as_fd())
+/// Makes an empty directory the root and begins to forget every other mount.
+pub(crate) fn enter_nothing() -> Result<Leaving, StartError> {
+    enter(empty()?.as_fd())?;
+    let thread = gather::aside("leaving", detach_host);
+    thread
+        .map(Leaving)
+        .map_err(|error| failed("cannot start a thread", error))
 }
+
+/// The host's mounts, on their way out of this namespace. The kernel waits there until no processor looks at them any more,
+/// for up to a millisecond while the worker is loaded, and the supervisor has other things to give up meanwhile. The thread
+/// keeps its own ids and capabilities until it has ended; nothing from outside is read before.
+#[derive(Debug)]
+pub(crate) struct Leaving(JoinHandle<nix::Result<()>>);
+
+impl Leaving {
+    /// Waits until they are gone, and the thread is.
+    pub(crate) fn finish(self) -> Result<(), StartError> {
+        let detached = self.0.join().unwrap_or(Err(Errno::ECANCELED));
+        detached.map_err(|error| failed(DETACH, error.into()))
+    }
+}
+
+const DETACH: &str = "cannot detach the host's mounts (umount)";
 
 /// Makes an empty directory the root by chroot(2), which needs no mount namespace but leaves the mounts in place.
 pub(crate) fn chroot_to_nothing() -> Result<(), StartError> {
@@ -178,19 +201,20 @@ fn attach_over_root(mount: BorrowedFd<'_>) -> Result<(), StartError> {
         .map_err(|error| failed("cannot attach the new root (move_mount)", error))
 }
 
-/// Makes `root`, attached over `/`, the root directory and detaches all that was there before (pivot_root(2): new and
-/// old root may be the same directory, the old one then lies on top).
+/// Makes `root`, attached over `/`, the root directory (pivot_root(2): new and old root may be the same directory, the old
+/// one then lies on top). [`detach_host`] must follow.
 fn pivot(root: BorrowedFd<'_>) -> Result<(), StartError> {
-    fchdir(root)
-        .and_then(|()| pivot_root(".", "."))
-        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
-        .and_then(|()| nix::unistd::chdir("/"))
-        .map_err(|error| {
-            failed(
-                "cannot change the root directory (pivot_root; an initramfs cannot be left this way)",
-                error.into(),
-            )
-        })
+    fchdir(root).and_then(|()| pivot_root(".", ".")).map_err(|error| {
+        failed(
+            "cannot change the root directory (pivot_root; an initramfs cannot be left this way)",
+            error.into(),
+        )
+    })
+}
+
+/// Detaches all that was there before [`pivot`]: what lies on top of the root directory is what umount(2) means by it.
+fn detach_host() -> nix::Result<()> {
+    umount2("/", MntFlags::MNT_DETACH)
 }
 
 /// An O_PATH descriptor of `/proc/self/fd`, and what is weaker than it should be.

@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use crate::child::{self, Child, STEPS};
+use crate::gather::Elsewhere;
 use crate::{ExitKind, Namespaces, StartError, UserNamespace, namespaces, report};
 
 /// What the worker is started with.
@@ -105,23 +106,23 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null =
         null.map_err(|error| StartError::new(ExitKind::OsError, format!("cannot open /dev/null: {error}")))?;
-    let (go_child, go) = pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
-    let (here, here_child) = pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
-    let (outcome, outcome_child) =
-        pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()))?;
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()));
+    let ((go_child, go), (here, here_child), (outcome, outcome_child)) = (pipe()?, pipe()?, pipe()?);
     let clone = |wanted: Namespaces| {
         let child = Child {
             null: out_of_the_way(null.as_fd())?,
             log: out_of_the_way(launch.log)?,
             control: out_of_the_way(launch.control)?,
             executable: out_of_the_way(launch.executable)?,
-            go: out_of_the_way(go_child.as_fd())?,
-            go_write: go.as_fd(),
+            go: match wanted.has(libc::CLONE_NEWUSER) {
+                true => Some((out_of_the_way(go_child.as_fd())?, go.as_fd())),
+                false => None,
+            },
             here: here_child.as_fd(),
+            elsewhere: Elsewhere::than_here(),
             outcome: out_of_the_way(outcome_child.as_fd())?,
             name: c"airlockfs-worker".to_owned(),
             namespaces: CString::new(wanted.to_string())?,
-            own_user_namespace: wanted.has(libc::CLONE_NEWUSER),
         };
         child.clone_into(wanted)
     };
@@ -138,11 +139,16 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
     drop((go_child, here_child, outcome_child));
 
     let mut notes = Vec::new();
-    let started = match maps {
-        Some(maps) if wanted.has(libc::CLONE_NEWUSER) => maps.write(pid).map(|said| notes = said),
+    let may_go = match maps {
+        Some(maps) if wanted.has(libc::CLONE_NEWUSER) => {
+            maps.write(pid).map(|said| notes = said).and_then(|()| {
+                let told = std::fs::File::from(go).write_all(&[1]);
+                told.map_err(|error| failed("reach the new process", error))
+            })
+        }
         _ => Ok(()),
     };
-    let started = started.and_then(|()| run(go, here));
+    let started = may_go.and_then(|()| runs(here));
     if let Err(error) = started {
         child::end(pidfd.as_fd());
         return Err(error);
@@ -174,12 +180,9 @@ pub fn open_executable(path: &Path) -> Result<OwnedFd, StartError> {
     })
 }
 
-/// Lets the child go on and waits until it runs. A new process gets the processor that its parent has, and would wait there
-/// until the parent sleeps; a parent that is woken by the end of a pipe goes on on another one.
-fn run(go: OwnedFd, here: OwnedFd) -> Result<(), StartError> {
-    std::fs::File::from(go)
-        .write_all(&[1])
-        .map_err(|error| failed("reach the new process", error))?;
+/// Waits until the child runs. A new process gets the processor that its parent has, and waits there until the parent sleeps;
+/// it moves to another one then.
+fn runs(here: OwnedFd) -> Result<(), StartError> {
     std::fs::File::from(here)
         .read_to_end(&mut Vec::new())
         .map_err(|error| failed("hear from the new process", error))?;

@@ -153,6 +153,21 @@ pub(crate) fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64
     })
 }
 
+/// No supplementary groups for the calling thread and those that it starts (setgroups(2)). The C library's function would
+/// have all threads do it.
+pub(crate) fn drop_own_groups() -> io::Result<()> {
+    // SAFETY: no groups, so nothing is read.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) }).map(drop)
+}
+
+/// All ids of the calling thread and those that it starts (setresgid(2), setresuid(2)), likewise.
+pub(crate) fn set_own_ids(uid: libc::uid_t, gid: libc::gid_t) -> io::Result<()> {
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: likewise.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
 /// setdomainname(2).
 pub(crate) fn set_domain_name(name: &CStr) -> io::Result<()> {
     // SAFETY: pointer and length describe the string.

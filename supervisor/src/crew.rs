@@ -7,10 +7,7 @@ use std::{
     thread,
 };
 
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity},
-    unistd::Pid,
-};
+use airlockfs_policy::gather::Gathered;
 
 /// Starts threads, and waits until the C library and Rust's runtime have done all they do for a new one.
 #[derive(Debug, Default)]
@@ -18,7 +15,7 @@ pub(crate) struct Crew {
     here: Arc<Here>,
     started: usize,
     /// Where threads may run, once they are here.
-    anywhere: Option<CpuSet>,
+    anywhere: Gathered,
 }
 
 #[derive(Debug, Default)]
@@ -35,16 +32,10 @@ impl Here {
 }
 
 impl Crew {
-    /// One whose threads come on this thread's processor. The kernel spreads new threads over all, also where another
-    /// process is busy, behind which a newcomer waits for half a millisecond while this processor has nothing to do.
+    /// One whose threads come on this thread's processor.
     pub(crate) fn gathered() -> Self {
-        let anywhere = sched_getaffinity(Pid::from_raw(0)).ok();
-        let mut one = CpuSet::new();
-        let gathered = sched_getcpu()
-            .and_then(|cpu| one.set(cpu))
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &one));
         Self {
-            anywhere: anywhere.filter(|_| gathered.is_ok()),
+            anywhere: Gathered::here(),
             ..Self::default()
         }
     }
@@ -71,7 +62,7 @@ impl Crew {
         self.started += 1;
         let (here, anywhere) = (self.here.clone(), self.anywhere);
         move || {
-            spread(anywhere);
+            anywhere.spread();
             here.come();
         }
     }
@@ -81,14 +72,6 @@ impl Crew {
         let threads = self.here.threads.lock();
         let threads = threads.unwrap_or_else(PoisonError::into_inner);
         drop(self.here.came.wait_while(threads, |here| *here < self.started));
-        spread(self.anywhere);
-    }
-}
-
-/// Has the calling thread run where it may.
-fn spread(anywhere: Option<CpuSet>) {
-    if let Some(anywhere) = anywhere {
-        // What was allowed a moment ago.
-        let _ = sched_setaffinity(Pid::from_raw(0), &anywhere);
+        self.anywhere.spread();
     }
 }
