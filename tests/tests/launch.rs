@@ -1,8 +1,9 @@
 //! Starting: by path or descriptor, as root or as an ordinary user; and what goes wrong is one line with its own code.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use airlockfs_tests::daemon::{Daemon, Failure, Launch, READY, bin_dir};
 use airlockfs_tests::fuse::abi::ROOT;
@@ -121,6 +122,26 @@ fn a_second_daemon_does_not_take_the_socket() {
 fn a_listening_socket_is_handed_down() {
     let daemon = Launch::airlockfs().by_fd().start();
     daemon.client().getattr(ROOT).expect("GETATTR");
+}
+
+/// What is opened first gets their numbers.
+#[test]
+fn a_launcher_may_close_the_standard_streams() {
+    let home = TempDir::new().expect("a directory");
+    let launcher = home.join("launcher");
+    let daemon = bin_dir().expect("a place for binaries").join("airlockfsd");
+    let script = format!("#!/bin/sh\nexec {} \"$@\" <&- >&-\n", daemon.display());
+    fs::write(&launcher, script).expect("write");
+    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let daemon = Launch::program(&launcher).start();
+    daemon.client().getattr(ROOT).expect("GETATTR");
+    for number in 0..=1 {
+        let stream = format!("/proc/{}/fd/{number}", daemon.supervisor().pid());
+        assert_eq!(
+            fs::read_link(stream).expect("an open stream"),
+            Path::new("/dev/null")
+        );
+    }
 }
 
 #[test]
