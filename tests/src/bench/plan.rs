@@ -71,8 +71,8 @@ pub type Wanted = fn(&Case, &Key, Program) -> bool;
 pub struct Results {
     /// Measurements.
     pub samples: BTreeMap<Key, Rounds>,
-    /// Traces, by their position: runs per second, and the daemon's CPU time for a run.
-    pub traces: BTreeMap<(Medium, usize), Rounds>,
+    /// Traces, by where they ran and their position: runs per second, and the daemon's CPU time for a run.
+    pub traces: BTreeMap<(Medium, Placement, usize), Rounds>,
     /// What is no case, a round each.
     pub limits: Vec<Limits>,
     /// No-ops per second through the ring, a round each.
@@ -119,8 +119,8 @@ impl Plan {
             for round in 0..self.rounds {
                 for placement in &self.placements {
                     self.round(&tree, *placement, round, &mut results)?;
+                    self.traces(&tree, *placement, round, &mut results)?;
                 }
-                self.traces(&tree, round, &mut results)?;
             }
         }
         self.limits(&mut results);
@@ -153,24 +153,26 @@ impl Plan {
         }
     }
 
-    fn traces(&self, tree: &Tree, round: usize, results: &mut Results) -> Result<()> {
+    fn traces(&self, tree: &Tree, placement: Placement, round: usize, results: &mut Results) -> Result<()> {
         for (index, trace) in self.traces.iter().enumerate() {
             let count = self.variants.len();
             for variant in (0..count).map(|at| &self.variants[(at + round) % count]) {
                 tree.clean()?;
-                let run = || trace.measure(variant, tree, Placement::Together);
+                let run = || trace.measure(variant, tree, placement);
                 let outcome = catch_unwind(AssertUnwindSafe(run));
                 match outcome.unwrap_or_else(|_| Err(anyhow!("it panicked"))) {
                     Ok(sample) => {
                         eprintln!(
-                            "{:5} {:20} {:18} {:8.1} ms, {:8.1} ms CPU",
+                            "{:5} {:8} {:20} {:18} {:8.1} ms, {:8.1} ms CPU",
                             tree.medium().name(),
+                            placement.name(),
                             trace.name,
                             variant.name(),
                             1e3 / sample.rate,
                             sample.cpu / 1e3
                         );
-                        let all = results.traces.entry((tree.medium(), index)).or_default();
+                        let all = results.traces.entry((tree.medium(), placement, index));
+                        let all = all.or_default();
                         put(all, &variant.name(), round, sample);
                     }
                     Err(error) => {

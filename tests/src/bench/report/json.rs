@@ -47,15 +47,16 @@ pub fn json(report: &Report<'_>) -> String {
         })
     });
     let _ = writeln!(out, "  \"samples\": [{}],", lines_of(samples));
-    let traces = report.results.traces.iter().flat_map(|((medium, index), rounds)| {
+    let traces = report.results.traces.iter().flat_map(|((medium, placement, index), rounds)| {
         let trace = report.traces[*index].name;
         rounds.iter().flat_map(move |(variant, samples)| {
             samples.iter().enumerate().filter_map(move |(round, sample)| {
                 let sample = sample.as_ref()?;
                 Some(format!(
-                    "{{\"medium\": {}, \"trace\": {}, \"variant\": {}, \"round\": {round}, \"wall_ms\": {}, \"cpu_ms\": {}, \
+                    "{{\"medium\": {}, \"placement\": {}, \"trace\": {}, \"variant\": {}, \"round\": {round}, \"wall_ms\": {}, \"cpu_ms\": {}, \
                      \"context_switches\": {}}}",
                     text(medium.name()),
+                    text(placement.name()),
                     text(trace),
                     text(variant),
                     number(1e3 / sample.rate),

@@ -107,18 +107,19 @@ fn traces(out: &mut String, report: &Report<'_>) {
         return;
     }
     out.push_str(
-        "\n## Traces\n\nReal programs through /dev/fuse, all on one CPU, new caches; CPU time and context switches are the \
+        "\n## Traces\n\nReal programs through /dev/fuse, new caches; CPU time and context switches are the \
          daemon's for a run.\n\n\
-         | trace | | airlockfs, ms | virtiofsd | ratio of runs | CPU ms | virtiofsd | ratio | switches | virtiofsd |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+         | trace | | | airlockfs, ms | virtiofsd | ratio of runs | CPU ms | virtiofsd | ratio | switches | virtiofsd |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for ((medium, index), rounds) in &report.results.traces {
+    for ((medium, placement, index), rounds) in &report.results.traces {
         let fastest = stats::best(rounds, PEER, |s| s.rate, true).unwrap_or(PEER);
         let cheapest = stats::best(rounds, PEER, |s| s.cpu, false).unwrap_or(PEER);
         let number = |variant, field: Field| stats::of(rounds, variant, field).map(|m| short(m.median));
         let cells = [
             Some(report.traces[*index].name.to_owned()),
             Some(medium.name().to_owned()),
+            Some(placement.name().to_owned()),
             number(OURS, |s| 1e3 / s.rate),
             number(fastest, |s| 1e3 / s.rate).map(|text| text + &label(fastest)),
             stats::ratio(rounds, OURS, fastest, |s| s.rate).map(spread),

@@ -107,19 +107,24 @@ fn all(report: &Report<'_>) -> Vec<Target> {
         .results
         .traces
         .iter()
-        .flat_map(|((medium, index), rounds)| {
+        .flat_map(|((medium, placement, index), rounds)| {
             let name = report.traces[*index].name;
             let fields: [(Field, bool, &str); 2] =
                 [(|s| s.rate, true, "runs"), (|s| s.cpu, false, "CPU time")];
             fields.into_iter().filter_map(move |(field, largest, what)| {
                 let peer = stats::best(rounds, PEER, field, largest)?;
                 let ratio = stats::ratio(rounds, OURS, peer, field)?;
-                Some(format!("{name} on {}: {what} {}", medium.name(), spread(ratio)))
+                Some(format!(
+                    "{name} on {} {}: {what} {}",
+                    medium.name(),
+                    placement.name(),
+                    spread(ratio)
+                ))
             })
         });
     let traces: Vec<String> = traces.collect();
     list.push(Target {
-        what: "traces, together".to_owned(),
+        what: "traces".to_owned(),
         target: "(none of their own)",
         met: None,
         measured: if traces.is_empty() {
