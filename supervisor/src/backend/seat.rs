@@ -17,7 +17,7 @@ use super::{BELL, DOORBELL, Vring};
 use crate::{
     data::Port,
     end::end,
-    queue::{Group, Scratch},
+    queue::{Group, QUEUES_MAX, Scratch, Unfinished},
     shared::Shared,
     wait::Waiter,
 };
@@ -29,13 +29,26 @@ pub(crate) struct Seat {
     group: Mutex<(Group, Scratch)>,
     waiter: Arc<Waiter>,
     port: Arc<Port>,
-    /// Notified when the thread has done what there was to do, if somebody waits for that.
-    idle: Condvar,
+    /// What was unfinished when the thread last had a rest, if somebody waits for that. Whoever waits for it does not need the
+    /// lock, which a thread that is busy with other queues hardly lets go of.
+    rest: Mutex<Rest>,
+    rested: Condvar,
     /// Rung at the same time, for whoever does not wait for ever.
     idle_bell: Arc<EventFd>,
     waiting: AtomicU32,
     shared: Arc<Shared>,
 }
+
+/// A moment at which the thread was not at work.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Which one it was.
+    count: u64,
+    unfinished: Unfinished,
+}
+
+/// No request that must finish.
+const NOTHING: Unfinished = [0; QUEUES_MAX];
 
 impl Seat {
     /// One for the device's queues of these `numbers`, whose thread runs [`Seat::serve`].
@@ -56,7 +69,8 @@ impl Seat {
             group: Mutex::new((group, Scratch::new())),
             waiter,
             port,
-            idle: Condvar::new(),
+            rest: Mutex::default(),
+            rested: Condvar::new(),
             idle_bell,
             waiting: AtomicU32::new(0),
             shared,
@@ -79,11 +93,16 @@ impl Seat {
             }
             let mut place = self.lock();
             let (group, scratch) = &mut *place;
-            limit = group.run(&self.vrings, scratch);
-            drop(place);
-            // Who waits counts itself first and takes the lock then: it sees what was left behind, or is seen here.
-            if self.waiting.load(SeqCst) > 0 {
-                self.idle.notify_all();
+            let awaited = || self.waiting.load(SeqCst) > 0;
+            limit = group.run(&self.vrings, scratch, awaited);
+            // Who waits counts itself first and tries the lock then: it sees what was left behind, or is seen here.
+            if awaited() {
+                let unfinished = group.unfinished();
+                drop(place);
+                let mut rest = self.rest();
+                rest.count = rest.count.wrapping_add(1);
+                rest.unfinished = unfinished;
+                self.rested.notify_all();
                 let _ = self.idle_bell.write(1);
             }
         }
@@ -96,12 +115,12 @@ impl Seat {
 
     /// Waits until no request of the queue at `place` is in flight that ends by itself.
     pub(crate) fn wait_stopped(&self, place: usize) {
-        self.wait_while(|group| group.must_finish(place) > 0);
+        self.wait_while(|unfinished| unfinished.get(place).is_some_and(|count| *count > 0));
     }
 
     /// The same for all of them.
     pub(crate) fn wait_idle(&self) {
-        self.wait_while(|group| !group.is_idle());
+        self.wait_while(|unfinished| *unfinished != NOTHING);
     }
 
     /// The VMM is gone and the rings are stopped: nothing is written to them any more. What the thread is at ends before.
@@ -113,7 +132,7 @@ impl Seat {
 
     /// Waits for what is in flight for nobody. Ends early when the boundary failed.
     pub(crate) fn wait_abandoned(&self) {
-        self.wait_while(|group| !group.is_idle() && !self.shared.failure.is_set());
+        self.wait_while(|unfinished| *unfinished != NOTHING && !self.shared.failure.is_set());
         self.lock().0.discard();
     }
 
@@ -121,8 +140,8 @@ impl Seat {
     /// where a file's data is on a disk or a server that does not answer, the idle bell tells when to ask again.
     pub(crate) fn is_idle(&self) -> bool {
         match self.group.try_lock() {
-            Ok(place) => place.0.is_idle(),
-            Err(TryLockError::Poisoned(error)) => error.into_inner().0.is_idle(),
+            Ok(place) => place.0.unfinished() == NOTHING,
+            Err(TryLockError::Poisoned(error)) => error.into_inner().0.unfinished() == NOTHING,
             Err(TryLockError::WouldBlock) => false,
         }
     }
@@ -132,12 +151,25 @@ impl Seat {
         self.waiting.fetch_add(1, SeqCst);
     }
 
-    fn wait_while(&self, busy: impl Fn(&Group) -> bool) {
+    fn wait_while(&self, busy: impl Fn(&Unfinished) -> bool) {
+        let rest = self.rest();
+        let last = rest.count;
         self.waiting.fetch_add(1, SeqCst);
-        let place = self.lock();
-        let place = self.idle.wait_while(place, |place| busy(&place.0));
-        drop(place);
+        // A thread that sleeps, or has not begun, need not be asked.
+        let now = match self.group.try_lock() {
+            Ok(place) => Some(place.0.unfinished()),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner().0.unfinished()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if now.is_none_or(|unfinished| busy(&unfinished)) {
+            let busy = |rest: &mut Rest| rest.count == last || busy(&rest.unfinished);
+            drop(self.rested.wait_while(rest, busy));
+        }
         self.waiting.fetch_sub(1, SeqCst);
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, (Group, Scratch)> {

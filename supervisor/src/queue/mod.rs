@@ -49,6 +49,9 @@ const FORGETS_LIE: (Duration, u16) = (Duration::from_millis(1), 32);
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
+/// Requests that must finish, by their queues' places.
+pub(crate) type Unfinished = [usize; QUEUES_MAX];
+
 /// Virtqueues that one thread serves through one lane.
 pub(crate) struct Group {
     pub(crate) shared: Arc<Shared>,
@@ -134,9 +137,9 @@ impl Group {
         queue.taken().saturating_sub(queue.held() + may_wait)
     }
 
-    /// Whether no such request is there of any queue.
-    pub(crate) fn is_idle(&self) -> bool {
-        (0..self.queues.len()).all(|place| self.must_finish(place) == 0)
+    /// The same of all queues, by their places.
+    pub(crate) fn unfinished(&self) -> Unfinished {
+        std::array::from_fn(|place| self.must_finish(place))
     }
 
     /// Forgets what was to be published and who waits for locks: the rings are gone.
@@ -146,15 +149,23 @@ impl Group {
         }
     }
 
-    /// Serves until there is nothing to do, or for long enough. When it returns, every source of work will wake the
+    /// Serves until there is nothing to do, for long enough, or until it is `interrupted`. When it returns, every source of work will wake the
     /// thread again, the kicks, the lane's doorbell and the port's bell, or it is to run again after the time that it gives.
-    pub(crate) fn run(&mut self, vrings: &[Vring], scratch: &mut Scratch) -> Option<Duration> {
+    pub(crate) fn run(
+        &mut self,
+        vrings: &[Vring],
+        scratch: &mut Scratch,
+        interrupted: impl Fn() -> bool,
+    ) -> Option<Duration> {
         self.only_forgets = self.queues.first().is_some_and(|queue| queue.number == HIPRIO);
         let mut served = false;
         self.lane.after_sleep();
         self.port.after_sleep();
         let mut kicks_refused = [false; QUEUES_MAX];
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
+            if round > 0 && interrupted() {
+                break;
+            }
             // The memory map of this round: a change waits for no longer than the round takes.
             let memory = self.shared.memory.memory();
             let mut offers = [const { None }; QUEUES_MAX];

@@ -238,7 +238,7 @@ impl Rig {
     }
 
     fn run(&mut self) -> Option<Duration> {
-        self.group.run(&self.vrings, &mut self.scratch)
+        self.group.run(&self.vrings, &mut self.scratch, || false)
     }
 
     /// At how many requests sent the device asks for the next kick (`avail_event`).
