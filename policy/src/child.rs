@@ -1,5 +1,6 @@
-//! The child between clone(2) and execveat(2). It is a copy of a process that may have held any lock, so only
-//! async-signal-safe calls are made (signal-safety(7)): no allocation, no panic, no destructor.
+//! The child between clone(2) and execveat(2). It lives in its parent's memory, which waits meanwhile, as posix_spawn(3)
+//! does it; or in a copy, where it needs something of its parent that runs. Either way only async-signal-safe calls are made
+//! (signal-safety(7)): no allocation, no panic, no destructor.
 #![allow(
     unsafe_code,
     reason = "clone, and system calls between clone and exec; each block says why it is sound"
@@ -48,24 +49,35 @@ impl Child<'_> {
     /// Makes the child in new namespaces; returns its pid and pidfd in the parent only.
     pub(crate) fn clone_into(&self, namespaces: Namespaces) -> io::Result<(i32, OwnedFd)> {
         let mut pidfd: RawFd = -1;
-        let flags = namespaces.flags() | libc::CLONE_PIDFD | libc::SIGCHLD;
-        // SAFETY: without CLONE_VM and with a null stack this is fork(2): the child has its own copy of memory and
-        // goes on below on its copy of this stack. The kernel stores the pidfd in the parent's `pidfd`.
+        let mut flags = namespaces.flags() | libc::CLONE_PIDFD | libc::SIGCHLD;
+        if self.go.is_none() {
+            // Nothing is copied, and no page of the parent's faults when it is written to again.
+            flags |= libc::CLONE_VM | libc::CLONE_VFORK;
+        }
+        let mut stack = vec![0_u128; STACK / size_of::<u128>()];
+        let top = stack.as_mut_ptr_range().end;
+        // SAFETY: the child runs `main` on `stack`, which is aligned as any stack and outlives it here: in shared memory the
+        // kernel lets this thread, the only one of the process, go on when the child has executed another program or
+        // ended; otherwise the child has a copy. What it changes in shared memory is its stack and the C library's errno.
+        // It keeps its parent's thread pointer, and no signal has a handler that could run there. It owns none of `self`'s
+        // descriptors in the parent's sense: without CLONE_FILES it closes copies. The kernel stores the pidfd in `pidfd`.
         let pid = unsafe {
-            libc::syscall(
-                libc::SYS_clone,
-                flags as libc::c_long,
-                ptr::null::<u8>(),
+            libc::clone(
+                Self::main,
+                top.cast(),
+                flags,
+                ptr::from_ref(self).cast_mut().cast(),
                 &raw mut pidfd,
-                0,
-                0,
             )
         };
-        if pid == 0 {
-            self.run();
-        }
-        let pid = sys::check(pid)?;
+        let pid = sys::check(pid.into())?;
         Ok((i32::try_from(pid).map_err(io::Error::other)?, owned(pidfd)?))
+    }
+
+    extern "C" fn main(child: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: from `clone_into`, which nobody changes meanwhile.
+        let child = unsafe { &*child.cast::<Self>() };
+        child.run()
     }
 
     fn run(&self) -> ! {
@@ -138,6 +150,9 @@ impl Child<'_> {
         Err((6, 0))
     }
 }
+
+/// Bytes of the child's stack: some hundred are used.
+const STACK: usize = 32 << 10;
 
 const EXECUTABLE: RawFd = 4;
 const OUTCOME: RawFd = 5;
