@@ -304,16 +304,19 @@ impl Group {
     fn serve_heads(&mut self, memory: &Memory, offers: &[Option<Offer<'_>>], scratch: &mut Scratch) -> bool {
         let mut progress = false;
         let before = self.awaited();
-        for step in 0..offers.len() {
-            let place = (self.first + step).checked_rem(offers.len()).unwrap_or_default();
-            if let Some(Some(offer)) = offers.get(place) {
+        let (later, sooner) = offers.split_at_checked(self.first).unwrap_or((offers, &[]));
+        for (place, offer) in (self.first..).zip(sooner).chain((0..).zip(later)) {
+            if let Some(offer) = offer {
                 progress |= self.serve_queue(place, before, memory, &offer.rings, scratch);
             }
             if self.turn {
                 break;
             }
         }
-        self.first = (self.first + 1).checked_rem(offers.len()).unwrap_or_default();
+        self.first = match sooner {
+            [_, _, ..] => self.first + 1,
+            _ => 0,
+        };
         progress
     }
 
