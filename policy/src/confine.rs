@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use airlockfs_ipc::message::{Barrier, ConfinementReport, Sandbox, SeccompMode, WorkerConfig};
 use caps::Capability;
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{fchdir, getegid, geteuid, sethostname};
@@ -32,6 +32,8 @@ pub struct WorkerPlan<'a> {
     pub config: &'a WorkerConfig,
     /// The namespaces it was started in: [`Namespaces::parse`] of its first argument.
     pub namespaces: Namespaces,
+    /// A network namespace to join, one of `expected`.
+    pub network: Option<BorrowedFd<'a>>,
     /// Descriptors it holds, each with what it is; all others but 0, 1 and 2 are closed. None may be a directory.
     pub expected: &'a [(BorrowedFd<'a>, &'a str)],
     /// Limit of open files, soft and hard.
@@ -155,7 +157,14 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
     umask(Mode::empty());
 
     // Where it is: the share is the root directory, the working directory lists its descriptors.
-    let own_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
+    let namespaces = join_network(plan)?;
+    let may_miss_namespaces =
+        features.may_miss(Barrier::Namespaces) || features.may_miss(Barrier::UserNamespaces);
+    if config.sandbox == Sandbox::Namespace && !namespaces.has(libc::CLONE_NEWNET) && !may_miss_namespaces {
+        let message = "the worker was started without a network namespace";
+        return Err(StartError::new(ExitKind::Software, message));
+    }
+    let own_mounts = namespaces.has(libc::CLONE_NEWNS);
     if own_mounts {
         mounts::follow_host()?;
     }
@@ -163,9 +172,7 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
     weakened.extend(weakness);
     let shares = match config.sandbox {
         Sandbox::Namespace if own_mounts => mounts::enter_shares(&config.shares, config.readonly)?,
-        Sandbox::Namespace
-            if !features.may_miss(Barrier::Namespaces) && !features.may_miss(Barrier::UserNamespaces) =>
-        {
+        Sandbox::Namespace if !may_miss_namespaces => {
             let message = "the worker was started without a mount namespace";
             return Err(StartError::new(ExitKind::Software, message));
         }
@@ -179,7 +186,7 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
         }
     };
     fchdir(&proc_self_fd).map_err(|error| failed("work from /proc/self/fd", error))?;
-    forget_names(plan.namespaces)?;
+    forget_names(namespaces)?;
 
     // Who it is: no groups, the capabilities of a file server.
     weakened.extend(identity::drop_groups()?);
@@ -201,7 +208,7 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
     weakened.extend(seccomp_weakness(config.seccomp));
     let report = ConfinementReport {
         capabilities: kept,
-        namespaces: plan.namespaces.names(),
+        namespaces: namespaces.names(),
         landlock_abi: abi,
         weakened,
         ..ConfinementReport::default()
@@ -281,6 +288,15 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
         leaving,
         ..Unfiltered::new(&profile, filter, status, report)
     })
+}
+
+/// Moves the worker into the network namespace that was made for it. Returns all that it has of its own.
+fn join_network(plan: &WorkerPlan<'_>) -> Result<Namespaces, StartError> {
+    let Some(network) = plan.network else {
+        return Ok(plan.namespaces);
+    };
+    setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| failed("join its network namespace", error))?;
+    Ok(plan.namespaces.with(libc::CLONE_NEWNET))
 }
 
 /// Moves the supervisor into namespaces of its own; without CAP_SYS_ADMIN that takes a user namespace, made as the

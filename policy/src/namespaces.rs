@@ -54,6 +54,16 @@ impl Namespaces {
         own.map(|(name, _, _)| (*name).to_owned()).collect()
     }
 
+    /// With another one; a CLONE_NEW* flag.
+    pub(crate) const fn with(self, flag: i32) -> Self {
+        Self(self.0 | flag)
+    }
+
+    /// Without one; a CLONE_NEW* flag.
+    pub(crate) const fn without(self, flag: i32) -> Self {
+        Self(self.0 & !flag)
+    }
+
     /// CLONE_NEW* flags.
     pub(crate) const fn flags(self) -> i32 {
         self.0

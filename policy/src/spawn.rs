@@ -8,6 +8,7 @@ use std::path::Path;
 
 use airlockfs_ipc::message::{Barrier, Sandbox};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::pipe2;
 
 use crate::child::{self, Child, STEPS};
@@ -29,6 +30,8 @@ pub struct WorkerLaunch<'a> {
     pub user_namespace: UserNamespace,
     /// Barriers that the kernel may lack.
     pub allow_missing: &'a [Barrier],
+    /// It may join its network namespace later: [`SpawnedWorker::network`].
+    pub joins_network: bool,
 }
 
 /// A started worker.
@@ -40,6 +43,10 @@ pub struct SpawnedWorker {
     pub pidfd: OwnedFd,
     /// Namespaces of its own. The worker learns them from its first argument.
     pub namespaces: Namespaces,
+    /// Another one, for it to join before it confines itself. To make it takes the kernel most of the time that a new
+    /// process in namespaces of its own takes, so the caller did it while the worker is loaded. The caller is in it
+    /// until it confines itself, and makes nothing there.
+    pub network: Option<OwnedFd>,
     /// What is weaker than the default, a line each.
     pub weakened: Vec<String>,
     /// What the user should know besides, a line each.
@@ -108,6 +115,12 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
         null.map_err(|error| StartError::new(ExitKind::OsError, format!("cannot open /dev/null: {error}")))?;
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|error| failed("make a pipe", error.into()));
     let ((go_child, go), (here, here_child), (outcome, outcome_child)) = (pipe()?, pipe()?, pipe()?);
+    // One that belongs to a user namespace of the worker's must be made in that.
+    let joins_network =
+        launch.joins_network && !wanted.has(libc::CLONE_NEWUSER) && wanted.has(libc::CLONE_NEWNET);
+    if joins_network {
+        wanted = wanted.without(libc::CLONE_NEWNET);
+    }
     let clone = |wanted: Namespaces| {
         let child = Child {
             null: out_of_the_way(null.as_fd())?,
@@ -153,10 +166,24 @@ pub fn spawn_worker(launch: &WorkerLaunch<'_>) -> Result<SpawnedWorker, StartErr
         child::end(pidfd.as_fd());
         return Err(error);
     }
+    let network = match joins_network.then(new_network) {
+        None => None,
+        Some(Ok(network)) => Some(network),
+        Some(Err(_)) => {
+            child::end(pidfd.as_fd());
+            // What is wrong is told, and what may be missing is done without, where all are made at once.
+            return spawn_worker(&WorkerLaunch {
+                user_namespace: launch.user_namespace.clone(),
+                joins_network: false,
+                ..*launch
+            });
+        }
+    };
     Ok(SpawnedWorker {
         pid,
         pidfd,
         namespaces: wanted,
+        network,
         weakened,
         notes,
         executing: Executing(outcome),
@@ -178,6 +205,12 @@ pub fn open_executable(path: &Path) -> Result<OwnedFd, StartError> {
             ),
         )
     })
+}
+
+/// Makes a network namespace, and moves there.
+fn new_network() -> io::Result<OwnedFd> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    Ok(std::fs::File::open("/proc/self/ns/net")?.into())
 }
 
 /// Waits until the child runs. A new process gets the processor that its parent has, and waits there until the parent sleeps;

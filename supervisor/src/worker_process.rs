@@ -155,24 +155,31 @@ pub(crate) fn start(
     let (control, worker_control) =
         channel::pair().map_err(|error| failed("cannot make the control channel", error))?;
     let stderr = std::io::stderr();
-    let process = spawn_worker(&WorkerLaunch {
+    let mut process = spawn_worker(&WorkerLaunch {
         executable: executable.as_fd(),
         control: worker_control.as_fd(),
         log: stderr.as_fd(),
         sandbox: config.sandbox,
         user_namespace,
         allow_missing: &config.allow_missing,
+        joins_network: true,
     })?;
     // While the worker is loaded.
     let ring =
         SupervisorRing::create(lanes, poll_limit).map_err(|error| failed("cannot make the ring", error))?;
-    #[cfg_attr(not(feature = "breach"), expect(unused_mut))]
-    let mut handed = ring.worker.descriptors();
+    let network = process.network.take();
+    let mut handed: Vec<_> = network.iter().map(AsFd::as_fd).collect();
+    handed.extend(ring.worker.descriptors());
     #[cfg(feature = "breach")]
     let breach = airlockfs_breach::inherited(airlockfs_breach::WORKER);
     #[cfg(feature = "breach")]
     handed.extend(breach.as_ref().map(AsFd::as_fd));
-    match control.send(&Start { lanes, config }, &handed) {
+    let start = Start {
+        lanes,
+        network: network.is_some(),
+        config,
+    };
+    match control.send(&start, &handed) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             return Err(StartError::new(

@@ -77,11 +77,20 @@ fn failed(message: impl Into<String>) -> StartError {
 
 fn serving(control: &Channel) -> Result<(), StartError> {
     let received = control
-        .receive::<Start>(1 + 2 * usize::from(MAX_LANES))
+        .receive::<Start>(2 + 2 * usize::from(MAX_LANES))
         .map_err(|error| failed(format!("cannot read what to serve: {error}")))?;
-    #[cfg_attr(not(feature = "breach"), expect(unused_mut))]
-    let Some((Start { lanes, config }, mut descriptors)) = received else {
+    let Some((message, mut descriptors)) = received else {
         return Err(failed("airlockfsd ended before it said what to serve"));
+    };
+    let Start {
+        lanes,
+        network,
+        config,
+    } = message;
+    let network = match network {
+        true if descriptors.is_empty() => return Err(failed("the network namespace is missing")),
+        true => Some(descriptors.remove(0)),
+        false => None,
     };
     #[cfg(feature = "breach")]
     let breach = airlockfs_breach::handed_over(&mut descriptors, 1 + 2 * usize::from(lanes));
@@ -105,6 +114,11 @@ fn serving(control: &Channel) -> Result<(), StartError> {
 
     let mut expected = vec![(control.as_fd(), "control channel")];
     expected.extend(lanes.iter().flat_map(WorkerLane::descriptors));
+    expected.extend(
+        network
+            .as_ref()
+            .map(|network| (network.as_fd(), "its network namespace")),
+    );
     #[cfg(feature = "breach")]
     expected.extend(
         breach
@@ -115,9 +129,11 @@ fn serving(control: &Channel) -> Result<(), StartError> {
     let (unfiltered, roots) = confine_worker(&WorkerPlan {
         config: &config,
         namespaces: Namespaces::parse(&namespaces),
+        network: network.as_ref().map(AsFd::as_fd),
         expected: &expected,
         nofile,
     })?;
+    drop(network);
 
     let has = |capability: u32| unfiltered.capabilities() & 1 << capability != 0;
     let overflow = |map: &Mapped, id: u32| (!map.contains(id)).then_some(id);

@@ -31,21 +31,25 @@ pub(crate) fn worker(namespaces: &str) -> ExitCode {
         "started with these, the last is this list's"
     );
     let control = channel_at(3);
-    let (start, handed): (Start, _) = control.receive(4).unwrap().unwrap();
+    let (start, mut handed): (Start, Vec<OwnedFd>) = control.receive(4).unwrap().unwrap();
+    let network = start.network.then(|| handed.remove(0));
     // Otherwise as in production: the handler that tells the call.
     if start.config.poll_us != TELLS {
         survive_traps();
     }
     let mut expected = vec![(control.as_fd(), "control")];
     expected.extend(handed.iter().map(|fd| (fd.as_fd(), "handed over")));
+    expected.extend(network.iter().map(|fd| (fd.as_fd(), "network")));
     let plan = WorkerPlan {
         config: &start.config,
         namespaces: Namespaces::parse(namespaces),
+        network: network.as_ref().map(AsFd::as_fd),
         expected: &expected,
         nofile: 256,
     };
     match confine_worker(&plan) {
         Ok((unfiltered, roots)) => {
+            drop(network);
             start_helper().unwrap();
             let report = unfiltered.filter().expect("the filter is installed").1;
             let descriptors = [roots.proc_self_fd.as_raw_fd(), roots.shares[0].as_raw_fd()];
@@ -77,7 +81,7 @@ pub(crate) fn supervisor() -> ExitCode {
 /// What `airlockfsd` does when it starts: it starts the worker, then confines itself.
 pub(crate) fn launcher() -> ExitCode {
     let control = channel_at(0);
-    let (start, _): (Start, _) = control.receive(0).unwrap().unwrap();
+    let (mut start, _): (Start, _) = control.receive(0).unwrap().unwrap();
     let (ours, workers) = channel::pair().unwrap();
     let (executable, stderr) = (File::open("/proc/self/exe").unwrap(), std::io::stderr());
     let launch = WorkerLaunch {
@@ -87,13 +91,14 @@ pub(crate) fn launcher() -> ExitCode {
         sandbox: start.config.sandbox,
         user_namespace: UserNamespace::Auto,
         allow_missing: &start.config.allow_missing,
+        joins_network: true,
     };
     let started = spawn_worker(&launch).and_then(|spawned| {
         spawned.executing.wait()?;
-        Ok(spawned.pidfd)
+        Ok((spawned.pidfd, spawned.network))
     });
-    let pidfd = match started {
-        Ok(pidfd) => pidfd,
+    let (pidfd, network) = match started {
+        Ok(started) => started,
         Err(error) => {
             let failure = failed(&error);
             control.send(&(failure, [0, 0]), &[]).unwrap();
@@ -101,7 +106,10 @@ pub(crate) fn launcher() -> ExitCode {
         }
     };
     drop(workers);
-    ours.send(&start, &[]).unwrap();
+    start.network = network.is_some();
+    let handed: Vec<_> = network.iter().map(AsFd::as_fd).collect();
+    ours.send(&start, &handed).unwrap();
+    drop(network);
     let Some(((started, descriptors), _)) = ours.receive::<(Started, [i32; 2])>(0).unwrap() else {
         panic!("the worker did not start");
     };

@@ -152,6 +152,7 @@ pub(crate) fn worker_with_log(
         sandbox: config.sandbox,
         user_namespace,
         allow_missing: &config.allow_missing,
+        joins_network: false,
     };
     let refused = |error: StartError| format!("{} {error}", error.kind.code());
     let spawned = spawn_worker(&launch).map_err(refused)?;
@@ -195,6 +196,7 @@ pub(crate) fn launcher(
         .send(
             &Start {
                 lanes: 1,
+                network: false,
                 config: config.clone(),
             },
             &[],
@@ -245,6 +247,7 @@ fn begin(
         .send(
             &Start {
                 lanes: 1,
+                network: false,
                 config: config.clone(),
             },
             &handed,

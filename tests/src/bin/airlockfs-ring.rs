@@ -45,10 +45,18 @@ fn main() -> anyhow::Result<()> {
         sandbox: config.sandbox,
         user_namespace: UserNamespace::Auto,
         allow_missing: &[],
+        joins_network: false,
     })?;
     worker.executing.wait()?;
     drop(theirs);
-    control.send(&Start { lanes: 1, config }, &ring.worker.descriptors())?;
+    control.send(
+        &Start {
+            lanes: 1,
+            network: false,
+            config,
+        },
+        &ring.worker.descriptors(),
+    )?;
     match control.receive::<Started>(0)? {
         Some((Started::Ready(_), _)) => {}
         other => bail!("the worker did not start: {other:?}"),

@@ -168,7 +168,11 @@ impl Worker {
         let theirs_fd: OwnedFd = theirs.as_fd().try_clone_to_owned().unwrap();
         drop(theirs);
         let process = spawn(theirs_fd, &log, config.sandbox, who);
-        let start = Start { lanes: 1, config };
+        let start = Start {
+            lanes: 1,
+            network: false,
+            config,
+        };
         let memory = ring.worker.descriptors()[0].try_clone_to_owned().unwrap();
         control.send(&start, &ring.worker.descriptors()).unwrap();
         let mut worker = Self {

@@ -125,6 +125,7 @@ fn launcher(control: &OwnedFd, log: &File, users: UserNamespace, pid: OwnedFd) -
         sandbox: Sandbox::Namespace,
         user_namespace: users,
         allow_missing: &[],
+        joins_network: false,
     });
     let worker = match spawned {
         Ok(spawned) => spawned.pid,

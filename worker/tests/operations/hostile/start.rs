@@ -82,7 +82,11 @@ fn with_config(what: &str, change: impl FnOnce(&mut WorkerConfig, &Scratch)) -> 
     change(&mut config, &home);
     let ring = SupervisorRing::create(1, Duration::ZERO).unwrap();
     let sandbox = config.sandbox;
-    let start_message = Start { lanes: 1, config };
+    let start_message = Start {
+        lanes: 1,
+        network: false,
+        config,
+    };
     let outcome = start(sandbox, |control| {
         control.send(&start_message, &ring.worker.descriptors()).unwrap();
     });
@@ -220,7 +224,11 @@ fn other_numbers_of_lanes_than_descriptors_are_refused() {
     ] {
         let ring = SupervisorRing::create(real, Duration::ZERO).unwrap();
         let config = config(vec![share(&home.path(""), None, false)]);
-        let message = Start { lanes, config };
+        let message = Start {
+            lanes,
+            network: false,
+            config,
+        };
         let mut descriptors = ring.worker.descriptors();
         if drop_last {
             descriptors.pop();
@@ -230,6 +238,39 @@ fn other_numbers_of_lanes_than_descriptors_are_refused() {
         });
         assert_refused(outcome, &format!("{lanes} lanes, descriptors of {real}"));
     }
+}
+
+#[test]
+fn a_network_namespace_that_is_none_is_refused() {
+    let home = Scratch::new();
+    let ring = SupervisorRing::create(1, Duration::ZERO).unwrap();
+    for (what, first) in [
+        ("the ring", None),
+        ("another namespace", Some("/proc/self/ns/uts")),
+        ("a file", Some("/etc/passwd")),
+    ] {
+        let config = config(vec![share(&home.path(""), None, false)]);
+        let message = Start {
+            lanes: 1,
+            network: true,
+            config,
+        };
+        let first = first.map(|path| File::open(path).unwrap());
+        let mut descriptors: Vec<_> = first.iter().map(AsFd::as_fd).collect();
+        descriptors.extend(ring.worker.descriptors());
+        let outcome = start(Sandbox::None, |control| {
+            control.send(&message, &descriptors).unwrap()
+        });
+        assert_refused(outcome, what);
+    }
+    let config = config(vec![share(&home.path(""), None, false)]);
+    let message = Start {
+        lanes: 1,
+        network: true,
+        config,
+    };
+    let outcome = start(Sandbox::None, |control| control.send(&message, &[]).unwrap());
+    assert_refused(outcome, "no descriptor");
 }
 
 fn memory(length: u64, flags: MFdFlags, seals: SealFlag) -> OwnedFd {
@@ -264,7 +305,16 @@ fn descriptors_of_the_wrong_kind_are_refused() {
     let tell = |descriptors: &[BorrowedFd<'_>]| {
         let config = config(vec![share(&home.path(""), None, false)]);
         start(Sandbox::None, |control| {
-            control.send(&Start { lanes: 1, config }, descriptors).unwrap();
+            control
+                .send(
+                    &Start {
+                        lanes: 1,
+                        network: false,
+                        config,
+                    },
+                    descriptors,
+                )
+                .unwrap();
         })
     };
     let ring = SupervisorRing::create(1, Duration::ZERO).unwrap();
