@@ -136,10 +136,25 @@ pub(crate) fn try_worker(
     worker_with_log(config, user_namespace, handed, std::io::stderr().as_fd())
 }
 
+/// The same, started as root's is by airlockfsd, but not given the network namespace to join.
+pub(crate) fn worker_without_network(config: &WorkerConfig) -> Result<Session, String> {
+    let stderr = std::io::stderr();
+    launched_worker(config, (UserNamespace::Auto, true), &[], stderr.as_fd())
+}
+
 /// The same with a descriptor for its log.
 pub(crate) fn worker_with_log(
     config: &WorkerConfig,
     user_namespace: UserNamespace,
+    handed: &[&File],
+    log: BorrowedFd<'_>,
+) -> Result<Session, String> {
+    launched_worker(config, (user_namespace, false), handed, log)
+}
+
+fn launched_worker(
+    config: &WorkerConfig,
+    (user_namespace, joins_network): (UserNamespace, bool),
     handed: &[&File],
     log: BorrowedFd<'_>,
 ) -> Result<Session, String> {
@@ -152,7 +167,7 @@ pub(crate) fn worker_with_log(
         sandbox: config.sandbox,
         user_namespace,
         allow_missing: &config.allow_missing,
-        joins_network: false,
+        joins_network,
     };
     let refused = |error: StartError| format!("{} {error}", error.kind.code());
     let spawned = spawn_worker(&launch).map_err(refused)?;

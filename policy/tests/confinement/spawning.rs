@@ -12,7 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Test;
-use crate::outside::{Scratch, USER, config, launcher, try_worker, wait_for_end, worker};
+use crate::outside::{
+    Scratch, USER, config, launcher, try_worker, wait_for_end, worker, worker_without_network,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     (
@@ -22,6 +24,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "the worker sees its end of file however the supervisor dies",
         dies_with_the_supervisor,
+    ),
+    (
+        "a worker without a network namespace of its own does not start",
+        no_network,
     ),
     (
         "an ordinary user's worker has a user namespace with one id",
@@ -221,6 +227,12 @@ fn without_user_namespaces(command: &mut Command) {
         Ok(())
     };
     as_user(command, || Ok(()), forbid);
+}
+
+fn no_network() {
+    let scratch = Scratch::new("no-network");
+    let refused = worker_without_network(&config(scratch.path())).err().unwrap();
+    assert!(refused.contains("without a network namespace"), "{refused}");
 }
 
 fn no_user_namespaces() {
