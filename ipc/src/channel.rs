@@ -5,6 +5,7 @@ mod datagram;
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -55,33 +56,33 @@ impl Channel {
 
     /// Waits for a datagram with at most `most` descriptors. `None` at the end: the other process closed its end.
     pub fn receive<T: DeserializeOwned>(&self, most: usize) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; DATAGRAM_MAX];
+        // Not zeroed: that would take the kernel's pages for all of it, at each start.
+        let mut bytes = Box::new_uninit_slice(DATAGRAM_MAX);
         let mut descriptors = Vec::new();
         let received = datagram::receive(self.as_fd(), &mut bytes, 0, |descriptor| {
             descriptors.push(descriptor);
         })?;
-        let message = decode(&bytes, &received, descriptors.len(), most)?;
+        let message = decode(&received, descriptors.len(), most)?;
         Ok(message.map(|message| (message, descriptors)))
     }
 
     /// As [`Self::receive`] for datagrams of at most 64 bytes with at most one descriptor, but an error of kind `WouldBlock`
     /// when there is none. Takes no memory of the heap.
     pub fn try_receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
-        let mut bytes = [0; SMALL];
+        let mut bytes = [MaybeUninit::uninit(); SMALL];
         let (mut first, mut count) = (None, 0);
         let received = datagram::receive(self.as_fd(), &mut bytes, libc::MSG_DONTWAIT, |descriptor| {
             count += 1;
             first.get_or_insert(descriptor);
         })?;
-        let message = decode(&bytes, &received, count, 1)?;
+        let message = decode(&received, count, 1)?;
         Ok(message.map(|message| (message, first)))
     }
 }
 
 /// The message in what was received with `descriptors` descriptors; `None` at the end.
 fn decode<T: DeserializeOwned>(
-    bytes: &[u8],
-    received: &Received,
+    received: &Received<'_>,
     descriptors: usize,
     most: usize,
 ) -> io::Result<Option<T>> {
@@ -89,10 +90,10 @@ fn decode<T: DeserializeOwned>(
     if received.truncated || descriptors > most {
         return Err(invalid("a datagram that is too large"));
     }
-    if received.length == 0 && descriptors == 0 {
+    if received.message.is_empty() && descriptors == 0 {
         return Ok(None);
     }
-    match postcard::take_from_bytes(bytes.get(..received.length).unwrap_or_default()) {
+    match postcard::take_from_bytes(received.message) {
         Ok((message, [])) => Ok(Some(message)),
         _ => Err(invalid("a datagram that does not decode")),
     }

@@ -6,7 +6,9 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    slice,
 };
 
 /// Most descriptors beside one (SCM_MAX_FD is 253).
@@ -27,9 +29,9 @@ struct Control([u8; space(DESCRIPTORS_MAX)]);
 const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
 
 /// What was received.
-pub(super) struct Received {
-    /// Bytes of the message.
-    pub(super) length: usize,
+pub(super) struct Received<'a> {
+    /// The message.
+    pub(super) message: &'a [u8],
     /// There were more, or more descriptors.
     pub(super) truncated: bool,
 }
@@ -78,13 +80,13 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
     }
 }
 
-/// Receives a datagram into `bytes`; `take` owns each descriptor that came with it, whatever else is wrong with it.
-pub(super) fn receive(
+/// Receives a datagram into `bytes`, which need not be anything before; `take` owns each descriptor that came with it, whatever else is wrong with it.
+pub(super) fn receive<'a>(
     socket: BorrowedFd<'_>,
-    bytes: &mut [u8],
+    bytes: &'a mut [MaybeUninit<u8>],
     flags: libc::c_int,
     mut take: impl FnMut(OwnedFd),
-) -> io::Result<Received> {
+) -> io::Result<Received<'a>> {
     let mut part = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
@@ -120,8 +122,10 @@ pub(super) fn receive(
             next = libc::CMSG_NXTHDR(&raw const header, next);
         }
     }
+    // SAFETY: the kernel wrote so many bytes there, from the first on.
+    let message = unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), length.min(bytes.len())) };
     Ok(Received {
-        length,
+        message,
         truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
     })
 }
