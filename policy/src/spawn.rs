@@ -1,4 +1,4 @@
-//! Starting the worker: into its namespaces by clone(2), its id maps written by the parent.
+//! Starting the worker: into its namespaces by clone(2), its id maps or its network namespace made by the parent.
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
