@@ -407,7 +407,8 @@ impl Table {
 }
 
 /// Each LOOKUP takes one. A product with secrets spreads inode numbers, of which a guest makes what the file system gives it;
-/// who found a way to have them collide would slow down nobody but his own guest.
+/// who found a way to have them collide would slow down nobody but his own guest. A second one, since after the first numbers
+/// in steps may share their low bits, with one secret of a hundred.
 fn hash(key: &Key, secret: [u64; 2]) -> u64 {
     let Key {
         ino,
@@ -416,7 +417,12 @@ fn hash(key: &Key, secret: [u64; 2]) -> u64 {
         share,
     } = *key;
     let rest = mount.rotate_left(32) ^ u64::from(dev) ^ u64::from(share).rotate_right(16);
-    let product = u128::from(ino ^ secret[0]) * u128::from(rest ^ secret[1]);
+    fold(fold(ino ^ secret[0], rest ^ secret[1]), secret[1] | 1)
+}
+
+/// Both halves of a product in one.
+fn fold(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
     product as u64 ^ (product >> 64) as u64
 }
 
