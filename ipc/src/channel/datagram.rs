@@ -80,7 +80,8 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
     }
 }
 
-/// Receives a datagram into `bytes`, which need not be anything before; `take` owns each descriptor that came with it, whatever else is wrong with it.
+/// Receives a datagram into `bytes`, which need not be anything before; `take` owns each descriptor that came with it,
+/// whatever else is wrong with it.
 pub(super) fn receive<'a>(
     socket: BorrowedFd<'_>,
     bytes: &'a mut [MaybeUninit<u8>],

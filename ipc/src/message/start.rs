@@ -3,11 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Supervisor → worker, once. Descriptors beside it: the network namespace to join, if there is one, the ring's memory, then for each lane the supervisor's doorbell and
-/// the worker's end of the donation channel ([`crate::ring::WorkerEnds`]).
+/// Supervisor → worker, once. Descriptors beside it: the network namespace to join, if there is one, the ring's memory,
+/// then for each lane the supervisor's doorbell and the worker's end of the donation channel ([`crate::ring::WorkerEnds`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Start {
-    /// How many lanes the ring has: one for the high-priority queue, the others for one or more request queues each, 1..=[`crate::ring::MAX_LANES`].
+    /// How many lanes the ring has: one for the high-priority queue, the others for one or more request queues each,
+    /// 1..=[`crate::ring::MAX_LANES`].
     pub lanes: u16,
     /// The first descriptor is a network namespace, made for the worker while it was loaded.
     pub network: bool,

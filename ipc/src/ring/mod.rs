@@ -1,4 +1,5 @@
-//! The shared-memory ring: lanes, one for each thread that serves virtqueues, each with slots for messages and buffers for bulk data.
+//! The shared-memory ring: lanes, one for each thread that serves virtqueues, each with slots for messages and buffers
+//! for bulk data.
 //!
 //! A lane carries requests from one supervisor thread to one worker thread and replies back, in any order. A
 //! message is written into a slot, and a ring entry says which slot, how long, and which bulk buffer goes with it.

@@ -61,7 +61,7 @@ pub(crate) struct Group {
     /// The buffers of the request at hand.
     pub(crate) chain: Chain,
     pub(crate) view: View,
-    /// FORGETs not yet sent, in the layout of [`Request::Forget`].
+    /// FORGETs not yet sent, in the layout of [`airlockfs_ipc::message::Request::Forget`].
     pub(crate) forgets: Vec<u8>,
     /// Jobs that the data threads have.
     pub(crate) in_pool: usize,
@@ -149,8 +149,9 @@ impl Group {
         }
     }
 
-    /// Serves until there is nothing to do, for long enough, or until it is `interrupted`. When it returns, every source of work will wake the
-    /// thread again, the kicks, the lane's doorbell and the port's bell, or it is to run again after the time that it gives.
+    /// Serves until there is nothing to do, for long enough, or until it is `interrupted`. When it returns, every source of
+    /// work will wake the thread again, the kicks, the lane's doorbell and the port's bell, or it is to run again after the
+    /// time that it gives.
     pub(crate) fn run(
         &mut self,
         vrings: &[Vring],
