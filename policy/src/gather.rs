@@ -5,6 +5,23 @@ use std::io;
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
+/// The calling thread.
+const SELF: Pid = Pid::from_raw(0);
+
+/// Where the calling thread may run, to be asked for again. A thread that ever asked for processors stays with these, also when
+/// its cgroup gets more (cpuset(7)); so where nobody asked for fewer than the cgroup has, this is every one there could be.
+fn anywhere() -> nix::Result<CpuSet> {
+    let now = sched_getaffinity(SELF)?;
+    let mut every = CpuSet::new();
+    (0..CpuSet::count()).try_for_each(|cpu| every.set(cpu))?;
+    sched_setaffinity(SELF, &every)?;
+    if sched_getaffinity(SELF)? == now {
+        return Ok(every);
+    }
+    sched_setaffinity(SELF, &now)?;
+    Ok(now)
+}
+
 /// Where threads may run that are started on one processor for now. The kernel spreads new threads over all, also where
 /// another process is busy, behind which a newcomer waits for half a millisecond while this processor has nothing to do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,11 +30,11 @@ pub struct Gathered(Option<CpuSet>);
 impl Gathered {
     /// From now on the calling thread, and those that it starts, run where it is.
     pub fn here() -> Self {
-        let anywhere = sched_getaffinity(Pid::from_raw(0));
+        let anywhere = anywhere();
         let mut one = CpuSet::new();
         let gathered = sched_getcpu()
             .and_then(|cpu| one.set(cpu))
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &one));
+            .and_then(|()| sched_setaffinity(SELF, &one));
         Self(anywhere.ok().filter(|_| gathered.is_ok()))
     }
 
@@ -25,7 +42,7 @@ impl Gathered {
     pub fn spread(&self) {
         if let Some(anywhere) = &self.0 {
             // What was allowed a moment ago.
-            let _ = sched_setaffinity(Pid::from_raw(0), anywhere);
+            let _ = sched_setaffinity(SELF, anywhere);
         }
     }
 }
@@ -41,8 +58,8 @@ pub(crate) struct Elsewhere {
 impl Elsewhere {
     /// None where there is no other processor.
     pub(crate) fn than_here() -> Option<Self> {
-        let all = sched_getaffinity(Pid::from_raw(0)).ok()?;
-        let mut others = all;
+        let all = anywhere().ok()?;
+        let mut others = sched_getaffinity(SELF).ok()?;
         others.unset(sched_getcpu().ok()?).ok()?;
         let some = (0..CpuSet::count()).any(|cpu| others.is_set(cpu) == Ok(true));
         some.then_some(Self { others, all })
@@ -52,8 +69,8 @@ impl Elsewhere {
     /// done between fork and exec.
     pub(crate) fn go(&self) {
         // Where that is refused, it stays.
-        let _ = sched_setaffinity(Pid::from_raw(0), &self.others);
-        let _ = sched_setaffinity(Pid::from_raw(0), &self.all);
+        let _ = sched_setaffinity(SELF, &self.others);
+        let _ = sched_setaffinity(SELF, &self.all);
     }
 }
 

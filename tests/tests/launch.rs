@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use airlockfs_tests::daemon::{Daemon, Failure, Launch, READY, bin_dir};
 use airlockfs_tests::fuse::abi::ROOT;
 use airlockfs_tests::tempdir::TempDir;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 fn failure(launch: Launch) -> Failure {
     match launch.try_start().expect("a program") {
@@ -197,4 +199,72 @@ fn an_ordinary_user_starts_it() {
     assert_eq!((meta.uid(), meta.gid()), (1000, 1000));
     assert_eq!((entry.attr.uid, entry.attr.gid), (0, 0));
     client.unlink(ROOT, "file").expect("UNLINK");
+}
+
+/// On which CPUs the pair's threads may run, each list once.
+fn cpus(daemon: &Daemon) -> Vec<String> {
+    let mut lists = Vec::new();
+    for pid in [
+        daemon.supervisor().pid(),
+        daemon.worker().expect("a worker").pid(),
+    ] {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).expect("tasks") {
+            let status = fs::read_to_string(task.expect("a task").path().join("status")).expect("status");
+            let list = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
+            lists.push(list.expect("a list").to_owned());
+        }
+    }
+    lists.sort_unstable();
+    lists.dedup();
+    lists
+}
+
+#[test]
+fn it_runs_on_the_cpus_that_its_launcher_may_use() {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
+    let mut one = CpuSet::new();
+    let last = (0..CpuSet::count()).rfind(|cpu| allowed.is_set(*cpu) == Ok(true));
+    let last = last.expect("a CPU");
+    one.set(last).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("affinity");
+    let daemon = Daemon::start(["--tag", "cpus"]);
+    assert_eq!(cpus(&daemon), [last.to_string()]);
+}
+
+/// A cpuset (cgroup v1), removed in the end.
+struct Cpuset(PathBuf);
+
+impl Drop for Cpuset {
+    fn drop(&mut self) {
+        // Zombies leave it in their own time.
+        while let Err(error) = fs::remove_dir(&self.0) {
+            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        }
+    }
+}
+
+#[test]
+fn cpus_that_its_cgroup_is_given_later_are_used() {
+    let root = Path::new("/sys/fs/cgroup/cpuset");
+    let read = |name: &str| fs::read_to_string(root.join(name));
+    let (Ok(all), Ok(mems)) = (read("cpuset.cpus"), read("cpuset.mems")) else {
+        eprintln!("no cpusets of version 1 here: not tried");
+        return;
+    };
+    let set = Cpuset(root.join(format!("airlockfs-test-{}", std::process::id())));
+    fs::create_dir(&set.0).expect("a cpuset");
+    let write = |name: &str, text: &str| fs::write(set.0.join(name), text).expect("write");
+    let first: String = all.chars().take_while(char::is_ascii_digit).collect();
+    write("cpuset.cpus", &first);
+    write("cpuset.mems", &mems);
+    let thread = nix::unistd::gettid().to_string();
+    write("tasks", &thread);
+    let daemon = Daemon::start(["--tag", "cpus"]);
+    fs::write(root.join("tasks"), &thread).expect("back");
+    assert_eq!(cpus(&daemon), [first]);
+    write("cpuset.cpus", &all);
+    assert_eq!(cpus(&daemon), [all.trim()]);
+    drop(daemon);
 }
