@@ -388,28 +388,3 @@ fn ioctls_are_the_file_attribute_calls_only(options: &[&str]) {
         );
     }
 }
-
-#[test]
-fn every_request_queue_serves() {
-    let (_daemon, fs) = Daemon::with_client(["--tag=queues", "--num-request-queues=3"]);
-    assert_eq!(fs.session().vmm().request_queues(), 3);
-    assert_eq!(fs.session().vmm().config().expect("config").num_request_queues, 3);
-    let file = created(&fs, "file");
-    std::thread::scope(|scope| {
-        for queue in 1..=3u64 {
-            let fs = fs.on_queue(queue as usize);
-            scope.spawn(move || {
-                for i in 0..200u64 {
-                    let at = (queue << 20) + i * 8;
-                    fs.write(file, at, &(at ^ i).to_le_bytes()).expect("WRITE");
-                    assert_eq!(fs.read(file, at, 8).expect("READ"), (at ^ i).to_le_bytes());
-                    let name = format!("{queue}-{i}");
-                    let (entry, other) = fs.create(ROOT, &name, libc::O_RDWR, 0o600).expect("CREATE");
-                    fs.release(other).expect("RELEASE");
-                    fs.unlink(ROOT, &name).expect("UNLINK");
-                    fs.forget(entry.nodeid, 1);
-                }
-            });
-        }
-    });
-}

@@ -67,12 +67,12 @@ fn four(options: &[&str]) -> (Daemon, Client) {
     (daemon, fs)
 }
 
-#[test]
-fn queues_at_one_thread_are_served_side_by_side() {
-    let (daemon, fs) = four(&[]);
+/// Has all queues work on one file and on names in one directory.
+fn work_on_all(daemon: &Daemon, fs: &Client) {
     let (_, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+    let queues = fs.session().vmm().request_queues() as u64;
     std::thread::scope(|scope| {
-        for queue in 1..=4u64 {
+        for queue in 1..=queues {
             let fs = fs.on_queue(queue as usize);
             scope.spawn(move || {
                 for i in 0..200u64 {
@@ -89,10 +89,22 @@ fn queues_at_one_thread_are_served_side_by_side() {
             });
         }
     });
-    assert_eq!(
-        std::fs::metadata(daemon.host("file")).expect("stat").len(),
-        (4 << 20) + 1600
-    );
+    let written = std::fs::metadata(daemon.host("file")).expect("stat").len();
+    assert_eq!(written, (queues << 20) + 1600);
+}
+
+#[test]
+fn every_request_queue_serves() {
+    let (daemon, fs) = Daemon::with_client(["--tag=queues", "--num-request-queues=3"]);
+    assert_eq!(fs.session().vmm().request_queues(), 3);
+    assert_eq!(fs.session().vmm().config().expect("config").num_request_queues, 3);
+    work_on_all(&daemon, &fs);
+}
+
+#[test]
+fn queues_at_one_thread_are_served_side_by_side() {
+    let (daemon, fs) = four(&[]);
+    work_on_all(&daemon, &fs);
 }
 
 /// Sends SETLKW for a lock that another has, and leaves it waiting.
