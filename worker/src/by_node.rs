@@ -82,6 +82,7 @@ mod tests {
             id: NodeId(1),
             share: 0,
             mount: 0,
+            dev: 0,
         };
         Shared::new(Open::file(file.into(), node, libc::O_RDONLY))
     }

@@ -193,6 +193,7 @@ mod tests {
             id: NodeId(node),
             share: 0,
             mount: 0,
+            dev: 0,
         };
         Open::file(file.into(), node, libc::O_RDWR)
     }

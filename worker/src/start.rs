@@ -30,12 +30,11 @@ use crate::{
     gate::Gate,
     handle::Handles,
     ids::{IdMap, Mapped},
-    inode::{Identity, Inodes},
+    inode::Inodes,
     locks::Locks,
     ops::dir::Buffers,
     pool::Pool,
-    serve,
-    sys::{self, stat},
+    serve, sys,
     view::{self, Owner},
     volume::{SYNTHETIC, Volume},
     xattr_map::XattrMap,
@@ -268,9 +267,7 @@ fn volume(
     }
     let mut nodes = Vec::new();
     for (index, descriptor) in (0..).zip(shares) {
-        let stat = stat(&descriptor).map_err(cannot)?;
-        let identity = Identity::of(&stat, index);
-        nodes.push(inodes.add_root(&identity, descriptor).map_err(cannot)?);
+        nodes.push(inodes.add_root(index, descriptor).map_err(cannot)?);
     }
     Ok(Volume {
         inodes,

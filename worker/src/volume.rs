@@ -6,7 +6,7 @@ use std::{
 };
 
 use airlockfs_ipc::{
-    Errno, Handle, Name, NodeId,
+    Errno, Handle, NodeId,
     message::{Attr, Entry, WorkerConfig},
     recycle::Shared,
 };
@@ -19,7 +19,7 @@ use crate::{
     by_node::ByNode,
     creds::Identities,
     handle::{Handles, Open},
-    inode::{Held, Identity, Inodes, Key, Located, Seen},
+    inode::{Held, Hold, Identity, Inodes, Key, Located, Seen},
     locks::Locks,
     ops::{self, dir::Buffers},
     sys::{CName, ProcPath, Stat, stat, stat_at},
@@ -139,17 +139,53 @@ impl Volume {
     }
 
     /// The entry of a name in a directory, from what statx(2) said of it. Counts a lookup.
-    pub(crate) fn entry(&self, parent: Located, name: &[u8], stat: &Stat) -> Result<Entry, Errno> {
+    pub(crate) fn entry(
+        &self,
+        directory: impl AsFd,
+        parent: Located,
+        name: &CName,
+        stat: &Stat,
+    ) -> Result<Entry, Errno> {
+        self.known(directory, parent, name, stat, Hold::Always)
+    }
+
+    /// The same of one name of many.
+    pub(crate) fn listed(
+        &self,
+        directory: impl AsFd,
+        parent: Located,
+        name: &CName,
+        stat: &Stat,
+    ) -> Result<Entry, Errno> {
+        self.known(directory, parent, name, stat, Hold::IfRoom)
+    }
+
+    /// `unopened`: how a file is held that the guest may open without a message, and the host replace meanwhile.
+    fn known(
+        &self,
+        directory: impl AsFd,
+        parent: Located,
+        name: &CName,
+        stat: &Stat,
+        unopened: Hold,
+    ) -> Result<Entry, Errno> {
+        self.inodes.look_at_mount(&directory, parent.id, name, stat)?;
+        let node = self.inodes.remember(parent, name.as_c_str().to_bytes(), stat)?;
+        let hold = match self.config.zero_open && stat.kind() == libc::S_IFREG {
+            true => unopened,
+            false => Hold::AsNeeded,
+        };
+        self.inodes.hold(node, directory, name, stat, hold);
         Ok(Entry {
-            node: self.inodes.remember(parent, name, stat)?,
-            attr: self.attr(stat, parent.share, stat.mount() != parent.mount),
+            node,
+            attr: self.attr(stat, parent.share, parent.ends_at(stat)),
         })
     }
 
     /// The entry of a name in a directory. Counts a lookup.
-    pub(crate) fn entry_at(&self, parent: &Held, name: Name<'_>, c_name: &CName) -> Result<Entry, Errno> {
-        let stat = stat_at(parent, c_name.as_c_str())?;
-        self.entry(parent.located(), name.as_bytes(), &stat)
+    pub(crate) fn entry_at(&self, parent: &Held, name: &CName) -> Result<Entry, Errno> {
+        let stat = stat_at(parent, name.as_c_str())?;
+        self.entry(parent, parent.located(), name, &stat)
     }
 
     /// Attributes of a node, by a handle if there is one.

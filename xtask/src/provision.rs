@@ -33,6 +33,8 @@ pub const TESTS: &[Need] = &[
     ("lsattr", "e2fsprogs"),
     // A file system with shared extents, on a file.
     ("mkfs.xfs", "xfsprogs"),
+    // Subvolumes.
+    ("mkfs.btrfs", "btrfs-progs"),
     // Enforces the OCI profile.
     ("crun", "crun"),
 ];

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use airlockfs_ipc::{Errno, NodeId};
 
-use super::{Identity, Inodes, Located, table::Location};
+use super::{Inodes, Located, table::Location};
 use crate::sys::Stat;
 
 /// A name in a directory.
@@ -23,14 +23,12 @@ impl Inodes {
     /// Notes that `stat` was seen under `name` in `parent`, and counts a lookup. ESTALE if the guest forgot the
     /// directory meanwhile, ENOMEM if it knows too many inodes.
     pub(crate) fn remember(&self, parent: Located, name: &[u8], stat: &Stat) -> Result<NodeId, Errno> {
-        let identity = Identity::of(stat, parent.share);
+        let identity = self.identity(stat, parent.share);
         {
             let table = self.read();
             if let Some(index) = table.find(&identity)
-                && let Some(directory) = table.index(parent.id)
-                && let Some(node) = table.node(index)
-                && node.is_at(directory, name)
-                && node.identity() == identity
+                && let Some(parent) = table.index(parent.id)
+                && table.is_known_at(index, Location { parent, name })
             {
                 table.look_up(index);
                 return Ok(table.id(index));
@@ -39,10 +37,7 @@ impl Inodes {
         self.change(|table, dropped| {
             let directory = table.index(parent.id).ok_or(Errno::ESTALE)?;
             let index = match table.find(&identity) {
-                Some(index) => {
-                    table.refresh(index, &identity);
-                    index
-                }
+                Some(index) => index,
                 None => table.insert(&identity)?,
             };
             let location = Location {
@@ -57,7 +52,7 @@ impl Inodes {
 
     /// Notes an inode without a name, and counts a lookup.
     pub(crate) fn remember_nameless(&self, share: u16, stat: &Stat) -> Result<NodeId, Errno> {
-        let identity = Identity::of(stat, share);
+        let identity = self.identity(stat, share);
         let mut table = self.write();
         let index = match table.find(&identity) {
             Some(index) => index,
@@ -114,12 +109,9 @@ impl Inodes {
     /// Notes that the name `place` is gone, under which `id` was known.
     pub(crate) fn removed(&self, id: NodeId, place: Place<'_>) {
         self.change(|table, dropped| {
-            if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent))
-                && table
-                    .node(index)
-                    .is_some_and(|node| node.is_at(parent, place.name))
-            {
-                table.unlocate(index, dropped);
+            if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent)) {
+                let name = place.name;
+                table.leave(index, Location { parent, name }, dropped);
             }
         });
     }
@@ -129,8 +121,12 @@ impl Inodes {
         self.change(|table, dropped| {
             if let (Some(index), Some(old), Some(new)) =
                 (table.index(id), table.index(from.parent), table.index(to.parent))
-                && table.node(index).is_some_and(|node| node.is_at(old, from.name))
             {
+                let name = from.name;
+                if !table.is_known_at(index, Location { parent: old, name }) {
+                    return;
+                }
+                table.leave(index, Location { parent: old, name }, dropped);
                 let location = Location {
                     parent: new,
                     name: to.name,

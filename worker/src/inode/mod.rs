@@ -7,9 +7,12 @@
 //!
 //! The table's lock is never held across a system call, nor while a descriptor is closed.
 
+mod aliases;
 mod dropped;
+mod hold;
 mod hot;
 mod known;
+mod mounts;
 mod name;
 mod node;
 mod open;
@@ -32,12 +35,18 @@ use airlockfs_ipc::{
     recycle::{Recycler, Shared},
 };
 
-use self::{dropped::Dropped, sweep::Away, table::Table};
+use self::{
+    dropped::Dropped,
+    mounts::{Kept, Mounts},
+    sweep::Away,
+    table::Table,
+};
 pub(crate) use self::{
+    hold::Hold,
     known::Place,
     node::{Identity, Key},
 };
-use crate::sys::Stat;
+use crate::sys::{Stat, stat};
 
 /// Fewest descriptors kept for inodes, however many files are open.
 const HOT_MIN: usize = 32;
@@ -52,6 +61,7 @@ pub(crate) struct Inodes {
     descriptors: Recycler<Descriptor>,
     /// Wakes the sweeper.
     away: Away,
+    mounts: Mounts,
 }
 
 /// A descriptor opened with O_PATH.
@@ -85,6 +95,8 @@ pub(crate) struct Held {
     pub(crate) share: u16,
     /// The mount it is on.
     pub(crate) mount: u64,
+    /// Its device number.
+    pub(crate) dev: u32,
 }
 
 /// Which inode, and where, without a descriptor.
@@ -96,6 +108,16 @@ pub(crate) struct Located {
     pub(crate) share: u16,
     /// The mount it is on.
     pub(crate) mount: u64,
+    /// Its device number.
+    pub(crate) dev: u32,
+}
+
+impl Located {
+    /// Whether what was seen in this directory is a file system of its own: another mount, or another device on the same
+    /// (a subvolume of btrfs). (st_dev, st_ino) identify a file (inode(7)).
+    pub(crate) fn ends_at(&self, found: &Stat) -> bool {
+        found.mount() != self.mount || found.dev() != self.dev
+    }
 }
 
 /// What was seen of an inode just now.
@@ -104,7 +126,7 @@ pub(crate) struct Seen {
     pub(crate) stat: Stat,
     /// Index of the share it is in.
     pub(crate) share: u16,
-    /// Another mount begins with it.
+    /// Another file system begins with it.
     pub(crate) submount: bool,
 }
 
@@ -121,6 +143,7 @@ impl Held {
             id: self.id,
             share: self.share,
             mount: self.mount,
+            dev: self.dev,
         }
     }
 
@@ -143,6 +166,7 @@ impl Inodes {
             open: AtomicUsize::new(0),
             descriptors: Recycler::default(),
             away: Away::default(),
+            mounts: Mounts::default(),
         }
     }
 
@@ -158,14 +182,20 @@ impl Inodes {
     fn change<T>(&self, change: impl FnOnce(&mut Table, &mut Dropped) -> T) -> T {
         let mut dropped = Dropped::default();
         let result = change(&mut self.write(), &mut dropped);
+        dropped
+            .iter()
+            .filter(|cooled| self.mounts.kept(cooled.mount) != Kept::All)
+            .for_each(|cooled| self.renumber(cooled));
         dropped.close(&self.descriptors);
         result
     }
 
     /// Adds a share's root, which is never forgotten. The first one added is the root that the guest mounts.
-    pub(crate) fn add_root(&self, identity: &Identity, descriptor: OwnedFd) -> Result<NodeId, Errno> {
+    pub(crate) fn add_root(&self, share: u16, descriptor: OwnedFd) -> Result<NodeId, Errno> {
+        self.mounts.look(&descriptor, None)?;
+        let identity = self.identity(&stat(&descriptor)?, share);
         let mut table = self.write();
-        let index = table.insert(identity)?;
+        let index = table.insert(&identity)?;
         table.pin(index, Shared::new(Descriptor::new(descriptor, true)));
         Ok(table.id(index))
     }
@@ -177,6 +207,11 @@ impl Inodes {
         Ok(table.id(index))
     }
 
+    /// What makes an inode that was seen in a share that inode.
+    fn identity(&self, stat: &Stat, share: u16) -> Identity {
+        Identity::of(stat, share, self.mounts.kept(stat.mount()))
+    }
+
     /// How many descriptors may be kept for hot inodes now.
     fn hot_max(&self) -> usize {
         self.budget.saturating_sub(self.open.load(Relaxed)).max(HOT_MIN)
@@ -186,7 +221,7 @@ impl Inodes {
         let most = self.hot_max();
         while table.hot.len() > most {
             match table.cool_one() {
-                Some(descriptor) => dropped.push(descriptor),
+                Some(cooled) => dropped.push(cooled),
                 None => return,
             }
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use airlockfs_ipc::recycle::Shared;
 
-use super::{Descriptor, name::NodeName};
+use super::{Descriptor, mounts::Kept, name::NodeName};
 use crate::sys::Stat;
 
 /// No index: no location, or not in the list of hot nodes.
@@ -28,7 +28,7 @@ pub(crate) struct Key {
 pub(crate) struct Identity {
     /// The key.
     pub(crate) key: Key,
-    /// Birth time: seconds and nanoseconds, zeros where the file system has none. As coarse as the kernel's clock: of two
+    /// Birth time: seconds and nanoseconds, zeros where the file system has none or changes it. As coarse as the kernel's clock: of two
     /// files made within the same few milliseconds the second can have the number and the birth time of the first.
     pub(crate) birth: (i64, u32),
     /// File type: the S_IFMT bits of its mode. What is opened is chosen by it, so one that was a regular file a moment
@@ -37,8 +37,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Of what statx(2) saw in a share.
-    pub(crate) fn of(stat: &Stat, share: u16) -> Self {
+    /// Of what statx(2) saw in a share, on a mount that keeps so much of it.
+    pub(crate) fn of(stat: &Stat, share: u16, kept: Kept) -> Self {
         Self {
             key: Key {
                 ino: stat.ino(),
@@ -46,7 +46,10 @@ impl Identity {
                 dev: stat.dev(),
                 share,
             },
-            birth: stat.birth(),
+            birth: match kept {
+                Kept::All => stat.birth(),
+                Kept::Number | Kept::Nothing => (0, 0),
+            },
             kind: stat.kind(),
         }
     }
@@ -100,16 +103,6 @@ impl Node {
             birth: (self.birth_seconds, self.birth_nanoseconds),
             kind: self.mode_kind(),
         }
-    }
-
-    /// Whether `identity` is this inode. While a descriptor holds the inode its number cannot go to another, so the
-    /// birth time need not be the same: overlayfs changes it when it copies up.
-    pub(super) fn is(&self, identity: &Identity) -> bool {
-        let own = self.identity();
-        let holds = |descriptor: &Shared<Descriptor>| descriptor.is_proven();
-        own.key == identity.key
-            && own.kind == identity.kind
-            && (own.birth == identity.birth || self.descriptor.as_ref().is_some_and(holds))
     }
 
     /// Whether it holds its descriptor for good.

@@ -27,6 +27,7 @@ pub(crate) struct Spared {
 /// A cold inode on the way to the one that is wanted.
 struct Step {
     id: NodeId,
+    parent: NodeId,
     name: CName,
     identity: Identity,
 }
@@ -34,7 +35,7 @@ struct Step {
 impl Inodes {
     /// The inode of a node id. ESTALE if the guest does not know it, or its file is not where it was last seen.
     pub(crate) fn held(&self, id: NodeId) -> Result<Held, Errno> {
-        loop {
+        'places: loop {
             // The way down: the inode itself, and the directories above it, which seldom are cold.
             let (mut last, mut above) = (None, Vec::new());
             let mut held = {
@@ -56,8 +57,14 @@ impl Inodes {
             if !self.prove(&held)? {
                 continue;
             }
+            let place = last.as_ref().map(|step| (step.parent, step.name));
             for step in above.into_iter().rev().chain(last) {
-                held = self.descend(&held, &step)?;
+                held = match self.descend(&held, &step) {
+                    Err(Errno::ESTALE) if place.is_some_and(|place| self.is_elsewhere(id, place)) => {
+                        continue 'places;
+                    }
+                    result => result?,
+                };
             }
             return Ok(held);
         }
@@ -68,7 +75,7 @@ impl Inodes {
         if held.descriptor.is_proven() {
             return Ok(true);
         }
-        let found = Identity::of(&stat(held)?, held.share);
+        let found = self.identity(&stat(held)?, held.share);
         let known = {
             let table = self.read();
             let node = table.index(held.id).and_then(|index| table.node(index));
@@ -82,15 +89,32 @@ impl Inodes {
         Ok(false)
     }
 
+    /// An inode is not where it was last seen. True if it is known under another name: that is where it is now.
+    fn is_elsewhere(&self, id: NodeId, (parent, name): (NodeId, CName)) -> bool {
+        self.change(|table, dropped| {
+            let (Some(index), Some(parent)) = (table.index(id), table.index(parent)) else {
+                return false;
+            };
+            let name = name.as_c_str().to_bytes();
+            if table.node(index).is_some_and(|node| node.is_at(parent, name)) {
+                if !table.has_alias(index) {
+                    return false;
+                }
+                table.leave(index, Location { parent, name }, dropped);
+            }
+            true
+        })
+    }
+
     /// Cools an inode if that is true of its descriptor.
     fn let_go(&self, id: NodeId, condition: impl FnOnce(&Shared<Descriptor>) -> bool) {
         self.change(|table, dropped| {
             if let Some(index) = table.index(id)
                 && let Some(descriptor) = table.node(index).and_then(|node| node.descriptor.as_ref())
                 && condition(descriptor)
-                && let Some(descriptor) = table.cool(index)
+                && let Some(cooled) = table.cool(index)
             {
-                dropped.push(descriptor);
+                dropped.push(cooled);
             }
         });
     }
@@ -134,7 +158,7 @@ impl Inodes {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let descriptor = openat(directory, step.name.as_c_str(), flags, Mode::empty()).map_err(gone)?;
         let found = stat(&descriptor)?;
-        if Identity::of(&found, step.identity.key.share) != step.identity {
+        if self.identity(&found, step.identity.key.share) != step.identity {
             return Err(Errno::ESTALE);
         }
         Ok(Held {
@@ -143,11 +167,12 @@ impl Inodes {
             kind: found.kind(),
             share: step.identity.key.share,
             mount: step.identity.key.mount,
+            dev: step.identity.key.dev,
         })
     }
 
     /// Keeps `descriptor` for an inode while the budget lasts.
-    fn heat(&self, id: NodeId, descriptor: Descriptor) -> Shared<Descriptor> {
+    pub(super) fn heat(&self, id: NodeId, descriptor: Descriptor) -> Shared<Descriptor> {
         let descriptor = self.descriptors.share(descriptor);
         let away = self.change(|table, dropped| {
             if let Some(index) = table.index(id)
@@ -166,15 +191,15 @@ impl Inodes {
     /// What is to be seen of an inode now: one call, by descriptor if it is hot, else by name. ESTALE as for
     /// [`Self::held`].
     pub(crate) fn stat(&self, id: NodeId) -> Result<Seen, Errno> {
-        let (parent, step) = loop {
+        let step = loop {
             let table = self.read();
             let index = table.index(id).ok_or(Errno::ESTALE)?;
             let node = table.node(index).ok_or(Errno::ESTALE)?;
             let Some(held) = hot(&table, index, node) else {
-                break (table.id(node.parent), step(&table, index, node)?);
+                break step(&table, index, node)?;
             };
             let parent = table.node(node.parent);
-            let submount = parent.is_some_and(|parent| parent.mount != node.mount);
+            let submount = parent.is_some_and(|parent| (parent.mount, parent.dev) != (node.mount, node.dev));
             drop(table);
             if self.prove(&held)? {
                 return Ok(Seen {
@@ -184,13 +209,21 @@ impl Inodes {
                 });
             }
         };
-        let directory = self.held(parent)?;
+        match self.seen(&step) {
+            Err(Errno::ESTALE) if self.is_elsewhere(id, (step.parent, step.name)) => self.stat(id),
+            result => result,
+        }
+    }
+
+    /// What is to be seen under a cold inode's name, if it is still the same.
+    fn seen(&self, step: &Step) -> Result<Seen, Errno> {
+        let directory = self.held(step.parent)?;
         let found = stat_at(&directory, step.name.as_c_str()).map_err(gone)?;
-        if Identity::of(&found, directory.share) != step.identity {
+        if self.identity(&found, directory.share) != step.identity {
             return Err(Errno::ESTALE);
         }
         Ok(Seen {
-            submount: found.mount() != directory.mount,
+            submount: directory.located().ends_at(&found),
             stat: found,
             share: directory.share,
         })
@@ -210,6 +243,7 @@ impl Inodes {
             kind,
             share: key.share,
             mount: key.mount,
+            dev: key.dev,
         })
     }
 }
@@ -225,6 +259,7 @@ fn hot(table: &Table, index: u32, node: &Node) -> Option<Held> {
         kind: node.mode_kind(),
         share: node.share,
         mount: node.mount,
+        dev: node.dev,
     })
 }
 
@@ -234,6 +269,7 @@ fn step(table: &Table, index: u32, node: &Node) -> Result<Step, Errno> {
     }
     Ok(Step {
         id: table.id(index),
+        parent: table.id(node.parent),
         name: CName::new(Name::new(&node.name).map_err(|_| Errno::ESTALE)?),
         identity: node.identity(),
     })

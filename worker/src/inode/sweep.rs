@@ -14,11 +14,13 @@ use std::{
     time::Duration,
 };
 
-use super::Inodes;
+use super::{Inodes, mounts::Kept};
 use crate::gate::Gate;
 
 /// An inode is cooled after between one and two of these without use.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How often it looks, at the least, whether a mount is still there whose inodes are held.
+const LONGEST_PERIOD: Duration = Duration::from_secs(30);
 /// Hot inodes looked at under one lock.
 const AT_ONCE: usize = 4096;
 
@@ -43,10 +45,13 @@ impl Away {
         }
     }
 
-    fn wait(&self) {
-        let mut sleeping = self.sleeping.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.known.load(Relaxed) {
-            sleeping = self.wake.wait(sleeping).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until there is something to do, or for so long.
+    fn wait(&self, limit: Option<Duration>) {
+        let sleeping = self.sleeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing = |(): &mut ()| !self.known.load(Relaxed);
+        match limit {
+            None => drop(self.wake.wait_while(sleeping, nothing)),
+            Some(limit) => drop(self.wake.wait_timeout_while(sleeping, limit, nothing)),
         }
     }
 
@@ -75,11 +80,16 @@ impl Inodes {
             gate.pass();
             let _guard = crate::EndsWithPanic;
             let inodes = (*inodes).as_ref();
+            let mut limit = None;
             loop {
-                inodes.away.wait();
+                inodes.away.wait(limit);
                 inodes.away.pause();
                 // Marked before the sweep, so that what gets hot from here on is noticed.
                 inodes.away.rest();
+                // Nobody says when a mount goes.
+                limit = inodes
+                    .let_go_of_mounts_that_are_gone()
+                    .then(|| limit.map_or(PERIOD, |limit| (limit * 2).min(LONGEST_PERIOD)));
                 if inodes.sweep() > 0 {
                     inodes.away.noticed();
                 }
@@ -92,7 +102,8 @@ impl Inodes {
     fn sweep(&self) -> usize {
         let (mut place, mut used) = (usize::MAX, 0);
         while place > 0 {
-            let (next, more) = self.change(|table, dropped| table.cool_away(place, AT_ONCE, dropped));
+            let hold = |mount| self.mounts.kept(mount) == Kept::Nothing;
+            let (next, more) = self.change(|table, dropped| table.cool_away(place, AT_ONCE, hold, dropped));
             (place, used) = (next, used + more);
         }
         used

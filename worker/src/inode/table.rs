@@ -13,7 +13,8 @@ use hashbrown::HashTable;
 
 use super::{
     Descriptor,
-    dropped::Dropped,
+    aliases::Aliases,
+    dropped::{Cooled, Dropped},
     hot::Hot,
     name::NodeName,
     node::{Identity, Key, NONE, Node},
@@ -29,8 +30,9 @@ pub(super) struct Table {
     nodes: Vec<Node>,
     free: Vec<u32>,
     by_key: HashTable<u32>,
-    /// At most one node stands for a name in a directory.
+    /// At most one node stands for a name in a directory, here or among the aliases.
     by_location: HashTable<u32>,
+    aliases: Aliases,
     pub(super) hot: Hot,
     /// The mount that each share begins on.
     homes: Vec<u64>,
@@ -57,6 +59,7 @@ impl Table {
             free: Vec::new(),
             by_key: HashTable::new(),
             by_location: HashTable::new(),
+            aliases: Aliases::default(),
             hot: Hot::new(),
             homes: Vec::new(),
             away: 0,
@@ -96,7 +99,7 @@ impl Table {
 
     /// The node of an inode.
     pub(super) fn find(&self, identity: &Identity) -> Option<u32> {
-        let same = |&index: &u32| self.node(index).is_some_and(|node| node.is(identity));
+        let same = |&index: &u32| self.node(index).is_some_and(|node| node.identity() == *identity);
         self.by_key.find(self.key_hash(&identity.key), same).copied()
     }
 
@@ -106,7 +109,10 @@ impl Table {
             self.node(index)
                 .is_some_and(|node| node.is_at(location.parent, location.name))
         };
-        self.by_location.find(self.location_hash(location), same).copied()
+        let current = self.by_location.find(self.location_hash(location), same);
+        current
+            .copied()
+            .or_else(|| self.aliases.at(location.parent, location.name))
     }
 
     /// Adds an inode that [`Self::find`] does not find, without location, lookups or descriptor. ENOMEM when the guest
@@ -144,21 +150,12 @@ impl Table {
             }
             None => return Err(Errno::ENOMEM),
         };
-        let Self {
-            by_key,
-            nodes,
-            secret,
-            ..
-        } = self;
-        by_key.insert_unique(hash(&identity.key, *secret), index, |&other| {
-            nodes
-                .get(other as usize)
-                .map_or(0, |node| hash(&node.key(), *secret))
-        });
+        self.index_key(index, &identity.key);
         Ok(index)
     }
 
-    /// Says where a node is: under no other name, and nothing else there.
+    /// Says where a node is, and nothing else there. A directory is under no other name; another inode keeps the places
+    /// it had.
     pub(super) fn locate(&mut self, index: u32, location: Location<'_>, dropped: &mut Dropped) {
         if self.node(index).is_none_or(Node::is_pinned) {
             return;
@@ -173,13 +170,18 @@ impl Table {
         };
         parent.children += 1;
         if let Some(replaced) = replaced {
-            self.unlocate(replaced, dropped);
+            self.leave(replaced, location, dropped);
         }
         if self.is_above(index, location.parent) {
             // The directory was last seen beneath this node, and this node is now beneath it: so it has moved.
             self.unlocate(location.parent, dropped);
         }
-        self.unlocate(index, dropped);
+        self.set_aside(index, dropped);
+        self.settle(index, location);
+    }
+
+    /// Makes a place the current one of a node that has none. The directory counts it already.
+    fn settle(&mut self, index: u32, location: Location<'_>) {
         let Some(node) = self.node_mut(index) else { return };
         node.parent = location.parent;
         node.name = location.name.into();
@@ -197,16 +199,73 @@ impl Table {
         });
     }
 
-    /// Forgets where a node is.
-    pub(super) fn unlocate(&mut self, index: u32, dropped: &mut Dropped) {
-        let parent = self.detach(index);
+    /// Makes room for another current place of a node: this one becomes an alias, unless it is a directory.
+    fn set_aside(&mut self, index: u32, dropped: &mut Dropped) {
+        let Some(node) = self.node(index).filter(|node| node.parent != NONE) else {
+            return;
+        };
+        if node.mode_kind() == libc::S_IFDIR {
+            self.unlocate(index, dropped);
+            return;
+        }
+        let (parent, name) = self.detach(index);
+        // Whoever is added is counted by its directory; who made room no more.
+        if let Some(directory) = self.node_mut(parent) {
+            directory.children += 1;
+        }
+        let made_room = self.aliases.add(index, parent, name);
+        if let Some(parent) = made_room {
+            self.left(parent, dropped);
+        }
+    }
+
+    /// One place less in a directory.
+    fn left(&mut self, directory: u32, dropped: &mut Dropped) {
+        if let Some(node) = self.node_mut(directory) {
+            node.children = node.children.saturating_sub(1);
+        }
+        self.collect(directory, dropped);
+    }
+
+    /// A node is not at a place any more. It is where it was seen before, if it has another name.
+    pub(super) fn leave(&mut self, index: u32, place: Location<'_>, dropped: &mut Dropped) {
+        if self.aliases.remove(index, place.parent, place.name) {
+            self.left(place.parent, dropped);
+        } else if self
+            .node(index)
+            .is_some_and(|node| node.is_at(place.parent, place.name))
+        {
+            let (parent, _) = self.detach(index);
+            if let Some((parent, name)) = self.aliases.take_latest(index) {
+                let name = &*name;
+                self.settle(index, Location { parent, name });
+            }
+            self.collect(parent, dropped);
+        }
+    }
+
+    /// Whether a node has another name than its current one.
+    pub(super) fn has_alias(&self, index: u32) -> bool {
+        self.aliases.has(index)
+    }
+
+    /// Whether a place is a node's, its current one or another. Looks at the node first, which most LOOKUPs end with.
+    pub(super) fn is_known_at(&self, index: u32, place: Location<'_>) -> bool {
+        self.node(index)
+            .is_some_and(|node| node.is_at(place.parent, place.name))
+            || self.aliases.at(place.parent, place.name) == Some(index)
+    }
+
+    /// Forgets where a directory is.
+    fn unlocate(&mut self, index: u32, dropped: &mut Dropped) {
+        let (parent, _) = self.detach(index);
         self.collect(parent, dropped);
     }
 
-    /// Takes a node out of its directory; the directory's index.
-    fn detach(&mut self, index: u32) -> u32 {
+    /// Takes a node out of its current directory; the directory's index, and its name there.
+    fn detach(&mut self, index: u32) -> (u32, NodeName) {
         let Some(node) = self.node_mut(index) else {
-            return NONE;
+            return (NONE, NodeName::default());
         };
         let parent = std::mem::replace(&mut node.parent, NONE);
         let name = std::mem::take(&mut node.name);
@@ -219,7 +278,7 @@ impl Table {
                 parent.children = parent.children.saturating_sub(1);
             }
         }
-        parent
+        (parent, name)
     }
 
     /// Whether `above` is `below` or one of the directories it is beneath.
@@ -232,6 +291,7 @@ impl Table {
 
     /// Removes the node at `index` if nothing refers to it any more, then its directory likewise, and so on.
     pub(super) fn collect(&mut self, mut index: u32, dropped: &mut Dropped) {
+        let mut others = Vec::new();
         while let Some(node) = self.node_mut(index) {
             let used = node.kind == 0
                 || *node.lookups.get_mut() > 0
@@ -240,11 +300,14 @@ impl Table {
                 || node.is_pinned()
                 || index == ROOT;
             if used {
-                return;
+                break;
             }
             self.cool_into(index, dropped);
-            let parent = self.detach(index);
-            let Some(node) = self.node_mut(index) else { return };
+            let (parent, _) = self.detach(index);
+            while let Some((parent, _)) = self.aliases.take_latest(index) {
+                others.push(parent);
+            }
+            let Some(node) = self.node_mut(index) else { break };
             let key = node.key();
             node.kind = 0;
             // A place whose generations are used up is never used again.
@@ -257,6 +320,10 @@ impl Table {
                 entry.remove();
             }
             index = parent;
+        }
+        // The directories of its further names: few, and only of a hard link.
+        for directory in others {
+            self.left(directory, dropped);
         }
     }
 
@@ -272,6 +339,7 @@ impl Table {
 
     /// Drops all lookups and all nodes but the pinned ones.
     pub(super) fn clear(&mut self, dropped: &mut Dropped) {
+        self.aliases.clear();
         for index in 0..self.nodes.len() as u32 {
             self.detach(index);
             if let Some(node) = self.node_mut(index) {
@@ -321,7 +389,7 @@ impl Table {
     }
 
     /// Takes a hot node's descriptor.
-    pub(super) fn cool(&mut self, index: u32) -> Option<Shared<Descriptor>> {
+    pub(super) fn cool(&mut self, index: u32) -> Option<Cooled> {
         let Self {
             nodes,
             hot,
@@ -336,22 +404,28 @@ impl Table {
         *away = away.saturating_sub(usize::from(is_away(homes, node)));
         let place = std::mem::replace(&mut node.hot, NONE);
         let descriptor = node.descriptor.take();
+        let (mount, share) = (node.mount, node.share);
         if let Some(moved) = hot.remove(place)
             && let Some(node) = nodes.get_mut(moved as usize)
         {
             node.hot = place;
         }
-        descriptor
+        Some(Cooled {
+            descriptor: descriptor?,
+            id: self.id(index),
+            mount,
+            share,
+        })
     }
 
     fn cool_into(&mut self, index: u32, dropped: &mut Dropped) {
-        if let Some(descriptor) = self.cool(index) {
-            dropped.push(descriptor);
+        if let Some(cooled) = self.cool(index) {
+            dropped.push(cooled);
         }
     }
 
     /// Cools the hot node that the clock finds.
-    pub(super) fn cool_one(&mut self) -> Option<Shared<Descriptor>> {
+    pub(super) fn cool_one(&mut self) -> Option<Cooled> {
         let Self { nodes, hot, .. } = self;
         let victim = hot.victim(|index, patient| {
             nodes.get(index as usize).is_none_or(|node| {
@@ -364,7 +438,13 @@ impl Table {
 
     /// Cools hot nodes on other mounts that were not used since the last time, of at most `count` that are looked at
     /// from the place `before` downwards. Where to go on; how many may be cooled the next time.
-    pub(super) fn cool_away(&mut self, before: usize, count: usize, dropped: &mut Dropped) -> (usize, usize) {
+    pub(super) fn cool_away(
+        &mut self,
+        before: usize,
+        count: usize,
+        hold: impl Fn(u64) -> bool,
+        dropped: &mut Dropped,
+    ) -> (usize, usize) {
         let mut place = before.min(self.hot.len());
         let end = place.saturating_sub(count);
         let mut used = 0;
@@ -373,7 +453,7 @@ impl Table {
             let Some(index) = self.hot.at(place) else { continue };
             let Some(node) = self.node(index) else { continue };
             // Without its name it would not be found again.
-            if !is_away(&self.homes, node) || node.parent == NONE {
+            if !is_away(&self.homes, node) || node.parent == NONE || hold(node.mount) {
                 continue;
             }
             if node.referenced.swap(false, Relaxed) {
@@ -392,11 +472,37 @@ impl Table {
         }
     }
 
-    /// Notes the birth time of a node whose descriptor proved it the same.
-    pub(super) fn refresh(&mut self, index: u32, identity: &Identity) {
-        if let Some(node) = self.node_mut(index) {
-            (node.birth_seconds, node.birth_nanoseconds) = identity.birth;
+    /// Notes what a node's descriptor shows of it now, which is about to be given up: a file of an overlay has another
+    /// number once it was copied up. The node keeps the old one where another node stands for the new one already.
+    pub(super) fn renumber(&mut self, id: NodeId, identity: &Identity) {
+        let Some(index) = self.index(id) else { return };
+        let Some(node) = self.node(index) else { return };
+        let old = node.key();
+        if old == identity.key || node.mode_kind() != identity.kind || self.find(identity).is_some() {
+            return;
         }
+        let hash = self.key_hash(&old);
+        if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+        if let Some(node) = self.node_mut(index) {
+            (node.ino, node.dev) = (identity.key.ino, identity.key.dev);
+        }
+        self.index_key(index, &identity.key);
+    }
+
+    fn index_key(&mut self, index: u32, key: &Key) {
+        let Self {
+            by_key,
+            nodes,
+            secret,
+            ..
+        } = self;
+        by_key.insert_unique(hash(key, *secret), index, |&other| {
+            nodes
+                .get(other as usize)
+                .map_or(0, |node| hash(&node.key(), *secret))
+        });
     }
 
     /// Known inodes.

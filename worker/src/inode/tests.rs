@@ -49,6 +49,11 @@ fn locate(table: &mut Table, index: u32, parent: u32, name: &str) {
     table.locate(index, Location { parent, name }, &mut Dropped::default());
 }
 
+fn leave(table: &mut Table, index: u32, parent: u32, name: &str) {
+    let name = name.as_bytes();
+    table.leave(index, Location { parent, name }, &mut Dropped::default());
+}
+
 fn at(table: &Table, parent: u32, name: &str) -> Option<u32> {
     let name = name.as_bytes();
     table.at(Location { parent, name })
@@ -118,17 +123,6 @@ fn an_inode_number_used_again_is_another_inode() {
     let index = add(&mut table, 7, ROOT, "a");
     assert_eq!(table.find(&identity(7, 0)), Some(index));
     assert_eq!(table.find(&identity(7, 99)), None, "born later");
-    table.heat(index, descriptor());
-    assert_eq!(
-        table.find(&identity(7, 99)),
-        Some(index),
-        "the descriptor holds the number"
-    );
-    let index = add(&mut table, 8, ROOT, "b");
-    let file = File::open("/dev/null").unwrap();
-    table.heat(index, Shared::new(Descriptor::new(file.into(), false)));
-    assert_eq!(table.find(&identity(8, 0)), Some(index));
-    assert_eq!(table.find(&identity(8, 99)), None, "it may be another's");
 }
 
 #[test]
@@ -140,7 +134,7 @@ fn a_name_stands_for_one_inode() {
     assert_eq!(table.node(first).unwrap().parent, NONE);
     forget(&mut table, first, 1);
     assert_eq!(at(&table, ROOT, "a"), Some(second));
-    // And an inode has one name, the one it was last seen under.
+    // And a directory has one name, the one it was last seen under.
     locate(&mut table, second, ROOT, "b");
     assert_eq!(at(&table, ROOT, "a"), None);
     assert_eq!(at(&table, ROOT, "b"), Some(second));
@@ -172,7 +166,7 @@ fn the_clock_spares_what_was_used_and_what_has_no_name() {
         assert!(table.heat(index, descriptor()));
         assert!(!table.heat(index, descriptor()), "hot already");
     }
-    table.unlocate(nodes[1], &mut Dropped::default());
+    leave(&mut table, nodes[1], ROOT, "n1");
     let used = |table: &Table, index: u32| {
         let node = table.node(index).unwrap();
         node.referenced.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -266,4 +260,102 @@ fn inode_numbers_in_a_row_and_in_steps_spread_over_the_table() {
         let most = places.iter().max().unwrap();
         assert!(*most <= 16, "{most} in one place at steps of {step}");
     }
+}
+
+/// A regular file with one lookup, under a name.
+fn add_file(table: &mut Table, ino: u64, parent: u32, name: &str) -> u32 {
+    let kind = libc::S_IFREG;
+    let index = table
+        .insert(&Identity {
+            kind,
+            ..identity(ino, 0)
+        })
+        .unwrap();
+    locate(table, index, parent, name);
+    table.look_up(index);
+    index
+}
+
+#[test]
+fn a_file_is_where_any_of_its_names_is_and_keeps_their_directories() {
+    let mut table = with_root();
+    let (one, two) = (add(&mut table, 2, ROOT, "one"), add(&mut table, 3, ROOT, "two"));
+    let file = add_file(&mut table, 10, one, "a");
+    locate(&mut table, file, two, "b");
+    locate(&mut table, file, ROOT, "c");
+    for (parent, name) in [(one, "a"), (two, "b"), (ROOT, "c")] {
+        assert_eq!(at(&table, parent, name), Some(file), "{name}");
+    }
+    // The directories are kept by what lies in them.
+    forget(&mut table, one, 1);
+    forget(&mut table, two, 1);
+    assert_eq!(table.len(), 4);
+    // Seen under an old name again, nothing changes.
+    locate(&mut table, file, one, "a");
+    assert!(table.node(file).unwrap().is_at(ROOT, b"c"));
+    // The current name goes: it is where it was seen before.
+    leave(&mut table, file, ROOT, "c");
+    assert!(table.node(file).unwrap().is_at(two, b"b"));
+    // Another file takes a name of its: it has one less, and its directory goes with it.
+    let other = add_file(&mut table, 11, ROOT, "d");
+    locate(&mut table, other, two, "b");
+    assert_eq!(at(&table, two, "b"), Some(other));
+    assert!(table.node(file).unwrap().is_at(one, b"a") && !table.has_alias(file));
+    forget(&mut table, other, 1);
+    assert_eq!(table.len(), 3, "the other file and its directory are gone");
+    forget(&mut table, file, 1);
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn a_file_that_is_forgotten_leaves_none_of_its_names() {
+    let mut table = with_root();
+    let file = add_file(&mut table, 10, ROOT, "name0");
+    for i in 1..100 {
+        let dir = add(&mut table, 100 + i, ROOT, &format!("dir{i}"));
+        locate(&mut table, file, dir, "name");
+        forget(&mut table, dir, 1);
+    }
+    assert!(table.len() < 20, "few places are kept");
+    forget(&mut table, file, 1);
+    assert_eq!(table.len(), 1);
+    assert_eq!(at(&table, ROOT, "name0"), None);
+    assert!(!table.has_alias(file));
+}
+
+#[test]
+fn what_has_another_number_now_is_found_by_it() {
+    let mut table = with_root();
+    let file = add_file(&mut table, 10, ROOT, "file");
+    let id = table.id(file);
+    let kind = libc::S_IFREG;
+    let new = Identity {
+        kind,
+        ..identity(20, 0)
+    };
+    table.renumber(id, &new);
+    assert_eq!(table.find(&new), Some(file));
+    assert_eq!(
+        table.find(&Identity {
+            kind,
+            ..identity(10, 0)
+        }),
+        None
+    );
+    let other = add_file(&mut table, 30, ROOT, "other");
+    table.renumber(
+        id,
+        &Identity {
+            kind,
+            ..identity(30, 0)
+        },
+    );
+    assert_eq!(table.find(&new), Some(file), "the other stands for that number");
+    assert_eq!(
+        table.find(&Identity {
+            kind,
+            ..identity(30, 0)
+        }),
+        Some(other)
+    );
 }

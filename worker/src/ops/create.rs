@@ -35,7 +35,7 @@ pub(crate) fn create(
     if let Err(error) = volume.writable(directory.share) {
         return match stat_at(&directory, c_name.as_c_str()) {
             Ok(_) if exclusive => Err(Errno::EEXIST),
-            Ok(stat) => attach(volume, &directory, name, &stat, flags, kill),
+            Ok(stat) => attach(volume, &directory, &c_name, &stat, flags, kill),
             Err(_) => Err(error),
         };
     }
@@ -48,7 +48,7 @@ pub(crate) fn create(
         match volume.identities.as_caller(creation.caller, make) {
             Ok(file) => break file,
             Err(Errno::EEXIST) if !exclusive => match stat_at(&directory, c_name.as_c_str()) {
-                Ok(stat) => return attach(volume, &directory, name, &stat, flags, kill),
+                Ok(stat) => return attach(volume, &directory, &c_name, &stat, flags, kill),
                 // It went as it came.
                 Err(Errno::ENOENT) if patience > 0 => patience -= 1,
                 Err(error) => return Err(error),
@@ -61,7 +61,7 @@ pub(crate) fn create(
         return Err(error);
     }
     let stat = stat(&file)?;
-    let entry = volume.entry(directory.located(), name.as_bytes(), &stat)?;
+    let entry = volume.entry(&directory, directory.located(), &c_name, &stat)?;
     hand_out(volume, &directory, entry, file, host)
 }
 
@@ -97,18 +97,18 @@ fn created(
 fn attach(
     volume: &Volume,
     directory: &Held,
-    name: Name<'_>,
+    name: &CName,
     found: &Stat,
     flags: u32,
     kill: bool,
 ) -> Result<Reply<'static>, Errno> {
-    let mut entry = volume.entry(directory.located(), name.as_bytes(), found)?;
+    let mut entry = volume.entry(directory, directory.located(), name, found)?;
     let handle = volume.held(entry.node).and_then(|held| {
         let handle = open::open_held(volume, &held, flags, kill, false)?;
         if flags & libc::O_TRUNC as u32 != 0 {
             // Size and times are others now.
             let stat = stat(&held)?;
-            entry.attr = volume.attr(&stat, directory.share, stat.mount() != directory.mount);
+            entry.attr = volume.attr(&stat, directory.share, directory.located().ends_at(&stat));
         }
         Ok(handle)
     });
@@ -152,14 +152,7 @@ pub(crate) fn mkdir(
     volume.identities.as_caller(creation.caller, || {
         Ok(mkdirat(&directory, c_name.as_c_str(), mode)?)
     })?;
-    made(
-        volume,
-        &directory,
-        name,
-        &c_name,
-        creation,
-        UnlinkatFlags::RemoveDir,
-    )
+    made(volume, &directory, &c_name, creation, UnlinkatFlags::RemoveDir)
 }
 
 /// Makes a regular file, a FIFO or a socket; a device only where that is allowed, but a whiteout (character device 0:0,
@@ -188,14 +181,7 @@ pub(crate) fn mknod(
     volume.identities.as_caller(creation.caller, || {
         Ok(mknodat(&directory, c_name.as_c_str(), kind, mode, device)?)
     })?;
-    made(
-        volume,
-        &directory,
-        name,
-        &c_name,
-        creation,
-        UnlinkatFlags::NoRemoveDir,
-    )
+    made(volume, &directory, &c_name, creation, UnlinkatFlags::NoRemoveDir)
 }
 
 /// Makes a symbolic link; its target is the guest's to understand.
@@ -211,34 +197,26 @@ pub(crate) fn symlink(
     volume.identities.as_caller(creation.caller, || {
         Ok(symlinkat(target, &directory, c_name.as_c_str())?)
     })?;
-    made(
-        volume,
-        &directory,
-        name,
-        &c_name,
-        creation,
-        UnlinkatFlags::NoRemoveDir,
-    )
+    made(volume, &directory, &c_name, creation, UnlinkatFlags::NoRemoveDir)
 }
 
 /// Finishes what has just been made under a name: its label, its node.
 fn made(
     volume: &Volume,
     directory: &Held,
-    name: Name<'_>,
-    c_name: &CName,
+    name: &CName,
     creation: &Creation<'_>,
     undo: UnlinkatFlags,
 ) -> Result<Reply<'static>, Errno> {
     if creation.security.is_some() {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let new = openat(directory, c_name.as_c_str(), flags, Mode::empty())?;
+        let new = openat(directory, name.as_c_str(), flags, Mode::empty())?;
         if let Err(error) = label(volume, &new, creation) {
-            let _ = unlinkat(directory, c_name.as_c_str(), undo);
+            let _ = unlinkat(directory, name.as_c_str(), undo);
             return Err(error);
         }
     }
-    volume.entry_at(directory, name, c_name).map(Reply::Entry)
+    volume.entry_at(directory, name).map(Reply::Entry)
 }
 
 /// Sets the security attribute that comes with a creation.

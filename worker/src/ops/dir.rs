@@ -171,8 +171,9 @@ fn look_up(volume: &Volume, open: &Open, name: &[u8]) -> Result<Option<Entry>, E
     let Ok(checked) = Name::new(name) else {
         return Ok(None);
     };
-    match stat_at(open, CName::new(checked).as_c_str()) {
-        Ok(stat) => volume.entry(open.node, name, &stat).map(Some),
+    let name = CName::new(checked);
+    match stat_at(open, name.as_c_str()) {
+        Ok(stat) => volume.listed(open, open.node, &name, &stat).map(Some),
         Err(_) => Ok(None),
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn link(
     let path = ProcPath::new(&held);
     let follow = AtFlags::AT_SYMLINK_FOLLOW;
     linkat(AT_FDCWD, path.as_c_str(), &directory, c_name.as_c_str(), follow)?;
-    volume.entry_at(&directory, new_name, &c_name).map(Reply::Entry)
+    volume.entry_at(&directory, &c_name).map(Reply::Entry)
 }
 
 /// Removes a name.

@@ -16,9 +16,7 @@ pub(crate) fn lookup(volume: &Volume, parent: NodeId, name: Name<'_>) -> Result<
         return share(volume, name).map(Reply::Entry);
     }
     let directory = volume.directory(parent)?;
-    volume
-        .entry_at(&directory, name, &CName::new(name))
-        .map(Reply::Entry)
+    volume.entry_at(&directory, &CName::new(name)).map(Reply::Entry)
 }
 
 /// A share beneath the directory over all of them.

@@ -23,7 +23,9 @@ pub(crate) use ioctl::{file_flags, fs_xattr, set_file_flags, set_fs_xattr};
 pub(crate) use lock::{find_lock, set_lock, set_whole_lock};
 pub(crate) use names::{CName, ProcPath};
 pub(crate) use rename::rename;
-pub(crate) use stat::{Stat, file_system, is_in_memory, read_link, stat, stat_at};
+pub(crate) use stat::{
+    FileSystem, Stat, file_system, file_system_kind, is_in_memory, read_link, stat, stat_at,
+};
 pub(crate) use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};
 
 use airlockfs_ipc::Errno;

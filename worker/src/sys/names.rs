@@ -8,6 +8,7 @@ use std::{
 use airlockfs_ipc::{NAME_MAX, Name};
 
 /// A one-component name, terminated.
+#[derive(Clone, Copy)]
 pub(crate) struct CName([u8; NAME_MAX + 1]);
 
 impl CName {

@@ -111,6 +111,55 @@ fn time(raw: &libc::statx_timestamp) -> Timestamp {
     }
 }
 
+/// File systems by what they keep of an inode's identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FileSystem {
+    /// Its inodes lie on a device or in memory: number and birth time are theirs for good.
+    Local,
+    /// Another machine numbers its inodes. Birth times may be missing from one answer and be in the next.
+    Network,
+    /// overlayfs.
+    Overlay,
+    /// Any other: it may number its inodes as they come (FUSE, FAT, CIFS).
+    Other,
+}
+
+/// What file system `descriptor` lies on, O_PATH included.
+pub(crate) fn file_system_kind(descriptor: impl AsFd) -> Result<FileSystem, Errno> {
+    // Of linux/magic.h; ZFS, bcachefs and others of their own sources.
+    const LOCAL: [i64; 20] = [
+        0xef53,      // ext2, ext3, ext4
+        0x5846_5342, // XFS
+        0x9123_683e, // btrfs
+        0x0102_1994, // tmpfs
+        0x8584_58f6, // ramfs
+        0xf2f5_2010, // F2FS
+        0xe0f5_e1e2, // EROFS
+        0x7371_7368, // squashfs
+        0x2fc1_2fc1, // ZFS
+        0xca45_1a4e, // bcachefs
+        0x7461_636f, // OCFS2
+        0x0116_1970, // GFS2
+        0x3153_464a, // JFS
+        0x3434,      // NILFS2
+        0x1501_3346, // UDF
+        0x9660,      // ISO 9660
+        0x9584_58f6, // hugetlbfs
+        0x5265_4973, // reiserfs
+        0x7366_746e, // NTFS3
+        0x2405_1905, // UBIFS
+    ];
+    // NFS, CephFS, 9P.
+    const NETWORK: [i64; 3] = [0x6969, 0x00c3_6400, 0x0102_1997];
+    const OVERLAY: i64 = 0x794c_7630;
+    Ok(match statfs(descriptor)?.f_type {
+        kind if LOCAL.contains(&kind) => FileSystem::Local,
+        kind if NETWORK.contains(&kind) => FileSystem::Network,
+        OVERLAY => FileSystem::Overlay,
+        _ => FileSystem::Other,
+    })
+}
+
 /// Whether `descriptor` lies on a file system that keeps its data in memory.
 pub(crate) fn is_in_memory(descriptor: impl AsFd) -> Result<bool, Errno> {
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
