@@ -144,6 +144,17 @@ mod tests {
         assert!(theirs.receive::<u32>(0).expect("the end").is_none());
     }
 
+    /// As when a process ends: its last word counts, though it took no notice of what was said to it.
+    #[test]
+    fn a_last_word_is_heard_from_an_end_that_was_closed_with_messages_unread() {
+        let (one, other) = pair().unwrap();
+        one.send(&1_u8, &[]).unwrap();
+        other.send(&2_u8, &[]).unwrap();
+        drop(other);
+        assert_eq!(one.receive::<u8>(0).unwrap().map(|(last, _)| last), Some(2));
+        assert!(one.receive::<u8>(0).unwrap().is_none());
+    }
+
     #[test]
     fn what_is_too_much_is_refused_and_its_descriptors_closed() {
         let (ours, theirs) = pair().expect("a pair");

@@ -84,11 +84,15 @@ impl Child<'_> {
         let Err((step, error)) = self.steps();
         let [a, b, c, d] = error.to_ne_bytes();
         let message = [step, a, b, c, d];
-        // SAFETY: pointer and length describe `message`. Descriptor 5 is the outcome pipe once it was placed there;
-        // before, writing to it fails harmlessly.
+        // The pipe has its first number until all but the placed descriptors are closed. Its later number may be anything
+        // of the launcher's before, and the parent takes one message.
+        let outcome = match step > CLOSING {
+            true => OUTCOME,
+            false => self.outcome.as_raw_fd(),
+        };
+        // SAFETY: pointer and length describe `message`, and `outcome` is the pipe.
         unsafe {
-            libc::write(self.outcome.as_raw_fd(), message.as_ptr().cast(), message.len());
-            libc::write(OUTCOME, message.as_ptr().cast(), message.len());
+            libc::write(outcome, message.as_ptr().cast(), message.len());
             libc::_exit(1)
         }
     }
@@ -130,7 +134,7 @@ impl Child<'_> {
             )?;
             step(3, libc::dup3(self.outcome.as_raw_fd(), OUTCOME, libc::O_CLOEXEC))?;
             step(
-                4,
+                CLOSING,
                 libc::syscall(libc::SYS_close_range, OUTCOME + 1, u32::MAX, 0) as i32,
             )?;
             step(5, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
@@ -153,6 +157,9 @@ impl Child<'_> {
 
 /// Bytes of the child's stack: some hundred are used.
 const STACK: usize = 32 << 10;
+
+/// The step that closes all other descriptors.
+const CLOSING: u8 = 4;
 
 const EXECUTABLE: RawFd = 4;
 const OUTCOME: RawFd = 5;

@@ -77,3 +77,24 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// An error of a system call, with the limit that it may come from.
+#[derive(Debug)]
+pub struct Advised<'a>(pub &'a std::io::Error);
+
+impl fmt::Display for Advised<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = match self.0.raw_os_error() {
+            Some(libc::EAGAIN) => {
+                "raise the limit of processes (ulimit -u, LimitNPROC=, TasksMax=) or of memory (ulimit -v)"
+            }
+            Some(libc::ENOMEM) => "raise the limit of memory (ulimit -v and -d, LimitAS=, LimitDATA=)",
+            Some(libc::EFBIG) => "raise the limit of file sizes (ulimit -f, LimitFSIZE=)",
+            Some(libc::EMFILE) => "raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            Some(libc::ENFILE) => "the system has too many files open (sysctl fs.file-max)",
+            Some(libc::ENOSYS) => "this kernel or a filter of the launcher's lacks the system call",
+            _ => return write!(f, "{}", self.0),
+        };
+        write!(f, "{}; {limit}", self.0)
+    }
+}

@@ -35,7 +35,7 @@ mod tests;
 mod trap;
 mod worker;
 
-pub use error::{ExitKind, StartError};
+pub use error::{Advised, ExitKind, StartError};
 pub use idmap::{IdMapRange, UserNamespace};
 pub use landlock::{LandlockPlan, Right};
 pub use limits::Limit;

@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chroot, fchdir, pivot_root};
 
-use crate::{ExitKind, StartError, gather, sys};
+use crate::{Advised, ExitKind, StartError, gather, sys};
 
 const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
@@ -151,9 +151,12 @@ pub(crate) fn open_shares(shares: &[Share]) -> Result<Vec<OwnedFd>, StartError> 
 pub(crate) fn enter_nothing() -> Result<Leaving, StartError> {
     enter(empty()?.as_fd())?;
     let thread = gather::aside("leaving", detach_host);
-    thread
-        .map(Leaving)
-        .map_err(|error| failed("cannot start a thread", error))
+    thread.map(Leaving).map_err(|error| {
+        StartError::new(
+            ExitKind::OsError,
+            format!("cannot start a thread: {}", Advised(&error)),
+        )
+    })
 }
 
 /// The host's mounts, on their way out of this namespace. The kernel waits there until no processor looks at them any more,

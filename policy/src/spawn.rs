@@ -69,12 +69,25 @@ impl Executing {
         std::fs::File::from(self.0)
             .read_to_end(&mut said)
             .map_err(|error| failed("hear from the new process", error))?;
-        let [step, number @ ..] = said.as_slice() else {
-            return Ok(());
-        };
-        let error = io::Error::from_raw_os_error(number.try_into().map_or(0, i32::from_ne_bytes));
-        let what = STEPS.get(usize::from(*step)).copied().unwrap_or("start");
-        Err(failed(what, error))
+        match *said.as_slice() {
+            [] => Ok(()),
+            [step, a, b, c, d] => {
+                let error = io::Error::from_raw_os_error(i32::from_ne_bytes([a, b, c, d]));
+                let what = STEPS.get(usize::from(step)).copied().unwrap_or("start");
+                Err(failed(what, error))
+            }
+            _ => Err(failed(
+                "hear from the new process",
+                io::ErrorKind::InvalidData.into(),
+            )),
+        }
+    }
+}
+
+impl SpawnedWorker {
+    /// Ends a worker that is not told what to serve, before it can miss that. Waits for its end.
+    pub fn end(self) {
+        child::end(self.pidfd.as_fd());
     }
 }
 

@@ -49,6 +49,29 @@ pub(crate) fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// A child's end is kept for its parent, whatever the launcher had (SIGCHLD, waitid(2)).
+pub(crate) fn hear_of_children() {
+    // SAFETY: no handler of ours is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// No timer of the launcher's raises a signal any more: execve(2) keeps those of setitimer(2) and alarm(2).
+pub(crate) fn stop_timers() {
+    // SAFETY: plain data, for which all-zero is valid: no timer.
+    let none: libc::itimerval = unsafe { std::mem::zeroed() };
+    for kind in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
+        // SAFETY: the kernel reads `none`. It refuses other kinds only.
+        unsafe {
+            libc::syscall(
+                libc::SYS_setitimer,
+                kind,
+                &raw const none,
+                ptr::null_mut::<libc::itimerval>(),
+            )
+        };
+    }
+}
+
 /// close_range(2): closes every descriptor from `first` to `last`. None of them may belong to a living `OwnedFd`.
 pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: no pointers; the caller vouches for the descriptors.

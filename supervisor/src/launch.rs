@@ -24,6 +24,7 @@ const NOBODY: u32 = 65_534;
 /// Launches and serves until the VMM or a signal ends it.
 pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     settings::check(&cli)?;
+    settings::warn_of_limits();
     let shares = worker_process::shares(&cli.share)?;
     let descriptors = settings::descriptors(&cli)?;
     let listener = socket::listen(&cli.device)?;

@@ -66,6 +66,7 @@ const CAPABILITIES: &str = r#"{"type": "fs", "features": ["separate-options"]}"#
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
 fn main() -> std::process::ExitCode {
+    airlockfs_policy::entry::settle();
     run().into()
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use airlockfs_ipc::{message::ConfinementReport, ring::SupervisorLane};
-use airlockfs_policy::{ExitKind, StartError, confine::Confined};
+use airlockfs_policy::{Advised, ExitKind, StartError, confine::Confined};
 use nix::sys::{
     eventfd::{EfdFlags, EventFd},
     signal::{SigSet, Signal},
@@ -110,7 +110,7 @@ impl fmt::Display for ServeError {
         match self {
             Self::Boundary(reason @ FailureReason::NotStarted(_)) => write!(f, "{reason}"),
             Self::Boundary(reason) => write!(f, "the session ended: {reason}"),
-            Self::System(what, error) => write!(f, "{what}: {error}"),
+            Self::System(what, error) => write!(f, "{what}: {}", Advised(error)),
             Self::Vmm(error) => write!(f, "the VMM's vhost-user messages make no sense: {error}"),
         }
     }

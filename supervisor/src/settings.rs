@@ -4,7 +4,7 @@ use airlockfs_ipc::message::{Barrier, SeccompMode, Share, View, WorkerConfig};
 use airlockfs_policy::{
     ExitKind, Features, Profile, StartError, UserNamespace, supervisor_profile, worker_profile,
 };
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::{
     cli::{Cache, Cli, FileHandles, OnDisconnect, SandboxArg, When},
@@ -259,6 +259,15 @@ pub(crate) fn descriptors(cli: &Cli) -> Result<Descriptors, StartError> {
         limit,
         for_guest: limit - OWN_DESCRIPTORS,
     })
+}
+
+/// Says that the kernel will end this process, if it was told to: no signal's handler could do better.
+pub(crate) fn warn_of_limits() {
+    if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_CPU)
+        && soft != RLIM_INFINITY
+    {
+        log::warn!("the kernel ends this daemon after {soft} s of CPU time (ulimit -t, LimitCPU=)");
+    }
 }
 
 /// Request queues, and the lanes for them.

@@ -20,7 +20,7 @@ use airlockfs_ipc::{
     ring::{SupervisorLane, SupervisorRing},
 };
 use airlockfs_policy::{
-    ExitKind, StartError, UserNamespace,
+    Advised, ExitKind, StartError, UserNamespace,
     spawn::{SpawnedWorker, WorkerLaunch, spawn_worker},
 };
 
@@ -149,8 +149,9 @@ pub(crate) fn start(
     lanes: u16,
     poll_limit: Duration,
 ) -> Result<Worker, StartError> {
-    let failed =
-        |what: &str, error: std::io::Error| StartError::new(ExitKind::OsError, format!("{what}: {error}"));
+    let failed = |what: &str, error: std::io::Error| {
+        StartError::new(ExitKind::OsError, format!("{what}: {}", Advised(&error)))
+    };
     let executable = open_executable()?;
     let (control, worker_control) =
         channel::pair().map_err(|error| failed("cannot make the control channel", error))?;
@@ -165,8 +166,13 @@ pub(crate) fn start(
         joins_network: true,
     })?;
     // While the worker is loaded.
-    let ring =
-        SupervisorRing::create(lanes, poll_limit).map_err(|error| failed("cannot make the ring", error))?;
+    let ring = match SupervisorRing::create(lanes, poll_limit) {
+        Ok(ring) => ring,
+        Err(error) => {
+            process.end();
+            return Err(failed("cannot make the memory that both processes share", error));
+        }
+    };
     let network = process.network.take();
     let mut handed: Vec<_> = network.iter().map(AsFd::as_fd).collect();
     handed.extend(ring.worker.descriptors());
@@ -182,14 +188,20 @@ pub(crate) fn start(
     match control.send(&start, &handed) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            process.end();
             return Err(StartError::new(
                 ExitKind::Usage,
                 "paths, maps and rules on the command line are too long: more than 64 KiB",
             ));
         }
-        Err(_) => {
+        // It has ended.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             process.executing.wait()?;
             return Err(gone());
+        }
+        Err(error) => {
+            process.end();
+            return Err(failed("cannot tell the worker what to serve", error));
         }
     }
     Ok(Worker {

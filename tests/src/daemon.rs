@@ -43,6 +43,15 @@ pub fn peer() -> Option<PathBuf> {
     std::env::var_os("AIRLOCKFS_PEER").map(PathBuf::from)
 }
 
+/// What the child does between fork and exec.
+struct Hook(Box<dyn FnMut() -> std::io::Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 /// How to start a daemon.
 #[derive(Debug)]
 pub struct Launch {
@@ -53,8 +62,8 @@ pub struct Launch {
     by_fd: bool,
     umask: Option<u32>,
     user: Option<u32>,
-    nofile: Option<u64>,
-    file_size: Option<u64>,
+    limits: Vec<(Resource, u64)>,
+    before: Vec<Hook>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     inherit: Vec<OwnedFd>,
@@ -80,8 +89,8 @@ impl Launch {
             by_fd: false,
             umask: None,
             user: None,
-            nofile: None,
-            file_size: None,
+            limits: Vec::new(),
+            before: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
             inherit: Vec::new(),
@@ -139,8 +148,21 @@ impl Launch {
 
     /// Starts it with this limit of descriptors.
     #[must_use]
-    pub fn nofile(mut self, limit: u64) -> Self {
-        self.nofile = Some(limit);
+    pub fn nofile(self, limit: u64) -> Self {
+        self.limit(Resource::RLIMIT_NOFILE, limit)
+    }
+
+    /// Starts it with this limit, soft and hard.
+    #[must_use]
+    pub fn limit(mut self, resource: Resource, limit: u64) -> Self {
+        self.limits.push((resource, limit));
+        self
+    }
+
+    /// Has the child do this before it becomes the daemon, and after all else. Only what is async-signal-safe.
+    #[must_use]
+    pub fn before(mut self, hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+        self.before.push(Hook(Box::new(hook)));
         self
     }
 
@@ -154,9 +176,8 @@ impl Launch {
 
     /// Starts it with this limit of file sizes. The ring is a file too.
     #[must_use]
-    pub fn file_size(mut self, limit: u64) -> Self {
-        self.file_size = Some(limit);
-        self
+    pub fn file_size(self, limit: u64) -> Self {
+        self.limit(Resource::RLIMIT_FSIZE, limit)
     }
 
     /// Lets the daemon inherit a descriptor, under its number here.
@@ -219,10 +240,8 @@ impl Launch {
             .stderr(Stdio::piped());
         let numbers: Vec<i32> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
         let umask = self.umask;
-        let limits = [
-            (Resource::RLIMIT_NOFILE, self.nofile),
-            (Resource::RLIMIT_FSIZE, self.file_size),
-        ];
+        let limits = std::mem::take(&mut self.limits);
+        let mut hooks = std::mem::take(&mut self.before);
         if let Some(uid) = self.user {
             // setgroups is implied; the socket's directory must be the user's own.
             command.uid(uid).gid(uid);
@@ -230,24 +249,22 @@ impl Launch {
                 std::os::unix::fs::chown(path, Some(uid), Some(uid))?;
             }
         }
-        // SAFETY: between fork and exec only fcntl, umask and setrlimit are called, which are async-signal-safe;
-        // the descriptors are kept open by `inherit` until the child has them.
+        // SAFETY: between fork and exec only fcntl, umask and setrlimit are called, which are async-signal-safe, and
+        // hooks that promise the same; the descriptors are kept open by `inherit` until the child has them.
         unsafe {
             command.pre_exec(move || {
                 if let Some(umask) = umask {
                     libc::umask(umask);
                 }
-                for (resource, limit) in limits {
-                    if let Some(limit) = limit {
-                        setrlimit(resource, limit, limit)?;
-                    }
+                for (resource, limit) in &limits {
+                    setrlimit(*resource, *limit, *limit)?;
                 }
                 for fd in &numbers {
                     if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
                         return Err(std::io::Error::last_os_error());
                     }
                 }
-                Ok(())
+                hooks.iter_mut().try_for_each(|hook| (hook.0)())
             });
         }
         let begun = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! - [`vmm`] is what a VMM does: guest memory, virtqueues, the vhost-user socket.
 //! - [`fuse`] is what a guest kernel does: requests and replies of the FUSE protocol, from definitions of its own.
-//! - [`daemon`] starts the real binaries, confined as in production.
+//! - [`daemon`] starts the real binaries, confined as in production; [`deny`] takes a system call from them.
 //! - [`boundary`] breaks the rules between the two processes, from either side.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
 //! - [`mod@bench`] measures daemons against each other.
@@ -14,6 +14,7 @@ pub mod bench;
 pub mod boundary;
 pub mod bridge;
 pub mod daemon;
+pub mod deny;
 pub mod fuse;
 pub mod mount;
 pub mod procfs;

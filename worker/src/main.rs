@@ -50,6 +50,7 @@ compile_error!("the feature `breach` lets tests order any system call: it is nev
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
 fn main() {
+    airlockfs_policy::entry::settle();
     run()
 }
 
@@ -57,8 +58,10 @@ fn main() {
 fn run() -> ! {
     let control = match start::start() {
         Ok(control) => control,
-        Err(error) => {
-            sys::say(format_args!("{error}"));
+        Err(start::NotStarted { error, told }) => {
+            if !told {
+                sys::say(format_args!("{error}"));
+            }
             sys::end(error.kind.code());
         }
     };

@@ -12,11 +12,11 @@ use std::{
 use airlockfs_ipc::{
     Name,
     channel::Channel,
-    message::{Start, Started, View, WorkerConfig},
+    message::{Farewell, Start, Started, View, WorkerConfig},
     ring::{self, MAX_LANES, WorkerLane},
 };
 use airlockfs_policy::{
-    ExitKind, Namespaces, StartError,
+    Advised, ExitKind, Namespaces, StartError,
     confine::{WorkerPlan, WorkerRoots, confine_worker},
 };
 use nix::{
@@ -47,25 +47,39 @@ const SLOW_THREADS_MAX: u16 = 64;
 /// Fewest descriptors to serve a guest with.
 const FEWEST: u64 = 64;
 
+/// Why it does not start.
+pub(crate) struct NotStarted {
+    pub(crate) error: StartError,
+    /// The supervisor was told and says it, or it ended in good order before, and said why.
+    pub(crate) told: bool,
+}
+
 /// Starts serving; when it returns, lanes and pool run. The channel stays open as long as the supervisor lives.
-pub(crate) fn start() -> Result<Channel, StartError> {
-    let control = sys::control().map_err(|_| {
-        StartError::new(
+pub(crate) fn start() -> Result<Channel, NotStarted> {
+    let control = sys::control().map_err(|_| NotStarted {
+        error: StartError::new(
             ExitKind::Usage,
             "airlockfs-worker is started by airlockfsd, not by hand",
-        )
+        ),
+        told: false,
     })?;
     let control = Channel::from(control);
     match serving(&control) {
         Ok(()) => Ok(control),
         Err(error) => {
-            let told = Started::Failed {
+            let failed = Started::Failed {
                 kind: error.kind.code(),
                 message: error.message.clone(),
             };
-            // If it cannot be told, it is gone; the log line is all there is.
-            let _ = control.send(&told, &[]);
-            Err(error)
+            let told = match control.send(&failed, &[]) {
+                Ok(()) => true,
+                // What it left is there, or the end.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                    matches!(control.receive::<Farewell>(0), Ok(Some(_)))
+                }
+                Err(_) => false,
+            };
+            Err(NotStarted { error, told })
         }
     }
 }
@@ -291,7 +305,7 @@ fn run(
     volume: Volume,
     unneeded: OwnedFd,
 ) -> Result<usize, StartError> {
-    let cannot = |error| failed(format!("cannot start a thread: {error}"));
+    let cannot = |error| failed(format!("cannot start a thread: {}", Advised(&error)));
     let slow = volume.config.slow_threads.max(1);
     let mut threads = usize::from(slow) + lanes.len() + 1;
     let volume = Arc::new(volume);
