@@ -20,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use crate::accel::{self, Accel};
+use crate::kernel::{self, Release};
 use crate::{binaries, peer, provision};
 use compare::{Excuses, Row};
 use place::Place;
@@ -41,6 +42,9 @@ pub struct Options {
     /// Operations of fsx per mode; its variants do a tenth, an emulated guest a hundredth [default: 1000000, quick: 10000]
     #[arg(long, value_name = "N")]
     operations: Option<u64>,
+    /// The kernel of guests, fetched where it is not there [default: $AIRLOCKFS_GUEST_KERNEL, or this Debian's]
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<Release>,
     /// List the suites and what each takes, and run nothing
     #[arg(long)]
     list: bool,
@@ -94,6 +98,9 @@ pub fn run(options: &Options) -> Result<()> {
             println!("{}", suite.describe());
         }
         return Ok(());
+    }
+    if let Some(release) = options.kernel {
+        kernel::choose(release);
     }
     match compare(options)?.failed {
         0 => Ok(()),

@@ -1,16 +1,81 @@
 //! The guest's kernel: Debian's cloud kernel, unpacked under `target/guest/` and never installed on the host; or what
-//! `$AIRLOCKFS_GUEST_KERNEL` names, a directory that a kernel's package was unpacked in.
+//! `$AIRLOCKFS_GUEST_KERNEL` names: one of [`Release`], or a directory that a kernel's package was unpacked in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
+use crate::apt::Suites;
 use crate::{command, paths, provision};
 
 /// Debian's name for 'the newest cloud kernel of this release'; it depends on the package that holds one.
 const METAPACKAGE: &str = "linux-image-cloud-amd64";
+
+/// Kernels that people run in guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Release {
+    /// Debian 11's
+    #[value(name = "5.10")]
+    Oldest,
+    /// Debian 12's
+    #[value(name = "6.1")]
+    Bookworm,
+    /// Debian 13's
+    #[value(name = "6.12")]
+    Trixie,
+    /// The newest that Debian 13's backports have
+    Newest,
+}
+
+impl Release {
+    /// The suite of Debian that has it.
+    const fn suite(self) -> &'static str {
+        match self {
+            Self::Oldest => "bullseye",
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Newest => "trixie-backports",
+        }
+    }
+
+    fn get(self) -> Result<Kernel> {
+        let suite = self.suite();
+        let root = paths::guest_cache().join(format!("kernel-{suite}"));
+        if !root.is_dir() {
+            let suites = Suites::get(&[suite])?;
+            let image = suites
+                .needs(METAPACKAGE, suite)?
+                .into_iter()
+                .find(|name| name.starts_with("linux-image-"));
+            let image = image.with_context(|| format!("{suite} has no package behind {METAPACKAGE}"))?;
+            // Newer packages of an image hold nothing themselves.
+            let mut packages = suites.needs(&image, suite)?;
+            packages.retain(|name| is_part(name));
+            packages.push(image);
+            suites.unpack(&packages, &root)?;
+        }
+        find(&root)
+    }
+}
+
+/// Whether a package holds a kernel's image or modules, or stands for those that do.
+fn is_part(package: &str) -> bool {
+    ["linux-image-", "linux-base-", "linux-binary-", "linux-modules-"]
+        .iter()
+        .any(|prefix| package.starts_with(prefix))
+}
+
+static CHOSEN: OnceLock<Release> = OnceLock::new();
+
+/// All guests of this run have that kernel.
+pub fn choose(release: Release) {
+    // The command line says it once.
+    let _ = CHOSEN.set(release);
+}
 
 /// A bootable image and its modules.
 #[derive(Debug, Clone)]
@@ -32,10 +97,14 @@ impl Kernel {
     }
 }
 
-/// The kernel that the environment names, or that under `target/guest/`; fetched if there is none yet.
+/// The kernel that was chosen, or that the environment names, or that under `target/guest/`; fetched if there is none yet.
 pub fn get() -> Result<Kernel> {
-    if let Some(root) = std::env::var_os("AIRLOCKFS_GUEST_KERNEL") {
-        return find(Path::new(&root));
+    if let Some(release) = CHOSEN.get() {
+        return release.get();
+    }
+    if let Some(named) = std::env::var_os("AIRLOCKFS_GUEST_KERNEL") {
+        let release = named.to_str().and_then(|name| Release::from_str(name, true).ok());
+        return release.map_or_else(|| find(Path::new(&named)), Release::get);
     }
     let cache = paths::guest_cache();
     let root = cache.join("kernel");
@@ -103,26 +172,29 @@ fn real_package() -> Result<String> {
         .with_context(|| format!("apt knows no package behind {METAPACKAGE}"))
 }
 
-/// The kernel of an unpacked package.
+/// The kernel of an unpacked package: `boot/vmlinuz-RELEASE`, or `vmlinuz` beside the modules in newer packages.
 fn find(root: &Path) -> Result<Kernel> {
-    let boot = root.join("boot");
-    for image in entries(&boot)? {
-        let name = image.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(release) = name.strip_prefix("vmlinuz-") {
-            let release = release.to_owned();
-            let modules = root.join("lib/modules").join(&release);
-            return Ok(Kernel {
-                release,
-                modules,
-                image,
-            });
+    for modules in ["lib/modules", "usr/lib/modules"].map(|dir| root.join(dir)) {
+        for modules in entries(&modules).unwrap_or_default() {
+            let release = modules
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let boot = root.join("boot").join(format!("vmlinuz-{release}"));
+            if let Some(image) = [boot, modules.join("vmlinuz")]
+                .into_iter()
+                .find(|image| image.is_file())
+            {
+                return Ok(Kernel {
+                    release,
+                    modules,
+                    image,
+                });
+            }
         }
     }
-    bail!(
-        "{} holds no kernel: remove {} and try again",
-        boot.display(),
-        root.display()
-    )
+    bail!("{0} holds no kernel: remove it and try again", root.display())
 }
 
 /// The paths in a directory.

@@ -6,6 +6,7 @@
 //! suites that know what a file system has to do.
 
 pub mod accel;
+pub mod apt;
 pub mod bench;
 pub mod binaries;
 pub mod command;

@@ -14,6 +14,7 @@ use crate::accel::{self, Accel};
 use crate::image::{self, ALIVE_LINE, EXIT_LINE, Program};
 use crate::kernel::Kernel;
 use crate::paths::{self, Scratch};
+use crate::{apt::Suites, command};
 
 /// The virtual hardware.
 #[derive(Debug, Clone)]
@@ -51,6 +52,38 @@ impl Default for Machine {
     }
 }
 
+/// The newest kernel that Debian 12's QEMU emulates soundly, and the oldest QEMU that does all of them.
+const OLD_KERNEL: (u32, u32) = (6, 1);
+const SOUND: u32 = 8;
+/// Where a newer QEMU is fetched from on a Debian that has an older one, and the package.
+const NEWER: [&str; 2] = ["bookworm", "bookworm-backports"];
+const PACKAGE: &str = "qemu-system-x86";
+
+/// QEMU, as that kernel needs it: the system's, or a newer one under `target/guest/`.
+fn emulator(kernel: &Kernel) -> Result<Command> {
+    let system = paths::require("qemu-system-x86_64")?;
+    let version = command::output(Command::new(&system).arg("--version"))?;
+    let major = version
+        .split_whitespace()
+        .nth(3)
+        .and_then(|word| word.split('.').next()?.parse().ok());
+    if kernel.version() <= OLD_KERNEL || major.is_none_or(|major: u32| major >= SOUND) {
+        return Ok(Command::new(system));
+    }
+    let root = paths::guest_cache().join("qemu");
+    if !root.is_dir() {
+        let [_, backports] = NEWER;
+        Suites::get(&NEWER)?.unpack_with_needs(PACKAGE, backports, &root)?;
+    }
+    let mut qemu = Command::new(root.join("usr/bin/qemu-system-x86_64"));
+    let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|dir| root.join(dir));
+    qemu.env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
+    for dir in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
+        qemu.arg("-L").arg(root.join(dir));
+    }
+    Ok(qemu)
+}
+
 /// QEMU's standard error, in the scratch directory.
 const STDERR: &str = "stderr";
 
@@ -80,7 +113,7 @@ pub enum Line {
 
 /// How long an emulated kernel may take to its first program, and how often one that does not get there is started
 /// again: now and then two emulated processors wait for each other for ever, before any driver has begun.
-const ALIVE: Duration = Duration::from_secs(40);
+const ALIVE: Duration = Duration::from_secs(180);
 const STARTS: usize = 4;
 
 impl Vm {
@@ -116,7 +149,7 @@ impl Vm {
             .context("cannot write the guest's initramfs")?;
         let memory = machine.memory;
 
-        let mut qemu = Command::new(paths::require("qemu-system-x86_64")?);
+        let mut qemu = emulator(kernel)?;
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(machine.accel.unwrap_or_else(accel::choose).arguments())
             .args(["-smp", &machine.cpus.to_string(), "-m", &format!("{memory}M")])
