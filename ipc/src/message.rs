@@ -38,6 +38,9 @@ pub enum Request<'a> {
     Reset,
     /// One component beneath `parent`, never through a symbolic link; counts a lookup. → `Entry`
     Lookup { parent: NodeId, name: Name<'a> },
+    /// A node itself (`.`) or, `above`, the directory it was last seen in (`..`; of a root the root), by the tables: no
+    /// name is looked up on the way out of anything. Counts a lookup. → `Entry`
+    LookupKnown { node: NodeId, above: bool },
     /// → `Attr`
     GetAttr { node: NodeId, handle: Option<Handle> },
     /// → `Attr`. `handle` is one opened for writing when the size changes by ftruncate(2).

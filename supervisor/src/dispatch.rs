@@ -86,7 +86,7 @@ impl Group {
         memory: &Memory,
         room: &mut Room,
     ) -> Result<(), NoRoom> {
-        self.only_forgets &= matches!(operation, Operation::Forget(_));
+        self.only_forgets &= matches!(operation, Operation::Forget(_) | Operation::ForgetBatch { .. });
         match operation {
             Operation::Interrupt { unique } => self.interrupt(caller, unique),
             Operation::Forget(forgets) => {
@@ -96,6 +96,7 @@ impl Group {
                 }
                 self.put_used(caller.head, 0);
             }
+            Operation::ForgetBatch { length } => return self.begin_batch(caller.head, data_at, length),
             _ if self.shared.failure.is_set() => self.answer_error(caller, Errno::EIO, memory),
             Operation::Init(init) => self.init(caller, &init, memory, room),
             Operation::Destroy => {

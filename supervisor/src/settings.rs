@@ -7,7 +7,7 @@ use airlockfs_policy::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::{
-    cli::{Cache, Cli, FileHandles, OnDisconnect, SandboxArg, When},
+    cli::{Cache, Cli, FileHandles, OnDisconnect, REQUEST_QUEUES_MAX, SandboxArg, When},
     device::TAG_MAX,
     fuse::{CacheMode, CachePolicy, Options},
     serve::{self, ServeOptions},
@@ -150,7 +150,7 @@ fn fuse_options(cli: &Cli) -> Options {
         zero_open: zero_open(cli),
         forward_flush: share.posix_lock,
         forward_access: false,
-        idmapped_mounts: false,
+        idmapped_mounts: true,
     }
 }
 
@@ -277,13 +277,13 @@ pub(crate) struct Queues {
     pub(crate) lanes: u16,
 }
 
-/// Request queues, when the command line does not say one for each CPU, at most 8. Each has a lane, which is a thread in
-/// either process, if there is a CPU for each of these: more would take the CPU from one another and have a message for
-/// every few requests.
+/// Request queues: all there can be, when the command line does not say. How many are used is the VMM's to say, and one
+/// that nobody uses costs a few hundred bytes. Each has a lane, which is a thread in either process, if there is a CPU for
+/// each of these: more would take the CPU from one another and have a message for every few requests.
 pub(crate) fn queues(cli: &Cli) -> Queues {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cpus = u16::try_from(cpus).unwrap_or(u16::MAX);
-    let request = cli.device.num_request_queues.unwrap_or(cpus.min(8));
+    let request = cli.device.num_request_queues.unwrap_or(REQUEST_QUEUES_MAX);
     Queues {
         request,
         lanes: request.min((cpus / 2).max(1)),

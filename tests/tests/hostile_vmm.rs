@@ -33,6 +33,7 @@ const SET_VRING_CALL: u32 = 13;
 const SET_VRING_ERR: u32 = 14;
 const GET_PROTOCOL_FEATURES: u32 = 15;
 const SET_PROTOCOL_FEATURES: u32 = 16;
+const GET_QUEUE_NUM: u32 = 17;
 const SET_VRING_ENABLE: u32 = 18;
 const SET_BACKEND_REQ_FD: u32 = 21;
 const GPU_SET_SOCKET: u32 = 33;
@@ -324,6 +325,21 @@ fn every_kick_is_heard_whatever_it_is_written_to() {
             lane.release(slot);
         }
     }
+}
+
+/// QEMU with a larger num-request-queues: what to change is in the log.
+#[test]
+fn a_vmm_with_more_queues_than_there_are_is_told_of_with_the_option() {
+    let daemon = listening();
+    let raw = Raw::connect(&daemon);
+    assert_eq!(raw.ask(GET_QUEUE_NUM, &[]), 3);
+    raw.send(SET_VRING_NUM, &state(3, 128), &[]);
+    raw.assert_ends("a third request queue");
+    assert!(
+        daemon
+            .wait_for_log("request queue 3, and there are 2 of these: give airlockfsd --num-request-queues")
+    );
+    assert_serves(&daemon, "a VMM with too many queues");
 }
 
 #[test]

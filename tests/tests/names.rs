@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::abi::ROOT;
-use airlockfs_tests::fuse::{Client, SetAttr};
+use airlockfs_tests::fuse::{Client, Outcome, SessionConfig, SetAttr};
 use airlockfs_tests::vmm::HIPRIO;
 use nix::errno::Errno;
 
@@ -67,11 +67,13 @@ fn a_name_is_one_component() {
             "/etc/passwd",
             "old/",
         ] {
-            assert_eq!(
-                run(&fs, ROOT, name.as_bytes()),
-                Err(Errno::EINVAL),
-                "{op} {name:?}"
-            );
+            // A LOOKUP of the dots takes no way anywhere: the root is its own inode and has none above it.
+            let known = *op == "LOOKUP" && matches!(name, "." | "..");
+            let expected = if known { Ok(()) } else { Err(Errno::EINVAL) };
+            assert_eq!(run(&fs, ROOT, name.as_bytes()), expected, "{op} {name:?}");
+            if known {
+                assert_eq!(fs.lookup(ROOT, name).expect("LOOKUP").nodeid, ROOT);
+            }
         }
         for name in [&long[..], &huge[..]] {
             assert_eq!(
@@ -513,4 +515,80 @@ fn device_nodes_are_made_where_they_are_allowed() {
         let made = fs::symlink_metadata(daemon.host(name)).expect("stat");
         assert_eq!((made.mode() & libc::S_IFMT, made.rdev()), (kind, 0x103), "{name}");
     }
+}
+
+/// A client that forgets all it knew in one request: longer than any other, and on whatever queue.
+#[test]
+fn a_batch_of_forgets_of_any_length_is_done_and_counted() {
+    use airlockfs_tests::fuse::abi::{BATCH_FORGET, BatchForgetIn, ForgetOne};
+    use zerocopy::IntoBytes;
+
+    const KNOWN: usize = 300;
+    const RECORDS: usize = 400_000;
+    let daemon = Daemon::start(["--num-request-queues=2"]);
+    let config = SessionConfig {
+        room: 16 + 64 + RECORDS * size_of::<ForgetOne>(),
+        ..SessionConfig::default()
+    };
+    let fs = daemon.connect_with(&config);
+    fs.init().expect("INIT");
+    for i in 0..KNOWN {
+        fs::write(daemon.host(format!("file{i}")), "").expect("write");
+    }
+    let batch = |records: &[ForgetOne], count: usize| {
+        let head = BatchForgetIn {
+            count: count as u32,
+            dummy: 0,
+        };
+        let parts: [&[u8]; 2] = [head.as_bytes(), records.as_bytes()];
+        fs.session().call(1, fs.header(BATCH_FORGET, 0), &parts, 0)
+    };
+    // The shortest that is taken in pieces, one of no whole number of pieces, and a long one.
+    for records in [4608, 4609, 9_001, RECORDS] {
+        let nodes: Vec<u64> = (0..KNOWN)
+            .map(|i| {
+                let name = format!("file{i}");
+                fs.lookup(ROOT, &name).expect("LOOKUP");
+                fs.lookup(ROOT, &name).expect("LOOKUP").nodeid
+            })
+            .collect();
+        let mut all = vec![
+            ForgetOne {
+                nodeid: 1 << 40,
+                nlookup: 1
+            };
+            records
+        ];
+        // Spread over all of it, the first and the last record among them; one lookup of each is left.
+        for (i, &nodeid) in nodes.iter().enumerate() {
+            all[i * (records - 1) / (KNOWN - 1)] = ForgetOne { nodeid, nlookup: 1 };
+        }
+        assert_eq!(batch(&all, records), Outcome::Empty, "{records}");
+        // In the lane behind all of its pieces.
+        assert!(fs.lookup(ROOT, "file0").is_ok());
+        for &node in &nodes {
+            assert!(fs.getattr(node).is_ok(), "{records}");
+        }
+        assert_eq!(batch(&all, records), Outcome::Empty);
+        for &node in &nodes[1..] {
+            assert!(fs.is_forgotten(node), "{records}");
+        }
+        fs.forget(nodes[0], 1);
+        assert!(fs.is_forgotten(nodes[0]), "{records}");
+    }
+    // A count that is not the records' is refused whole.
+    let node = fs.lookup(ROOT, "file1").expect("LOOKUP").nodeid;
+    let all = vec![
+        ForgetOne {
+            nodeid: node,
+            nlookup: 1
+        };
+        10_000
+    ];
+    for wrong in [0, 1, 9_999, 10_001, u32::MAX as usize, 1 << 28 | 10_000] {
+        assert_eq!(batch(&all, wrong), Outcome::Empty);
+    }
+    assert!(fs.stays_known(node));
+    assert_eq!(batch(&all, all.len()), Outcome::Empty);
+    assert!(fs.is_forgotten(node));
 }

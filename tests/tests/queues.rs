@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use airlockfs_tests::daemon::{Daemon, Launch};
 use airlockfs_tests::fuse::abi::{FileLock, GETATTR, LkIn, ROOT, SETLKW};
-use airlockfs_tests::fuse::{Client, Lane, Opened, SlotId, Wait};
+use airlockfs_tests::fuse::{Client, Lane, Opened, SessionConfig, SlotId, Wait};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -54,6 +54,28 @@ fn queues_share_a_thread_where_there_is_no_cpu_for_each() {
             break;
         }
     }
+}
+
+/// A VMM asks for one request queue or for some (QEMU's num-request-queues), and the daemon does not know beforehand.
+#[test]
+fn as_many_queues_as_vmms_ask_for_are_there_on_one_cpu_and_cost_no_threads() {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
+    assert!(on_cpus(1));
+    let daemon = Daemon::start(["--on-disconnect=listen", "--tag=queues"]);
+    sched_setaffinity(Pid::from_raw(0), &allowed).expect("affinity");
+    for count in [8, 4, 1] {
+        let mut config = SessionConfig::default();
+        config.vmm.request_queues = Some(count);
+        let fs = daemon.connect_with(&config);
+        fs.init().expect("INIT");
+        assert_eq!(fs.session().vmm().request_queues(), count);
+        for queue in 1..=count {
+            assert!(fs.on_queue(queue).getattr(ROOT).is_ok(), "{queue} of {count}");
+        }
+    }
+    // The high-priority queue's and one for all others.
+    assert_eq!(threads(daemon.supervisor().pid(), "queue"), 2);
+    assert_eq!(threads(daemon.worker().expect("a worker").pid(), "lane"), 2);
 }
 
 /// A daemon with four request queues at one thread, and a front end, which runs where it may.

@@ -123,6 +123,15 @@ fn absolute_and_dotted_names_are_refused_by_every_operation() {
                 }
                 for parent in [ROOT, dir] {
                     let outcome = fs.raw(opcode, parent, &parts.concat(), 4096);
+                    if opcode == LOOKUP && matches!(&name[..], b".\0" | b"..\0") {
+                        // What the guest knows already, by its tables: the directory itself, or the root above it.
+                        let known = if name.len() == 2 { parent } else { ROOT };
+                        let Outcome::Reply { error: 0, body } = outcome else {
+                            panic!("{outcome:?}")
+                        };
+                        assert_eq!(body[..8], known.to_le_bytes());
+                        continue;
+                    }
                     assert_eq!(
                         outcome.errno(),
                         Some(Errno::EINVAL),

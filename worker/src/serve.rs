@@ -65,6 +65,7 @@ impl Server {
             Request::Forget(records) => Ok(lookup::forget(volume, records.0)),
             Request::Reset => Ok(lookup::reset(volume)),
             Request::Lookup { parent, name } => lookup::lookup(volume, parent, name),
+            Request::LookupKnown { node, above } => lookup::known(volume, node, above),
             Request::GetAttr { node, handle } => attr::get(volume, node, handle),
             Request::SetAttr {
                 node,

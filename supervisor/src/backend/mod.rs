@@ -27,7 +27,7 @@ use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 
 use self::memory::{Regions, SLOTS};
-use crate::{chain::DESCRIPTORS_MAX, device::Device, guest_memory::SharedMemory};
+use crate::{chain::DESCRIPTORS_MAX, cli::REQUEST_QUEUES_MAX, device::Device, guest_memory::SharedMemory};
 
 pub(crate) use self::{seat::Seat, vring::Vring};
 
@@ -64,7 +64,15 @@ impl Connection {
 
     fn queue(&self, index: impl Into<u32>) -> Result<Queue<'_>> {
         let index = usize::try_from(index.into()).unwrap_or(usize::MAX);
-        let (seat, place) = self.device.queue(index).ok_or(Error::InvalidParam)?;
+        let Some((seat, place)) = self.device.queue(index) else {
+            log::error!(
+                "the VMM speaks of virtqueue {index}, which is request queue {index}, and there are {} of these: give \
+                 airlockfsd --num-request-queues as many as the VMM's num-request-queues, which may be 1 to {}",
+                self.device.queues() - 1,
+                REQUEST_QUEUES_MAX
+            );
+            return Err(Error::InvalidParam);
+        };
         let vring = seat.vrings().get(place).ok_or(Error::InvalidParam)?;
         Ok(Queue { seat, place, vring })
     }

@@ -120,6 +120,9 @@ pub(crate) struct Cli {
     pub(crate) service: Service,
 }
 
+/// Most request queues of a device.
+pub(crate) const REQUEST_QUEUES_MAX: u16 = 8;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Socket and device")]
 pub(crate) struct Device {
@@ -135,8 +138,8 @@ pub(crate) struct Device {
     /// Tag offered in the device's configuration space, at most 36 bytes; QEMU takes its own instead
     #[arg(long, value_parser = tag)]
     pub(crate) tag: Option<String>,
-    /// Request queues; a thread serves one, or several on few CPUs [default: number of CPUs, at most 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
+    /// Request queues that the VMM may use (its num-request-queues); a thread serves one, or several on few CPUs [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(REQUEST_QUEUES_MAX)))]
     pub(crate) num_request_queues: Option<u16>,
     /// When the VMM disconnects: exit with 0 as virtiofsd does, or listen for the next one
     #[arg(long, value_enum, default_value = "exit", value_name = "WHAT")]

@@ -28,6 +28,9 @@ pub(crate) struct CachePolicy {
     pub(crate) attr: Duration,
     /// How long the absence of a name stays valid; zero answers ENOENT, which the guest does not cache.
     pub(crate) negative: Duration,
+    /// Setuid and setgid bits are cleared here (HANDLE_KILLPRIV_V2). The answers to WRITE, FALLOCATE and COPY_FILE_RANGE do
+    /// not say that they were, and Linux goes on with the mode it knows (6.18), for execve(2) too.
+    pub(crate) clears_modes: bool,
 }
 
 impl CachePolicy {
@@ -44,7 +47,17 @@ impl CachePolicy {
             entry: valid,
             attr: valid,
             negative: Duration::ZERO,
+            clears_modes: false,
         }
+    }
+
+    /// How long attributes stay valid of a file with this mode: none where a write may change it unseen.
+    pub(crate) const fn attr_of(&self, mode: u32) -> Duration {
+        let clears = self.clears_modes && mode & libc::S_IFMT == libc::S_IFREG;
+        if clears && mode & (libc::S_ISUID | libc::S_ISGID) != 0 {
+            return Duration::ZERO;
+        }
+        self.attr
     }
 
     /// File data goes through the guest's page cache.

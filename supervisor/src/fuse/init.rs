@@ -53,7 +53,7 @@ pub(crate) struct Options {
     pub(crate) forward_flush: bool,
     /// ACCESS goes to the worker; otherwise ENOSYS. virtio-fs mounts check permissions themselves and send none.
     pub(crate) forward_access: bool,
-    /// Idmapped mounts of the share in the guest.
+    /// Idmapped mounts of the share in the guest; not with `killpriv_v2`.
     pub(crate) idmapped_mounts: bool,
 }
 
@@ -64,6 +64,8 @@ pub(crate) struct Negotiated {
     pub(crate) minor: u32,
     /// `FUSE_*` bits in force.
     pub(crate) flags: u64,
+    /// `FUSE_*` bits that the guest offered: they tell what kind of client it is.
+    pub(crate) offered: u64,
     /// Readahead, in bytes.
     pub(crate) max_readahead: u32,
     /// Largest WRITE, in bytes.
@@ -120,9 +122,16 @@ pub(crate) fn negotiate(init: &Init, options: &Options) -> InitOutcome {
     InitOutcome::Accepted(Negotiated {
         minor: init.minor.min(abi::MINOR),
         flags: granted,
+        offered: init.flags,
         max_readahead: init.max_readahead,
         max_write: u32::from(pages) * PAGE,
-        options: *options,
+        options: Options {
+            cache: CachePolicy {
+                clears_modes: granted & flags::HANDLE_KILLPRIV_V2 != 0,
+                ..options.cache
+            },
+            ..*options
+        },
     })
 }
 
@@ -160,7 +169,11 @@ fn wanted(options: &Options) -> u64 {
             matches!(mode, CacheMode::Metadata | CacheMode::Always),
             flags::CACHE_SYMLINKS,
         ),
-        (options.idmapped_mounts, flags::ALLOW_IDMAP),
+        // Who calls FALLOCATE and COPY_FILE_RANGE, which is all that tells whether setuid goes, would not be said any more.
+        (
+            options.idmapped_mounts && !options.killpriv_v2,
+            flags::ALLOW_IDMAP,
+        ),
     ];
     optional
         .iter()

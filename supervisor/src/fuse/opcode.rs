@@ -8,6 +8,8 @@ use super::decode::{Decoder, attr, create, io, lock, misc, names, xattr};
 pub(super) const FORGET: u32 = 2;
 /// WRITE, whose data follows its body and stays in guest memory.
 pub(super) const WRITE: u32 = 16;
+/// BATCH_FORGET, whose records stay there where they are many.
+pub(super) const BATCH_FORGET: u32 = 42;
 /// INIT, the only operation outside a session.
 pub(super) const INIT: u32 = 26;
 

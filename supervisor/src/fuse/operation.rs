@@ -50,6 +50,9 @@ pub(crate) enum Operation<'a> {
     Interrupt { unique: u64 },
     /// Lookups dropped (FORGET, BATCH_FORGET); never answered.
     Forget(Forgets<'a>),
+    /// The same, too long to be copied at once: `length` bytes of records, in the layout of [`Request::Forget`], behind
+    /// the control part of the chain's readable half.
+    ForgetBatch { length: usize },
     /// Served here on a donated descriptor, by the worker where there is none ([`Io::to_request`]).
     Io(Io),
     /// Served by the worker.
@@ -77,7 +80,7 @@ impl<'a> Operation<'a> {
     pub(super) const fn least_answer(&self) -> usize {
         match self {
             Self::Init(_) => size_of::<abi::InitOut>(),
-            Self::Destroy | Self::Interrupt { .. } | Self::Forget(_) => 0,
+            Self::Destroy | Self::Interrupt { .. } | Self::Forget(_) | Self::ForgetBatch { .. } => 0,
             Self::Io(io) => io.reply().least(),
             Self::Control { reply, .. } => reply.least(),
         }

@@ -3,6 +3,7 @@
 //! interrupts the guest once for a batch.
 
 mod answer;
+mod batch;
 mod pace;
 mod scratch;
 mod submit;
@@ -29,6 +30,7 @@ use crate::{
 
 pub(crate) use self::scratch::{Room, Scratch};
 use self::{
+    batch::Batch,
     pace::{AT_A_TIME, Pace},
     vring::Queue,
 };
@@ -63,6 +65,8 @@ pub(crate) struct Group {
     pub(crate) view: View,
     /// FORGETs not yet sent, in the layout of [`airlockfs_ipc::message::Request::Forget`].
     pub(crate) forgets: Vec<u8>,
+    /// A long BATCH_FORGET that was taken in part.
+    batch: Option<Batch>,
     /// Jobs that the data threads have.
     pub(crate) in_pool: usize,
     /// Jobs to be used again.
@@ -112,6 +116,7 @@ impl Group {
             chain: Chain::default(),
             view: View::default(),
             forgets: Vec::with_capacity(FORGETS),
+            batch: None,
             in_pool: 0,
             spare_jobs: Vec::new(),
             moved: 0,
@@ -144,6 +149,7 @@ impl Group {
 
     /// Forgets what was to be published and who waits for locks: the rings are gone.
     pub(crate) fn discard(&mut self) {
+        self.end_batch();
         for queue in &mut self.queues {
             queue.discard(&mut self.pending);
         }
@@ -190,6 +196,7 @@ impl Group {
                 progress |= some;
                 served |= some;
             }
+            progress |= self.take_batch(&memory);
             self.send_forgets();
             if std::mem::take(&mut self.hurry) {
                 self.lane.flush();
@@ -210,7 +217,8 @@ impl Group {
                 continue;
             }
             // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
-            let awaited = self.awaited() > 0 || !self.forgets.is_empty() || withheld;
+            let forgets = !self.forgets.is_empty() || self.batch.is_some();
+            let awaited = self.awaited() > 0 || forgets || withheld;
             if self.look(offers, awaited) {
                 continue;
             }
@@ -250,6 +258,7 @@ impl Group {
         let queues = &self.queues;
         queues.iter().all(|queue| queue.heads() == 0 && queue.held() == 0)
             && self.forgets.is_empty()
+            && self.batch.is_none()
             && self.lane.free_slots() > 0
             && queues.iter().map(Queue::taken).sum::<usize>() < BATCH.into()
             && !self.shared.failure.is_set()

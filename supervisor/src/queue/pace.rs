@@ -79,6 +79,7 @@ const fn is_quick(request: &Request<'_>) -> bool {
     matches!(
         request,
         Request::Lookup { .. }
+            | Request::LookupKnown { .. }
             | Request::GetAttr { .. }
             | Request::ReadLink { .. }
             | Request::Read { .. }

@@ -6,7 +6,7 @@ use virtio_queue::QueueT;
 use super::{BATCH, Offer, QUEUES_MAX};
 use crate::{
     backend::Vring,
-    chain::{Chain, DESCRIPTORS_MAX},
+    chain::Chain,
     guest_memory::Memory,
     logging::Rate,
     pending::{Caller, Head, PendingTable},
@@ -47,7 +47,7 @@ impl Queue {
             place,
             heads: Vec::with_capacity(BATCH.into()),
             taken: 0,
-            used: Vec::with_capacity(DESCRIPTORS_MAX),
+            used: Vec::new(),
             enabled: false,
             position: (0, 0),
             held: Vec::new(),

@@ -62,12 +62,11 @@ impl Inodes {
         Ok(table.id(index))
     }
 
-    /// Counts a lookup of a root.
-    pub(crate) fn remember_root(&self, id: NodeId) {
+    /// Counts a lookup of an inode that is known. ESTALE if it is not any more.
+    pub(crate) fn look_up(&self, id: NodeId) -> Result<(), Errno> {
         let table = self.read();
-        if let Some(index) = table.index(id) {
-            table.look_up(index);
-        }
+        table.look_up(table.index(id).ok_or(Errno::ESTALE)?);
+        Ok(())
     }
 
     /// Drops lookups. Unknown ids are passed over and counts clamped.

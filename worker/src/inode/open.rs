@@ -11,7 +11,7 @@ use nix::{
 use super::{
     Descriptor, Held, Identity, Inodes, Place, Seen,
     node::{NONE, Node},
-    table::{Location, Table},
+    table::{Location, ROOT, Table},
 };
 use crate::sys::{CName, stat, stat_at};
 
@@ -227,6 +227,31 @@ impl Inodes {
             stat: found,
             share: directory.share,
         })
+    }
+
+    /// The directory that a directory was last seen in; a root's is the root that the guest mounts. ESTALE if it is not
+    /// there any more.
+    pub(crate) fn above(&self, id: NodeId) -> Result<NodeId, Errno> {
+        let step = {
+            let table = self.read();
+            let index = table.index(id).ok_or(Errno::ESTALE)?;
+            let node = table.node(index).ok_or(Errno::ESTALE)?;
+            if node.mode_kind() != libc::S_IFDIR {
+                return Err(Errno::ENOTDIR);
+            }
+            if index == ROOT || node.is_pinned() {
+                return Ok(NodeId::ROOT);
+            }
+            step(&table, index, node)?
+        };
+        let directory = self.held(step.parent)?;
+        let found = stat_at(&directory, step.name.as_c_str()).map_err(gone)?;
+        let identity = self.identity(&found, directory.share);
+        let table = self.read();
+        match table.index(id) {
+            Some(index) if table.find(&identity) == Some(index) => Ok(step.parent),
+            _ => Err(Errno::ESTALE),
+        }
     }
 
     /// What is known of a node without asking the file system, for a descriptor of its own.

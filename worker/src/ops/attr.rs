@@ -29,7 +29,8 @@ pub(crate) fn get(volume: &Volume, node: NodeId, handle: Option<Handle>) -> Resu
     attributes(volume, node, handle).map(Reply::Attr)
 }
 
-fn attributes(volume: &Volume, node: NodeId, handle: Option<Handle>) -> Result<Attr, Errno> {
+/// What the guest sees of an inode, by node or by handle.
+pub(super) fn attributes(volume: &Volume, node: NodeId, handle: Option<Handle>) -> Result<Attr, Errno> {
     if volume.is_synthetic(node) {
         return Ok(dir::synthetic_attr(volume));
     }

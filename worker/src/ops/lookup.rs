@@ -5,6 +5,7 @@ use airlockfs_ipc::{
     message::{Entry, Reply},
 };
 
+use super::attr;
 use crate::{
     sys::{CName, stat},
     volume::Volume,
@@ -19,6 +20,14 @@ pub(crate) fn lookup(volume: &Volume, parent: NodeId, name: Name<'_>) -> Result<
     volume.entry_at(&directory, &CName::new(name)).map(Reply::Entry)
 }
 
+/// An inode that the guest knows, or the directory that it was last seen in and still is in.
+pub(crate) fn known(volume: &Volume, node: NodeId, above: bool) -> Result<Reply<'static>, Errno> {
+    let node = if above { volume.inodes.above(node)? } else { node };
+    let attr = attr::attributes(volume, node, None)?;
+    volume.inodes.look_up(node)?;
+    Ok(Reply::Entry(Entry { node, attr }))
+}
+
 /// A share beneath the directory over all of them.
 pub(crate) fn share(volume: &Volume, name: Name<'_>) -> Result<Entry, Errno> {
     let named = |share: &&airlockfs_ipc::message::Share| share.name.as_deref() == Some(name.as_bytes());
@@ -26,7 +35,7 @@ pub(crate) fn share(volume: &Volume, name: Name<'_>) -> Result<Entry, Errno> {
     let (_, &root) = shares.find(|(share, _)| named(share)).ok_or(Errno::ENOENT)?;
     let held = volume.held(root)?;
     let attr = volume.attr(&stat(&held)?, held.share, true);
-    volume.inodes.remember_root(root);
+    volume.inodes.look_up(root)?;
     Ok(Entry { node: root, attr })
 }
 

@@ -1,7 +1,7 @@
 //! Attributes: GETATTR, STATX, SETATTR, ACCESS.
 
-use airlockfs_ipc::Errno;
 use airlockfs_ipc::message::{AttrChange, Request, SetTime, Timestamp};
+use airlockfs_ipc::{Errno, Handle};
 
 use super::create::{PERMISSIONS, caller, id};
 use super::input::{Fault, Input, offset};
@@ -57,7 +57,8 @@ pub(in crate::fuse) fn setattr<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
             .transpose()?,
         kill_suidgid: has(flags::FATTR_KILL_SUIDGID) || disowned,
     };
-    let handle = has(flags::FATTR_FH).then(|| input.opened(body.fh)).flatten();
+    // No open file has handle 0; the Windows driver sends it for a symbolic link, which it never opens.
+    let handle = (has(flags::FATTR_FH) && body.fh != 0).then_some(Handle(body.fh));
     Ok(Operation::control(
         Request::SetAttr {
             node: input.node()?,

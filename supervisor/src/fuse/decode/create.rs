@@ -4,7 +4,7 @@ use airlockfs_ipc::message::{Caller, Creation, Request, XattrName};
 use airlockfs_ipc::{Bytes, Errno};
 
 use super::input::{Fault, Input};
-use super::io::open_flags;
+use super::io::{kills_suidgid, open_flags};
 use crate::fuse::abi::{CreateIn, ExtHeader, MkdirIn, MknodIn, Secctx, SuppGroups, flags};
 use crate::fuse::reply::TARGET_MAX;
 use crate::fuse::{Operation, ReplyShape};
@@ -25,7 +25,7 @@ pub(in crate::fuse) fn create<'a>(input: &mut Input<'a, '_>) -> Result<Operation
         parent: input.node()?,
         name: input.name()?,
         flags: open_flags(body.flags, libc::O_EXCL),
-        kill_suidgid: body.open_flags & flags::OPEN_KILL_SUIDGID != 0,
+        kill_suidgid: kills_suidgid(input, body.open_flags),
         creation: creation(input, regular(body.mode)?, body.umask)?,
     };
     Ok(Operation::control(request, ReplyShape::Created { named: true }))

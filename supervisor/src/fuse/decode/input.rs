@@ -107,13 +107,7 @@ impl<'a, 's> Input<'a, 's> {
 
     /// The next string as one component of a path.
     pub(super) fn name(&mut self) -> Result<Name<'a>, Fault> {
-        Name::new(self.string()?).map_err(|errno| match errno {
-            Errno::ENAMETOOLONG => Fault::refused(errno, "a name longer than 255 bytes"),
-            _ => Fault {
-                errno,
-                ..Fault::malformed("a name that is not one component")
-            },
-        })
+        component(self.string()?)
     }
 
     /// The next string as the name of an extended attribute.
@@ -179,6 +173,17 @@ impl<'a, 's> Input<'a, 's> {
             Err(Fault::malformed("longer than its structures"))
         }
     }
+}
+
+/// One component of a path.
+pub(super) fn component(string: &[u8]) -> Result<Name<'_>, Fault> {
+    Name::new(string).map_err(|errno| match errno {
+        Errno::ENAMETOOLONG => Fault::refused(errno, "a name longer than 255 bytes"),
+        _ => Fault {
+            errno,
+            ..Fault::malformed("a name that is not one component")
+        },
+    })
 }
 
 /// A node id: 0 names nothing.

@@ -45,6 +45,12 @@ pub(super) fn open_flags(sent: u32, more: i32) -> u32 {
     kept.cast_unsigned()
 }
 
+/// `open_flags` of OPEN and CREATE say that setuid and setgid go. Without KILLPRIV_V2 the field is padding, in which the
+/// Windows driver leaves what was on its stack.
+pub(super) fn kills_suidgid(input: &Input<'_, '_>, open_flags: u32) -> bool {
+    input.session.has(flags::HANDLE_KILLPRIV_V2) && open_flags & flags::OPEN_KILL_SUIDGID != 0
+}
+
 pub(in crate::fuse) fn open<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: OpenIn = input.take()?;
     if input.session.has(flags::NO_OPEN_SUPPORT) {
@@ -53,7 +59,7 @@ pub(in crate::fuse) fn open<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'
     let request = Request::Open {
         node: input.node()?,
         flags: open_flags(body.flags, 0),
-        kill_suidgid: body.open_flags & flags::OPEN_KILL_SUIDGID != 0,
+        kill_suidgid: kills_suidgid(input, body.open_flags),
     };
     Ok(Operation::control(
         request,
@@ -97,8 +103,17 @@ pub(in crate::fuse) fn releasedir<'a>(input: &mut Input<'a, '_>) -> Result<Opera
     Ok(Operation::control(request, ReplyShape::Nothing))
 }
 
+/// Linux sends one at each close, and none after ENOSYS. A client that offers neither ASYNC_READ nor POSIX_LOCKS (Linux
+/// always offered both) sends one for a program that asks for its data to be on disk (Windows: FlushFileBuffers), and
+/// hands ENOSYS to the program.
 pub(in crate::fuse) fn flush<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: FlushIn = input.take()?;
+    if input.session.offered & (flags::ASYNC_READ | flags::POSIX_LOCKS) == 0 {
+        return Ok(Operation::Io(Io::Fsync {
+            handle: input.file(body.fh)?,
+            datasync: false,
+        }));
+    }
     if !input.session.options.forward_flush {
         return Err(Fault::refused(Errno::ENOSYS, "closing needs no flush"));
     }
@@ -191,8 +206,13 @@ fn listing<'a>(input: &mut Input<'a, '_>, plus: bool) -> Result<Operation<'a>, F
     ))
 }
 
+/// With a write-back cache the host does not know what is data: dirty pages are in the guest, and so may be the file's
+/// end. The guest does not write them before it asks. After ENOSYS it takes all up to its own end of the file for data.
 pub(in crate::fuse) fn lseek<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: LseekIn = input.take()?;
+    if input.session.has(flags::WRITEBACK_CACHE) {
+        return Err(Fault::refused(Errno::ENOSYS, "only the guest knows what is data"));
+    }
     let whence = body.whence;
     if ![libc::SEEK_DATA, libc::SEEK_HOLE]
         .iter()

@@ -12,6 +12,8 @@ use crate::fuse::{Forgets, Init, Operation, ReplyShape};
 
 /// Bytes of a forgotten node: `struct fuse_forget_one`.
 const FORGET_ONE: usize = 16;
+/// Most records of a BATCH_FORGET: no guest knows more nodes.
+const FORGETS_MAX: u32 = 1 << 24;
 
 /// The only operation that may be longer than its structure: later versions extend it.
 pub(super) fn init(body: &[u8]) -> Result<Operation<'_>, Fault> {
@@ -51,9 +53,14 @@ pub(in crate::fuse) fn batch_forget<'a>(input: &mut Input<'a, '_>) -> Result<Ope
     let BatchForgetIn { count, .. } = input.take()?;
     let length = usize::try_from(count)
         .ok()
+        .filter(|_| count <= FORGETS_MAX)
         .and_then(|count| count.checked_mul(FORGET_ONE));
-    let records = input.bytes(length.ok_or(Fault::malformed("a count without end"))?)?;
-    Ok(Operation::Forget(Forgets::Many(records)))
+    let length = length.ok_or(Fault::malformed("a count without end"))?;
+    match input.data {
+        0 => Ok(Operation::Forget(Forgets::Many(input.bytes(length)?))),
+        data if data == length => Ok(Operation::ForgetBatch { length }),
+        _ => Err(Fault::malformed("BATCH_FORGET of another size than its records")),
+    }
 }
 
 pub(in crate::fuse) fn statfs<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {

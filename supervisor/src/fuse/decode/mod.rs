@@ -17,7 +17,7 @@ pub(super) mod xattr;
 use airlockfs_ipc::{Errno, NodeId};
 use zerocopy::FromBytes;
 
-use super::abi::{InHeader, WriteIn};
+use super::abi::{BatchForgetIn, InHeader, WriteIn};
 use super::opcode::{self, Handling, Row};
 use super::{Chain, Decoded, Negotiated, OUT_HEADER_LEN, Operation, Refusal};
 use input::{Fault, Input};
@@ -32,12 +32,14 @@ pub(crate) const IN_HEADER_LEN: usize = size_of::<InHeader>();
 pub(crate) const MAX_CONTROL: usize = IN_HEADER_LEN + (64 << 10) + (8 << 10);
 
 /// How many of a chain's `readable` bytes are control data, to be copied to private memory once and given to
-/// [`decode()`]: 80 for WRITE, whose data stays where it is, and everything for others, but never more than
-/// [`MAX_CONTROL`] (decode refuses what is longer). Copy the header first, then the rest behind it.
+/// [`decode()`]: 80 for WRITE and 48 for a BATCH_FORGET longer than [`MAX_CONTROL`], whose data stays where it is, and
+/// everything for others, but never more than [`MAX_CONTROL`] (decode refuses what is longer). Copy the header first,
+/// then the rest behind it.
 pub(crate) fn control_len(header: &[u8; IN_HEADER_LEN], readable: usize) -> usize {
     let header: InHeader = zerocopy::transmute!(*header);
     let limit = match header.opcode {
         opcode::WRITE => IN_HEADER_LEN + size_of::<WriteIn>(),
+        opcode::BATCH_FORGET if readable > MAX_CONTROL => IN_HEADER_LEN + size_of::<BatchForgetIn>(),
         _ => MAX_CONTROL,
     };
     readable.min(limit)
@@ -87,10 +89,10 @@ fn decode_body<'a>(
     if usize::try_from(header.len) != Ok(chain.readable) {
         return Err(Fault::malformed("a length that is not the chain's"));
     }
-    // What stays in guest memory: WRITE's data.
+    // What stays in guest memory: WRITE's data, and the records of a long BATCH_FORGET.
     let data = chain.readable.checked_sub(IN_HEADER_LEN + body.len());
     let data = data.ok_or(Fault::malformed("shorter than its control part"))?;
-    if data > 0 && header.opcode != opcode::WRITE {
+    if data > 0 && !matches!(header.opcode, opcode::WRITE | opcode::BATCH_FORGET) {
         return Err(Fault {
             errno: Errno::E2BIG,
             ..Fault::malformed("larger than any request")

@@ -2,19 +2,32 @@
 
 use airlockfs_ipc::message::Request;
 
-use super::input::{Fault, Input, node};
+use super::input::{Fault, Input, component, node};
 use crate::fuse::abi::{LinkIn, Rename2In, RenameIn};
 use crate::fuse::{Operation, ReplyShape};
 
 /// The flags of renameat2(2).
 const RENAME_FLAGS: u32 = libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE | libc::RENAME_WHITEOUT;
 
+/// The dots are no names: they stand for inodes that the tables know. Linux looks them up to find what a file handle
+/// stands for (EXPORT_SUPPORT), the Windows driver to open the root.
 pub(in crate::fuse) fn lookup<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
-    let request = Request::Lookup {
-        parent: input.node()?,
-        name: input.name()?,
+    let (node, string) = (input.node()?, input.string()?);
+    let known = |above| {
+        let request = Request::LookupKnown { node, above };
+        Ok(Operation::control(request, ReplyShape::Entry { negative: false }))
     };
-    Ok(Operation::control(request, ReplyShape::Entry { negative: true }))
+    match string {
+        b"." => known(false),
+        b".." => known(true),
+        _ => {
+            let request = Request::Lookup {
+                parent: node,
+                name: component(string)?,
+            };
+            Ok(Operation::control(request, ReplyShape::Entry { negative: true }))
+        }
+    }
 }
 
 pub(in crate::fuse) fn unlink<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -67,7 +80,9 @@ pub(in crate::fuse) fn link<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'
     Ok(Operation::control(request, ReplyShape::Entry { negative: false }))
 }
 
+/// The Windows driver counts its buffer for the answer among the request's bytes: what follows the header means nothing.
 pub(in crate::fuse) fn readlink<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
+    input.rest();
     let request = Request::ReadLink { node: input.node()? };
     Ok(Operation::control(
         request,

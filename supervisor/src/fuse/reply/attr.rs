@@ -11,13 +11,14 @@ pub(in crate::fuse) fn entry_out(entry: &Entry, cache: &CachePolicy) -> Result<a
     if entry.node.0 == 0 {
         return Err(ProtocolError("an entry without a node"));
     }
+    let valid = cache.attr_of(entry.attr.mode);
     Ok(abi::EntryOut {
         nodeid: entry.node.0,
         generation: 0,
         entry_valid: cache.entry.as_secs(),
-        attr_valid: cache.attr.as_secs(),
+        attr_valid: valid.as_secs(),
         entry_valid_nsec: cache.entry.subsec_nanos(),
-        attr_valid_nsec: cache.attr.subsec_nanos(),
+        attr_valid_nsec: valid.subsec_nanos(),
         attr: attr(&entry.attr),
     })
 }
@@ -33,9 +34,10 @@ pub(super) fn negative_entry(cache: &CachePolicy) -> abi::EntryOut {
 
 /// `fuse_attr_out`.
 pub(super) fn attr_out(found: &Attr, cache: &CachePolicy) -> abi::AttrOut {
+    let valid = cache.attr_of(found.mode);
     abi::AttrOut {
-        attr_valid: cache.attr.as_secs(),
-        attr_valid_nsec: cache.attr.subsec_nanos(),
+        attr_valid: valid.as_secs(),
+        attr_valid_nsec: valid.subsec_nanos(),
         dummy: 0,
         attr: attr(found),
     }
@@ -48,9 +50,10 @@ pub(super) fn statx_out(found: &Attr, cache: &CachePolicy) -> abi::StatxOut {
     } else {
         0
     };
+    let valid = cache.attr_of(found.mode);
     abi::StatxOut {
-        attr_valid: cache.attr.as_secs(),
-        attr_valid_nsec: cache.attr.subsec_nanos(),
+        attr_valid: valid.as_secs(),
+        attr_valid_nsec: valid.subsec_nanos(),
         stat: abi::Statx {
             mask: libc::STATX_BASIC_STATS | birth,
             blksize: found.blksize,

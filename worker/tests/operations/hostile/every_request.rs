@@ -22,6 +22,7 @@ pub(super) fn kind(request: &Request<'_>) -> &'static str {
         Request::Forget(_) => "Forget",
         Request::Reset => "Reset",
         Request::Lookup { .. } => "Lookup",
+        Request::LookupKnown { .. } => "LookupKnown",
         Request::GetAttr { .. } => "GetAttr",
         Request::SetAttr { .. } => "SetAttr",
         Request::ReadLink { .. } => "ReadLink",
@@ -65,7 +66,7 @@ pub(super) fn kind(request: &Request<'_>) -> &'static str {
 }
 
 /// How many kinds there are.
-pub(super) const KINDS: usize = 43;
+pub(super) const KINDS: usize = 44;
 
 /// All requests of one kind on what is known.
 #[expect(clippy::too_many_lines, reason = "a line or two for each kind")]
@@ -87,6 +88,11 @@ pub(super) fn requests(wanted: &str, known: &Known) -> Vec<Request<'static>> {
                     "Unlink" => Request::Unlink { parent, name },
                     _ => Request::Rmdir { parent, name },
                 }));
+            }
+        }
+        "LookupKnown" => {
+            for node in nodes() {
+                all.extend([false, true].map(|above| Request::LookupKnown { node, above }));
             }
         }
         "GetAttr" => {

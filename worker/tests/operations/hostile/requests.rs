@@ -126,6 +126,7 @@ fn send_all(options: impl FnOnce(&mut WorkerConfig), changes_nothing: bool, pref
         "Forget",
         "Reset",
         "Lookup",
+        "LookupKnown",
         "GetAttr",
         "SetAttr",
         "ReadLink",

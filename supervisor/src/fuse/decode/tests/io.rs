@@ -293,3 +293,50 @@ fn directories() {
         },
     );
 }
+
+#[test]
+fn with_a_write_back_cache_the_guest_knows_what_is_data() {
+    let options = Options {
+        writeback: true,
+        ..options()
+    };
+    let writeback = session_with(&options, 45, u64::MAX);
+    let refusal = decoded_in(&sample("LSEEK"), Some(&writeback)).unwrap_err();
+    assert_eq!(
+        (refusal.answer.unwrap().1, refusal.malformed),
+        (Errno::ENOSYS, false)
+    );
+    // A guest that has none is told what the host has.
+    let through = session_with(&options, 45, !flags::WRITEBACK_CACHE);
+    assert!(decoded_in(&sample("LSEEK"), Some(&through)).is_ok());
+}
+
+#[test]
+fn flush_is_fsync_to_who_asks_for_that_with_it() {
+    let quiet = Options {
+        forward_flush: false,
+        ..options()
+    };
+    let flush = sample("FLUSH");
+    for (offered, served) in [
+        (u64::MAX, false),
+        (flags::ASYNC_READ, false),
+        (flags::POSIX_LOCKS, false),
+        (flags::DO_READDIRPLUS | flags::MAX_PAGES, true),
+        (0, true),
+    ] {
+        let session = session_with(&quiet, 31, offered);
+        let decoded = decoded_in(&flush, Some(&session));
+        match decoded {
+            Ok(decoded) if served => {
+                let fsync = Io::Fsync {
+                    handle: H,
+                    datasync: false,
+                };
+                assert_eq!(decoded.operation, Operation::Io(fsync));
+            }
+            Err(refusal) if !served => assert_eq!(refusal.answer.unwrap().1, Errno::ENOSYS),
+            other => panic!("{offered:x}: {other:?}"),
+        }
+    }
+}

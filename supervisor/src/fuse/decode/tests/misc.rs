@@ -88,6 +88,26 @@ fn forgetting_in_the_layout_of_the_boundary() {
         operation(&Sample::new(42, &[&[0; 8]])),
         Operation::Forget(Forgets::Many(&[]))
     );
+    // More than is copied at once: the records stay where they are.
+    let many = |count: u32, records: usize| {
+        let body = abi::BatchForgetIn { count, dummy: 0 };
+        Sample::new(42, &[body.as_bytes(), &vec![1; 16 * records]])
+    };
+    for records in [4607_u32, 4608, 100_000] {
+        let sample = many(records, records as usize);
+        let length = 16 * records as usize;
+        match operation(&sample) {
+            // The longest that is copied whole.
+            Operation::Forget(forgets) if records == 4607 => assert_eq!(forgets.as_bytes().len(), length),
+            Operation::ForgetBatch { length: found } if records > 4607 => assert_eq!(found, length),
+            other => panic!("{records}: {other:?}"),
+        }
+        for wrong in [0, records - 1, records + 1, (1 << 24) + 1, u32::MAX] {
+            let refusal = many(wrong, records as usize);
+            let refusal = decoded(&refusal).unwrap_err();
+            assert_eq!((refusal.answer, refusal.malformed), (None, true), "{wrong}");
+        }
+    }
     assert_eq!(
         operation(&sample("INTERRUPT")),
         Operation::Interrupt { unique: 77 }

@@ -11,7 +11,7 @@ use crate::fuse::{CacheMode, CachePolicy, Chain, Init, InitOutcome, Negotiated, 
 /// Everything a guest of Linux 6.18 offers.
 pub(in crate::fuse) const EVERYTHING: u64 = u64::MAX;
 
-/// Options with everything on.
+/// Options with everything on but what takes operations away (`writeback`: LSEEK; `zero_open`: OPEN).
 pub(in crate::fuse) fn options() -> Options {
     Options {
         cache: CachePolicy {
@@ -19,7 +19,7 @@ pub(in crate::fuse) fn options() -> Options {
             ..CachePolicy::new(CacheMode::Auto)
         },
         readdirplus: true,
-        writeback: true,
+        writeback: false,
         announce_submounts: true,
         xattr: true,
         posix_acl: true,
