@@ -23,6 +23,7 @@ pub(crate) const STEPS: &[&str] = &[
     "close all other descriptors (close_range, Linux 5.9)",
     "set no_new_privs",
     "execute airlockfs-worker",
+    "have its control channel wake it",
 ];
 
 /// What the child needs, made ready by the parent. All descriptors it owns are above 9; what is borrowed is for the child to
@@ -115,6 +116,11 @@ impl Child<'_> {
             let mut signals: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut signals);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const signals, ptr::null_mut());
+            // Who ends all processes of a service ends the supervisor, which finishes what is in flight. The first process of
+            // a pid namespace is spared these anyway.
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_IGN);
+            }
 
             step(1, libc::setsid())?;
             if self.go.is_some() {
@@ -127,7 +133,14 @@ impl Child<'_> {
             step(3, libc::dup2(self.null.as_raw_fd(), 0))?;
             step(3, libc::dup2(self.null.as_raw_fd(), 1))?;
             step(3, libc::dup2(self.log.as_raw_fd(), 2))?;
-            step(3, libc::dup2(self.control.as_raw_fd(), 3))?;
+            step(3, libc::dup2(self.control.as_raw_fd(), CONTROL))?;
+            // What comes there, the end above all, sets going a process that was stopped (SIGSTOP). The kernel does that for
+            // the process itself, so it needs no right of whoever closes the other end. A running one does not notice.
+            step(7, libc::fcntl(CONTROL, libc::F_SETOWN, libc::getpid()))?;
+            step(7, libc::fcntl(CONTROL, F_SETSIG, libc::SIGCONT))?;
+            let flags = libc::fcntl(CONTROL, libc::F_GETFL);
+            step(7, flags)?;
+            step(7, libc::fcntl(CONTROL, libc::F_SETFL, flags | libc::O_ASYNC))?;
             step(
                 3,
                 libc::dup3(self.executable.as_raw_fd(), EXECUTABLE, libc::O_CLOEXEC),
@@ -161,6 +174,10 @@ const STACK: usize = 32 << 10;
 /// The step that closes all other descriptors.
 const CLOSING: u8 = 4;
 
+/// Which signal says that something came to a descriptor with O_ASYNC (fcntl(2)).
+const F_SETSIG: libc::c_int = 10;
+
+const CONTROL: RawFd = 3;
 const EXECUTABLE: RawFd = 4;
 const OUTCOME: RawFd = 5;
 

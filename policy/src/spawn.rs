@@ -105,7 +105,8 @@ impl AsFd for Executing {
 /// The parent-death signal ends the worker only until the supervisor is confined. The kernel sends it with the rights
 /// of the dying parent and says nothing when it refuses: root's worker has another uid, and Landlock's signal scope
 /// holds also for an ordinary user (seen on Linux 6.18). What counts is the end of file on descriptor 3, which the
-/// kernel delivers however the supervisor ends: a thread of the worker must wait for it and exit.
+/// kernel delivers however the supervisor ends: a thread of the worker must wait for it and exit. A worker that is stopped
+/// by then is continued by the kernel: descriptor 3 sends it SIGCONT (F_SETSIG) when something comes.
 ///
 /// # Errors
 /// Says which step of the caller's failed and what to do.

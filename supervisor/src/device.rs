@@ -119,6 +119,11 @@ impl Device {
         self.negotiated.store(true, Relaxed);
     }
 
+    /// Whether the connection came as far as SET_FEATURES.
+    pub(crate) fn is_negotiated(&self) -> bool {
+        self.negotiated.load(Relaxed)
+    }
+
     /// Whether the connection that just ended was a VMM's. Who only looks if somebody listens (another daemon on the
     /// same path, a launcher that waits for the socket) sets no features.
     pub(crate) fn take_negotiated(&self) -> bool {

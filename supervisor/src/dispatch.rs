@@ -30,7 +30,7 @@ impl Group {
         rings: &Rings<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), NoRoom> {
-        if self.lane.free_slots() == 0 || self.forgets.len() > FORGETS_WAITING {
+        if !self.has_slot() || self.forgets.len() > FORGETS_WAITING {
             return Err(NoRoom);
         }
         if let Err(error) = self.chain.walk(memory, rings, head.index) {

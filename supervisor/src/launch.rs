@@ -12,9 +12,10 @@ use crate::{
     cli::Cli,
     crew::Crew,
     policy_command::Policy,
-    serve::{self, Ends, ServeError},
+    serve::{self, ServeError},
     settings, socket,
     wait::Waiter,
+    watch::{self, Ends},
     worker_process::{self, Control, START_LIMIT, Worker},
 };
 
@@ -32,7 +33,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     let config = settings::worker_config(&cli, shares, descriptors.for_guest);
     let as_root = nix::unistd::geteuid().is_root();
     let features = Features::of(&config, as_root);
-    let signals = serve::signals()
+    let signals = watch::signals()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;
 
     let namespace = settings::user_namespace(&cli);

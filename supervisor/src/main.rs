@@ -44,6 +44,7 @@ mod socket;
 mod sys;
 mod syslog;
 mod wait;
+mod watch;
 mod worker_process;
 
 use airlockfs_policy::ExitKind;

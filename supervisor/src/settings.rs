@@ -201,6 +201,7 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
         slow_threads: slow_threads(cli),
         max_descriptors,
         poll_us: u32::try_from(cli.device.poll_us.as_micros()).unwrap_or(u32::MAX),
+        informs: cli.service.log_level >= log::LevelFilter::Info,
     }
 }
 

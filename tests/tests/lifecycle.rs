@@ -7,12 +7,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use airlockfs_tests::daemon::{Daemon, Launch, READY, bin_dir};
-use airlockfs_tests::fuse::abi::{GETATTR, GetattrIn, ROOT, WRITE, WriteIn};
-use airlockfs_tests::fuse::{Outcome, Wait};
+use airlockfs_tests::fuse::abi::{ROOT, WRITE, WriteIn};
+use airlockfs_tests::fuse::{Client, Wait};
 use airlockfs_tests::procfs::Process;
 use airlockfs_tests::tempdir::TempDir;
-use nix::errno::Errno;
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use zerocopy::IntoBytes;
 
 #[test]
@@ -68,76 +70,117 @@ fn inherited_descriptors_are_closed_in_both() {
     }
 }
 
+/// What many launchers do to end it. It is not an error, nor is there anything to say where only errors are asked for.
 #[test]
-fn the_workers_death_fails_requests_and_ends_the_supervisor() {
-    let (mut daemon, fs) = Daemon::with_client(["--tag", "death"]);
-    let (entry, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
-    daemon
-        .worker()
-        .expect("a worker")
-        .signal(Signal::SIGKILL)
-        .expect("SIGKILL");
-    // It may take a moment until the death is seen; until then, and after, there is no silence.
-    for _ in 0..1000 {
-        match fs.raw(GETATTR, entry.nodeid, GetattrIn::default().as_bytes(), 104) {
-            Outcome::Gone => break,
-            outcome => assert_eq!(outcome.errno(), Some(Errno::EIO), "{outcome:?}"),
-        }
+fn the_supervisors_death_takes_the_worker_along_and_is_no_error() {
+    for (level, told) in [("info", true), ("warn", false)] {
+        let (mut daemon, fs) = Daemon::with_client([format!("--log-level={level}")]);
+        fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+        let worker = daemon.worker().expect("a worker");
+        daemon.supervisor().signal(Signal::SIGKILL).expect("SIGKILL");
+        daemon.wait();
+        assert!(worker.ended_within(10_000));
+        assert_eq!(daemon.wait_for_log(UNEXPECTED), told, "{:?}", daemon.log());
+        assert_no_error(&daemon);
     }
-    let status = daemon.wait();
-    assert!(status.code().is_some_and(|code| code != 0), "{status}");
-    assert!(
-        daemon.log().iter().any(|line| line.contains("worker")),
-        "{:?}",
-        daemon.log()
-    );
-    let _ = file;
 }
 
+/// Nobody may continue it or kill it once its supervisor is gone: the kernel has to.
 #[test]
-fn requests_in_flight_at_the_workers_death_are_answered() {
-    // Through the ring, so that the worker has them.
-    let (mut daemon, fs) = Daemon::with_client(["--no-donate"]);
-    let (entry, file) = fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
-    let worker = daemon.worker().expect("a worker");
-    worker.signal(Signal::SIGSTOP).expect("SIGSTOP");
-    let mut lane = fs.session().lane(1);
-    let mut slots = Vec::new();
-    while let Some(slot) = lane.acquire() {
-        let body = WriteIn {
-            fh: file.fh,
-            size: 4096,
-            ..WriteIn::default()
-        };
-        let header = fs.header(WRITE, entry.nodeid);
-        let len = lane.write(slot, header, &[body.as_bytes(), &[1; 4096]]);
-        lane.submit(slot, len, 24);
-        slots.push(slot);
-    }
-    lane.flush();
-    worker.signal(Signal::SIGKILL).expect("SIGKILL");
-    for slot in slots {
-        match lane.wait_for(slot, Duration::from_secs(30)) {
-            Wait::Done(done) => {
-                assert_eq!(done.len, 16);
-                assert_eq!(lane.reply_header(slot).error, -(Errno::EIO as i32));
+fn a_stopped_worker_ends_with_its_supervisor() {
+    type End = fn(&Daemon, &mut Option<Client>);
+    let ends: [(&str, End, Option<i32>); 3] = [
+        (
+            "SIGTERM",
+            |daemon, _| daemon.supervisor().signal(Signal::SIGTERM).expect("SIGTERM"),
+            Some(0),
+        ),
+        (
+            "SIGKILL",
+            |daemon, _| daemon.supervisor().signal(Signal::SIGKILL).expect("SIGKILL"),
+            None,
+        ),
+        ("the VMM goes", |_, fs| drop(fs.take()), Some(0)),
+    ];
+    for user in [0, 1000] {
+        for (what, end, code) in ends {
+            let mut daemon = Launch::airlockfs().user(user).start();
+            let mut fs = Some(daemon.client());
+            let worker = daemon.worker().expect("a worker");
+            worker.signal(Signal::SIGSTOP).expect("SIGSTOP");
+            end(&daemon, &mut fs);
+            assert_eq!(daemon.wait().code(), code, "{what}: {:#?}", daemon.log());
+            let ended = worker.ended_within(10_000);
+            if !ended {
+                worker.signal(Signal::SIGKILL).expect("SIGKILL");
             }
-            other => panic!("{other:?}"),
+            assert!(ended, "{what}, user {user}: the worker stays behind");
+            assert_no_error(&daemon);
         }
     }
-    drop(lane);
-    assert!(!daemon.wait().success());
 }
 
+/// Who ends a service signals all its processes. The worker waits for the supervisor, which finishes what is in flight.
 #[test]
-fn the_supervisors_death_takes_the_worker_along() {
-    let (mut daemon, fs) = Daemon::with_client(["--tag", "death"]);
-    fs.create(ROOT, "file", libc::O_RDWR, 0o644).expect("CREATE");
+fn a_signal_to_both_is_the_supervisors_to_heed() {
+    for sandbox in ["namespace", "chroot", "none"] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            let (mut daemon, fs) = Daemon::with_client([format!("--sandbox={sandbox}")]);
+            let worker = daemon.worker().expect("a worker");
+            worker.signal(signal).expect("a signal");
+            fs.getattr(ROOT).expect("GETATTR");
+            daemon.supervisor().signal(signal).expect("a signal");
+            assert_eq!(
+                daemon.wait().code(),
+                Some(0),
+                "{sandbox} {signal}: {:#?}",
+                daemon.log()
+            );
+            assert!(worker.ended_within(10_000), "{sandbox} {signal}");
+            assert_no_error(&daemon);
+        }
+    }
+}
+
+/// The worker ends when it is told to, and the supervisor a moment later: here the moment is as long as it takes to see
+/// the worker's end.
+#[test]
+fn a_worker_that_ended_as_it_was_told_is_no_failure() {
+    let (mut daemon, fs) = Daemon::with_client(["--tag", "order"]);
     let worker = daemon.worker().expect("a worker");
-    daemon.supervisor().signal(Signal::SIGKILL).expect("SIGKILL");
-    daemon.wait();
-    assert!(worker.ended_within(10_000));
-    assert!(daemon.wait_for_log(UNEXPECTED), "{:?}", daemon.log());
+    let main = Pid::from_raw(daemon.supervisor().pid());
+    // Its main thread reads what the VMM says.
+    ptrace::seize(main, ptrace::Options::PTRACE_O_TRACESYSGOOD).expect("PTRACE_SEIZE");
+    ptrace::interrupt(main).expect("PTRACE_INTERRUPT");
+    waitpid(main, None).expect("a stop");
+    drop(fs);
+    loop {
+        ptrace::syscall(main, None).expect("PTRACE_SYSCALL");
+        waitpid(main, None).expect("a stop");
+        let call = ptrace::syscall_info(main).expect("PTRACE_GET_SYSCALL_INFO");
+        if call.op == libc::PTRACE_SYSCALL_INFO_ENTRY && sends(&call) {
+            break;
+        }
+    }
+    // The farewell.
+    ptrace::syscall(main, None).expect("PTRACE_SYSCALL");
+    waitpid(main, None).expect("a stop");
+    assert!(worker.ended_within(10_000), "the worker was told to end");
+    // Nobody waits for that thread for ever.
+    assert_eq!(daemon.wait().code(), Some(0), "{:#?}", daemon.log());
+    assert_no_error(&daemon);
+}
+
+#[expect(unsafe_code, reason = "a union that ptrace fills in")]
+fn sends(call: &libc::ptrace_syscall_info) -> bool {
+    // SAFETY: at the entry of a system call, as the caller checked, this is the member that the kernel filled in.
+    unsafe { call.u.entry.nr == libc::SYS_sendmsg as u64 }
+}
+
+/// No line of either process is an error's.
+fn assert_no_error(daemon: &Daemon) {
+    // All of it: both have ended, and nobody else has their stderr.
+    assert!(!daemon.wait_for_log("ERROR"), "{:#?}", daemon.log());
 }
 
 /// `setpriv --pdeathsig`, `unshare --kill-child` and launchers of their kind: the kernel takes the signal back when ids
@@ -181,7 +224,7 @@ fn a_launcher_that_wants_it_to_end_with_itself_takes_it_along() {
 }
 
 /// What the worker says of a supervisor that was killed, and of no other.
-const UNEXPECTED: &str = "airlockfs-worker: ERROR: airlockfsd ended without a word";
+const UNEXPECTED: &str = "airlockfs-worker: INFO: airlockfsd ended without a farewell";
 
 #[test]
 fn a_supervisor_that_ends_in_good_order_is_not_said_to_have_been_killed() {

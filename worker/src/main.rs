@@ -38,6 +38,8 @@ mod xattr_map;
 use airlockfs_ipc::message::Farewell;
 use airlockfs_policy::ExitKind;
 
+use crate::start::Serving;
+
 // Unwinding, linked in: as a library of its own it would be loaded at each start. Only where the whole program is linked at
 // once, and so takes all of it from here.
 #[cfg(all(target_env = "gnu", not(debug_assertions)))]
@@ -56,8 +58,8 @@ fn main() {
 
 /// The program.
 fn run() -> ! {
-    let control = match start::start() {
-        Ok(control) => control,
+    let Serving { control, informs } = match start::start() {
+        Ok(serving) => serving,
         Err(start::NotStarted { error, told }) => {
             if !told {
                 sys::say(format_args!("{error}"));
@@ -69,11 +71,14 @@ fn run() -> ! {
     match control.receive::<Farewell>(0) {
         Ok(Some(_)) => sys::end(0),
         Ok(None) => {
-            sys::say(format_args!(
-                "ERROR: airlockfsd ended without a word: it was killed, or made a system call that its \
-                 filter forbids, which the kernel's log names then; ending too"
-            ));
-            sys::end(ExitKind::Software.code())
+            // Many launchers end their programs so, and nobody else outlives a supervisor that its filter killed.
+            if informs {
+                sys::say(format_args!(
+                    "INFO: airlockfsd ended without a farewell; ending too (if its filter killed it, the kernel's log \
+                     names the call)"
+                ));
+            }
+            sys::end(0)
         }
         Err(_) => {
             sys::say(format_args!(

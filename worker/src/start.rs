@@ -47,6 +47,14 @@ const SLOW_THREADS_MAX: u16 = 64;
 /// Fewest descriptors to serve a guest with.
 const FEWEST: u64 = 64;
 
+/// What is left to the main thread once all serve.
+pub(crate) struct Serving {
+    /// It stays open as long as the supervisor lives.
+    pub(crate) control: Channel,
+    /// Lines that inform are logged, too.
+    pub(crate) informs: bool,
+}
+
 /// Why it does not start.
 pub(crate) struct NotStarted {
     pub(crate) error: StartError,
@@ -54,8 +62,8 @@ pub(crate) struct NotStarted {
     pub(crate) told: bool,
 }
 
-/// Starts serving; when it returns, lanes and pool run. The channel stays open as long as the supervisor lives.
-pub(crate) fn start() -> Result<Channel, NotStarted> {
+/// Starts serving; when it returns, lanes and pool run.
+pub(crate) fn start() -> Result<Serving, NotStarted> {
     let control = sys::control().map_err(|_| NotStarted {
         error: StartError::new(
             ExitKind::Usage,
@@ -65,7 +73,7 @@ pub(crate) fn start() -> Result<Channel, NotStarted> {
     })?;
     let control = Channel::from(control);
     match serving(&control) {
-        Ok(()) => Ok(control),
+        Ok(informs) => Ok(Serving { control, informs }),
         Err(error) => {
             let failed = Started::Failed {
                 kind: error.kind.code(),
@@ -88,7 +96,8 @@ fn failed(message: impl Into<String>) -> StartError {
     StartError::new(ExitKind::OsError, message)
 }
 
-fn serving(control: &Channel) -> Result<(), StartError> {
+/// Whether lines that inform are logged.
+fn serving(control: &Channel) -> Result<bool, StartError> {
     let received = control
         .receive::<Start>(2 + 2 * usize::from(MAX_LANES))
         .map_err(|error| failed(format!("cannot read what to serve: {error}")))?;
@@ -108,6 +117,7 @@ fn serving(control: &Channel) -> Result<(), StartError> {
     #[cfg(feature = "breach")]
     let breach = airlockfs_breach::handed_over(&mut descriptors, 1 + 2 * usize::from(lanes));
     check(&config)?;
+    let informs = config.informs;
     let poll = Duration::from_micros(u64::from(config.poll_us));
     let lanes = ring::map(descriptors, lanes, poll)
         .map_err(|error| failed(format!("cannot map the ring: {error}")))?;
@@ -185,7 +195,7 @@ fn serving(control: &Channel) -> Result<(), StartError> {
     let told = control.send(&Started::Ready(report), &[]);
     told.map_err(|error| failed(format!("cannot report to airlockfsd: {error}")))?;
     gate.open(confined);
-    Ok(())
+    Ok(informs)
 }
 
 /// What the kernel shows for ids outside a user namespace (proc_sys_kernel(5)).

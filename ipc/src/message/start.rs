@@ -66,6 +66,8 @@ pub struct WorkerConfig {
     pub max_descriptors: u64,
     /// Longest busy look at the ring before sleeping, in microseconds; 0 sleeps at once.
     pub poll_us: u32,
+    /// Lines that inform are logged, too (`--log-level`).
+    pub informs: bool,
 }
 
 /// A directory to serve.
@@ -180,7 +182,7 @@ pub enum Started {
 }
 
 /// Supervisor → worker, once, last of all on the control channel. The channel's end without it says that the supervisor
-/// was killed, perhaps by its own filter. It carries nothing and asks nothing: the worker ends either way.
+/// was killed: by its launcher, or by its own filter. It carries nothing and asks nothing: the worker ends either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Farewell {
     /// The supervisor ends and has said why, if there is anything to say.

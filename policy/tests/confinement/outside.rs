@@ -97,6 +97,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         slow_threads: 1,
         max_descriptors: 256,
         poll_us: 0,
+        informs: true,
     }
 }
 

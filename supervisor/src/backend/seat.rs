@@ -95,6 +95,10 @@ impl Seat {
             let (group, scratch) = &mut *place;
             let awaited = || self.waiting.load(SeqCst) > 0;
             limit = group.run(&self.vrings, scratch, awaited);
+            if self.shared.failure.is_set() {
+                // A worker that broke the rules may ring without end.
+                self.waiter.remove(group.lane.doorbell());
+            }
             // Who waits counts itself first and tries the lock then: it sees what was left behind, or is seen here.
             if awaited() {
                 let unfinished = group.unfinished();

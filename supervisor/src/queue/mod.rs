@@ -245,12 +245,17 @@ impl Group {
     /// Takes heads from all available rings, if the lane has room for their requests.
     fn take_heads<'m>(&mut self, vrings: &[Vring], memory: &'m Memory, offers: &mut Offers<'m>) {
         let may = !self.shared.draining.load(Relaxed);
-        let room = self.lane.free_slots() > 0;
+        let room = self.has_slot();
         for ((queue, vring), offer) in self.queues.iter_mut().zip(vrings).zip(offers) {
             let before = queue.heads();
             *offer = queue.take_heads(vring, memory, &mut self.pending, (may, room));
             self.pace.turns |= queue.heads() > before;
         }
+    }
+
+    /// Whether a request can be taken: there is a slot for it, or it will not need one, for a lane that failed takes no more.
+    pub(crate) fn has_slot(&self) -> bool {
+        self.lane.free_slots() > 0 || self.shared.failure.is_set()
     }
 
     /// Whether everything that was taken is under way, and more could be.

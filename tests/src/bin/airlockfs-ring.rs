@@ -134,5 +134,6 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         slow_threads: 1,
         max_descriptors: 1024,
         poll_us: u32::try_from(POLL.as_micros())?,
+        informs: true,
     })
 }

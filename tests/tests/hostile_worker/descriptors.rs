@@ -112,7 +112,7 @@ fn descriptors_of_the_wrong_kind_end_the_session() {
             puppet.donate(LANE, HANDLE, &[&descriptor])
         });
         assert_eq!(got, Err(Errno::EIO), "{what}");
-        assert_broken(daemon, what);
+        assert_broken(daemon, fs, what);
     }
 }
 
@@ -140,7 +140,7 @@ fn more_access_than_the_guest_has_is_not_taken() {
             puppet.donate(LANE, HANDLE, &[&descriptor]);
         });
         assert_eq!(got, Err(Errno::EIO), "{asked} {given}");
-        assert_broken(daemon, &format!("asked {asked}, given {given}"));
+        assert_broken(daemon, fs, &format!("asked {asked}, given {given}"));
     }
 }
 
@@ -180,7 +180,7 @@ fn a_descriptor_that_is_missing_or_one_of_several_ends_the_session() {
         let open = opened(&fs, &mut puppet, libc::O_RDWR);
         let got = read(&fs, &mut puppet, open, |puppet| donate(puppet, &file));
         assert_eq!(got, Err(Errno::EIO), "{what}");
-        assert_broken(daemon, what);
+        assert_broken(daemon, fs, what);
     }
 }
 
@@ -220,14 +220,14 @@ fn descriptors_and_messages_on_the_control_channel_end_the_session() {
     let file = memory_file(b"text");
     let with_file: &[_] = &[file.as_fd()];
     for descriptors in [&[][..], with_file] {
-        let (mut daemon, _fs, puppet) = started();
+        let (daemon, fs, puppet) = started();
         puppet.control.send(&7u8, descriptors).expect("send");
         assert!(
             daemon.wait_for_log("the worker closed its channel"),
             "{:#?}",
             daemon.log()
         );
-        assert_ended(&mut daemon, "a message");
+        assert_ended(daemon, fs, "a message");
     }
 }
 
@@ -280,5 +280,5 @@ fn a_read_only_session_gets_no_file_to_write_to() {
         puppet.donate(LANE, HANDLE, &[&descriptor]);
     });
     assert_eq!(got, Err(Errno::EIO));
-    assert_broken(daemon, "a file to write to");
+    assert_broken(daemon, fs, "a file to write to");
 }

@@ -153,8 +153,8 @@ fn random_listings_are_valid_for_the_guest_or_end_the_session() {
             other => {
                 assert_eq!(other.errno(), Some(Errno::EIO));
                 broken += 1;
-                let ended = std::mem::replace(&mut live, started());
-                assert_broken(ended.0, &format!("round {round}"));
+                let (daemon, fs, _puppet) = std::mem::replace(&mut live, started());
+                assert_broken(daemon, fs, &format!("round {round}"));
             }
         }
     }

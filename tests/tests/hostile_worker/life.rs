@@ -3,15 +3,16 @@
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use airlockfs_ipc::message::{ConfinementReport, Reply, Started};
+use airlockfs_ipc::message::{ConfinementReport, Farewell, Reply, Started};
 use airlockfs_tests::boundary::puppet;
+use airlockfs_tests::boundary::raw::{NO_BULK, entry};
 use airlockfs_tests::fuse::abi::GETATTR;
 use airlockfs_tests::fuse::{Client, Outcome};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::ops::{OPS, op};
-use crate::{LANE, assert_ended, exchange, started};
+use crate::{LANE, assert_broken, assert_ended, exchange, started};
 
 #[test]
 fn a_silent_worker_keeps_the_guest_waiting_and_sigterm_still_ends_the_daemon() {
@@ -47,12 +48,23 @@ fn a_silent_worker_holds_up_neither_sigterm_nor_its_own_end_while_rings_stop() {
             std::thread::yield_now();
             if dies {
                 puppet.die();
+                let gone = "answering EIO to all requests until the VMM goes";
+                assert!(daemon.wait_for_log(gone), "{:#?}", daemon.log());
+                stopping
+                    .join()
+                    .expect("a thread")
+                    .expect("an answer to GET_VRING_BASE");
+                fs.session()
+                    .vmm()
+                    .socket()
+                    .shutdown(std::net::Shutdown::Both)
+                    .expect("shutdown");
                 assert_eq!(daemon.wait().code(), Some(crate::BROKEN), "{:#?}", daemon.log());
             } else {
                 daemon.supervisor().signal(Signal::SIGTERM).expect("SIGTERM");
                 assert_eq!(daemon.wait().code(), Some(0), "{:#?}", daemon.log());
+                let _ = stopping.join().expect("an answer or none");
             }
-            let _ = stopping.join().expect("an answer or none");
             let _ = calling.join().expect("an outcome");
         });
     }
@@ -77,7 +89,7 @@ fn a_silent_worker_does_not_keep_a_daemon_that_listens_again_from_its_end() {
 #[test]
 fn every_request_in_flight_gets_eio_when_the_worker_dies() {
     for op in OPS {
-        let (mut daemon, fs, mut puppet) = started();
+        let (daemon, fs, mut puppet) = started();
         let got = std::thread::scope(|scope| {
             let calling = scope.spawn(|| (op.call)(&fs));
             let _request = puppet.next(LANE);
@@ -90,8 +102,29 @@ fn every_request_in_flight_gets_eio_when_the_worker_dies() {
             "{:#?}",
             daemon.log()
         );
-        assert_ended(&mut daemon, op.name);
+        assert_ended(daemon, fs, op.name);
     }
+}
+
+/// Nobody may kill it (it has another user's rights or the same scope), and nothing that it does any more counts.
+#[test]
+fn a_worker_that_broke_the_rules_is_told_to_end_and_not_heard_any_more() {
+    let (daemon, fs, mut puppet) = started();
+    let got = exchange(&fs, &mut puppet, op("UNLINK").call, |puppet, request| {
+        puppet.reply_bytes(LANE, request, &[0xff]);
+    });
+    assert_eq!(got, Err(Errno::EIO));
+    let told = puppet
+        .control
+        .receive::<Farewell>(0)
+        .expect("the control channel");
+    assert!(matches!(told, Some((Farewell::Farewell, _))));
+    // It stays, and answers what was not asked.
+    puppet.complete(LANE, entry(0, NO_BULK, 1));
+    for lane in 0..puppet.lanes.len() {
+        puppet.ring(lane);
+    }
+    assert_broken(daemon, fs, "nonsense");
 }
 
 #[test]

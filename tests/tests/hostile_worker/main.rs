@@ -9,11 +9,17 @@ mod life;
 mod ops;
 mod ring;
 
+use std::time::Duration;
+
+use airlockfs_ipc::message::Reply;
 use airlockfs_tests::boundary::puppet::{self, Puppet};
 use airlockfs_tests::boundary::raw::RawRequest;
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::Client;
+use airlockfs_tests::fuse::abi::GETATTR;
 use nix::errno::Errno;
+
+use ops::op;
 
 /// Options that let every operation through.
 const ARGS: &[&str] = &["--xattr", "--posix-lock", "--flock"];
@@ -44,17 +50,52 @@ fn exchange<T: Send>(
     })
 }
 
+/// A call of the guest that the worker answers well, if it reaches it.
+fn probe(fs: &Client, puppet: &mut Puppet) -> Option<Result<(), Errno>> {
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(|| (op("UNLINK").call)(fs));
+        loop {
+            if let Some(request) = puppet.lanes[LANE].next(Duration::from_millis(1)) {
+                puppet.reply(LANE, &request, &Reply::Done);
+                return Some(calling.join().expect("a valid reply"));
+            }
+            if calling.is_finished() {
+                assert_eq!(calling.join().expect("a valid reply"), Err(Errno::EIO));
+                return None;
+            }
+        }
+    })
+}
+
+/// Whether the guest's calls still reach the worker after one that got EIO. Somebody may spoil this one's answer, too.
+fn goes_on(fs: &Client, puppet: &mut Puppet) -> bool {
+    loop {
+        match probe(fs, puppet) {
+            None => return false,
+            Some(Err(Errno::EIO)) => {}
+            Some(_) => return true,
+        }
+    }
+}
+
 /// The session is over, for a reason that the log gives.
-fn assert_broken(mut daemon: Daemon, what: &str) {
+fn assert_broken(daemon: Daemon, fs: Client, what: &str) {
     assert!(
         daemon.wait_for_log("the worker broke the rules: boundary violation: "),
         "{what}: the log gives no reason: {:#?}",
         daemon.log()
     );
-    assert_ended(&mut daemon, what);
+    assert_ended(daemon, fs, what);
 }
 
-fn assert_ended(daemon: &mut Daemon, what: &str) {
+/// The guest gets EIO for whatever it asks, until its VMM goes and the daemon with it.
+fn assert_ended(mut daemon: Daemon, fs: Client, what: &str) {
+    for queue in 1..=fs.session().vmm().request_queues() {
+        let outcome = fs.on_queue(queue).raw(GETATTR, 5, &[0; 16], 104);
+        assert_eq!(outcome.errno(), Some(Errno::EIO), "{what}: {outcome:?}");
+    }
+    assert!(daemon.is_alive(), "{what}: {:#?}", daemon.log());
+    drop(fs);
     let status = daemon.wait();
     let log = daemon.log().join("\n");
     assert_eq!(status.code(), Some(BROKEN), "{what}: {status}\n{log}");
@@ -73,5 +114,5 @@ fn assert_breaks(
         Err(Errno::EIO),
         "{what}"
     );
-    assert_broken(daemon, what);
+    assert_broken(daemon, fs, what);
 }

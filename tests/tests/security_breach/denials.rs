@@ -77,7 +77,7 @@ fn a_forbidden_call_is_in_the_kernels_log_and_in_the_pairs_own() {
         assert_eq!(pair.call(who, SYS_sysinfo, args![0]), Outcome::Killed);
         pair.denied(who, Outcome::Killed);
         let told = match who {
-            Who::Supervisor => "airlockfs-worker: ERROR: airlockfsd ended without a word",
+            Who::Supervisor => "airlockfs-worker: INFO: airlockfsd ended without a farewell",
             Who::Worker => "made a system call that its filter forbids (SIGSYS)",
         };
         assert!(pair.told(told), "{who:?}");

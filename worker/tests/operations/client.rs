@@ -129,6 +129,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         slow_threads: 2,
         max_descriptors: 800,
         poll_us: 0,
+        informs: true,
     }
 }
 
