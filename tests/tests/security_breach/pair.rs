@@ -299,6 +299,9 @@ impl Pair {
         channel.send(&order, &[]).expect("a process that takes orders");
         let answer = channel.receive::<Answer>(0);
         assert!(matches!(answer, Ok(None)), "{answer:?}");
+        if who == Who::Worker {
+            self.vmm_goes();
+        }
         let status = self.daemon.borrow_mut().wait();
         assert_eq!(status.signal(), None, "{status}");
         assert!(self.workers.ended_within(10_000), "the worker lives on");
@@ -326,12 +329,20 @@ impl Pair {
             Who::Worker => {
                 let told = daemon.wait_for_log("made a system call that its filter forbids (SIGSYS)");
                 assert!(told, "the worker ended otherwise: {:?}", daemon.log());
+                // Until then the supervisor answers.
+                self.vmm_goes();
                 assert!(!daemon.wait().success());
             }
         }
         // Neither goes on without the other.
         assert!(self.workers.ended_within(10_000), "the worker lives on");
         Outcome::Killed
+    }
+
+    /// The guest's VMM ends.
+    fn vmm_goes(&self) {
+        let socket = self.guest.session().vmm().socket();
+        socket.shutdown(std::net::Shutdown::Both).expect("shutdown");
     }
 
     /// Counts an attempt that ended so, if that is a denial.
