@@ -22,6 +22,8 @@ pub struct Features {
     pub xattr: bool,
     /// Device nodes may be made.
     pub device_nodes: bool,
+    /// Project ids may be changed.
+    pub project_ids: bool,
     /// FS_IOC_GETFLAGS and its relatives are served.
     pub file_flags: bool,
     /// The immutable and append-only flags may be set (CAP_LINUX_IMMUTABLE).
@@ -51,6 +53,7 @@ impl Features {
             owners: config.view.uid.is_none() || config.view.gid.is_none(),
             xattr: config.xattr,
             device_nodes: config.device_nodes,
+            project_ids: config.project_ids,
             file_flags: true,
             immutable_flags: false,
             trusted_xattr: false,
@@ -74,6 +77,7 @@ impl Features {
             Feature::XattrWrite => self.xattr && !self.readonly,
             Feature::FileFlags => self.file_flags,
             Feature::FileFlagsWrite => self.file_flags && !self.readonly,
+            Feature::ProjectIds => self.file_flags && self.project_ids && !self.readonly,
             Feature::DeviceNodes => self.device_nodes && !self.readonly,
             Feature::Donate => self.donate,
             Feature::DonateWrite => self.donate && !self.readonly,

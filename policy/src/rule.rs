@@ -21,6 +21,8 @@ pub enum Feature {
     FileFlags,
     /// Flags of inodes may be changed.
     FileFlagsWrite,
+    /// Project ids may be changed (`--allow-project-ids`).
+    ProjectIds,
     /// Device nodes may be made (`--allow-device-nodes`).
     DeviceNodes,
     /// Descriptors of regular files cross to the supervisor.
@@ -47,6 +49,7 @@ impl Feature {
             Self::XattrWrite => "xattr-write",
             Self::FileFlags => "file-flags",
             Self::FileFlagsWrite => "file-flags-write",
+            Self::ProjectIds => "project-ids",
             Self::DeviceNodes => "device-nodes",
             Self::Donate => "donate",
             Self::DonateWrite => "donate-write",

@@ -6,7 +6,7 @@ use caps::Capability;
 use crate::rule::{Feature, Test};
 use crate::{Features, Process, Profile, SyscallRule, seccomp, supervisor_profile, worker_profile};
 
-const FLAGS: usize = 10;
+const FLAGS: usize = 11;
 
 /// Every combination of the options that select rules.
 fn combinations() -> impl Iterator<Item = Features> {
@@ -19,6 +19,7 @@ fn combinations() -> impl Iterator<Item = Features> {
             owners: next(),
             xattr: next(),
             device_nodes: next(),
+            project_ids: next(),
             file_flags: next(),
             immutable_flags: false,
             trusted_xattr: false,
@@ -343,6 +344,11 @@ fn options_bring_their_calls_and_no_others() {
         assert_eq!(has("setxattr"), features.xattr && !features.readonly);
         assert_eq!(has("flock"), features.flock);
         assert_eq!(has("ioctl"), features.file_flags);
+        // FS_IOC_FSSETXATTR
+        assert_eq!(
+            lets_through(&worker, "ioctl", [0, 0x401c_5820, 0, 0, 0, 0]),
+            features.file_flags && features.project_ids && !features.readonly
+        );
         for device in [
             [0, 0, u64::from(libc::S_IFBLK), 0, 0, 0],
             [0, 0, u64::from(libc::S_IFCHR), 0x103, 0, 0],
@@ -458,6 +464,7 @@ fn the_program_lets_through_what_the_lines_say_and_finds_it_soon() {
         owners: true,
         xattr: true,
         device_nodes: true,
+        project_ids: true,
         file_flags: true,
         donate: true,
         posix_lock: true,

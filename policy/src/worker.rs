@@ -111,8 +111,9 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [Pin::int(1, GET_FLAGS)], [Pin::int(1, GET_FS_XATTR)],
     ),
     rule!(FileFlagsWrite, SYS_ioctl, "IOCTL: flags of an inode are set",
-        [Pin::int(1, SET_FLAGS)], [Pin::int(1, SET_FS_XATTR)],
+        [Pin::int(1, SET_FLAGS)],
     ),
+    rule!(ProjectIds, SYS_ioctl, "IOCTL: project ids are set", [Pin::int(1, SET_FS_XATTR)]),
     // Locks.
     rule!(PosixLock, SYS_fcntl, "GETLK, SETLK: record locks that belong to the open file",
         [Pin::int(1, libc::F_OFD_GETLK)], [Pin::int(1, libc::F_OFD_SETLK)],

@@ -179,6 +179,7 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
         xattr_map: cli.share.xattrmap.clone(),
         posix_acl: cli.share.posix_acl != When::Never,
         device_nodes: cli.confinement.allow_device_nodes,
+        project_ids: cli.confinement.allow_project_ids,
         donate: !cli.confinement.no_donate,
         writeback: cli.share.writeback,
         direct_io: cli.share.allow_direct_io,

@@ -4,6 +4,7 @@
 //! - [`fuse`] is what a guest kernel does: requests and replies of the FUSE protocol, from definitions of its own.
 //! - [`daemon`] starts the real binaries, confined as in production; [`deny`] takes a system call from them.
 //! - [`boundary`] breaks the rules between the two processes, from either side.
+//! - [`ground`] makes file systems to share.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
 //! - [`mod@bench`] measures daemons against each other.
 //! - [`trace`] counts what they do.
@@ -16,6 +17,7 @@ pub mod bridge;
 pub mod daemon;
 pub mod deny;
 pub mod fuse;
+pub mod ground;
 pub mod mount;
 pub mod procfs;
 pub mod stop;

@@ -23,6 +23,11 @@ impl IdMap {
         Self { ranges }
     }
 
+    /// Whether every id stays as it is.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// The host's id for a guest's. EPERM for a forbidden one; EINVAL for -1, which means 'no id' to the kernel.
     pub(crate) fn to_host(&self, guest: u32) -> Result<u32, Errno> {
         let mut found = self.ranges.iter().filter_map(|range| {

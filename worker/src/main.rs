@@ -33,6 +33,7 @@ mod start;
 mod sys;
 mod view;
 mod volume;
+mod xattr_ids;
 mod xattr_map;
 
 use airlockfs_ipc::message::Farewell;

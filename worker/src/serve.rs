@@ -225,21 +225,13 @@ impl Server {
                     }
                 }
             }
-            Request::GetXattr { node, name, size: 0 } => xattr::get(volume, node, name, &mut [], None),
             Request::GetXattr { node, name, size } => {
-                let (buffer, size) = self.bulk(&ticket, size)?;
+                let (buffer, size) = self.bulk_or_size(&ticket, size)?;
                 self.room.resize(xattr::XATTR_MAX, 0);
-                let length = size.min(self.room.len());
-                let room = self.room.get_mut(..length).unwrap_or_default();
-                xattr::get(volume, node, name, room, Some(&buffer))
+                xattr::get(volume, node, name, size, &mut self.room, buffer.as_ref())
             }
             Request::ListXattr { node, size } => {
-                let (buffer, size) = if size == 0 {
-                    (None, 0)
-                } else {
-                    let (buffer, size) = self.bulk(&ticket, size)?;
-                    (Some(buffer), size)
-                };
+                let (buffer, size) = self.bulk_or_size(&ticket, size)?;
                 self.room.resize(xattr::XATTR_MAX, 0);
                 xattr::list(volume, node, size, &mut self.room, buffer.as_ref())
             }
@@ -284,6 +276,14 @@ impl Server {
         match usize::try_from(size) {
             Ok(size) if size <= BULK_SIZE => Ok((buffer, size)),
             _ => Err(ProtocolError("more data than a bulk buffer holds")),
+        }
+    }
+
+    /// The same, or none for a request that asks how large the answer is.
+    fn bulk_or_size(&self, ticket: &Ticket, size: u32) -> Result<(Option<BulkBuffer>, usize), ProtocolError> {
+        match size {
+            0 => Ok((None, 0)),
+            _ => self.bulk(ticket, size).map(|(buffer, size)| (Some(buffer), size)),
         }
     }
 

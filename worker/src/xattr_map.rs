@@ -28,6 +28,11 @@ impl HostName {
         Ok(Self(bytes))
     }
 
+    /// Without the terminating NUL.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.as_c_str().to_bytes()
+    }
+
     /// The string.
     pub(crate) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()

@@ -31,6 +31,8 @@ pub struct WorkerConfig {
     pub posix_acl: bool,
     /// Device nodes may be made (MKNOD of character and block devices).
     pub device_nodes: bool,
+    /// The guest may change project ids of files and their inheritance (FS_IOC_FSSETXATTR).
+    pub project_ids: bool,
     /// Descriptors of regular files may go to the supervisor.
     pub donate: bool,
     /// The guest caches writes: files opened write-only must be readable too, and O_APPEND is the guest's business.

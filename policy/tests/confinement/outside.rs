@@ -80,6 +80,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         xattr_map: None,
         posix_acl: false,
         device_nodes: false,
+        project_ids: false,
         donate: true,
         writeback: false,
         direct_io: false,

@@ -164,6 +164,9 @@ pub(crate) struct Confinement {
     /// Let the guest make device nodes (the worker keeps CAP_MKNOD)
     #[arg(long)]
     pub(crate) allow_device_nodes: bool,
+    /// Let the guest change project ids of files, and so which quota of the host counts them
+    #[arg(long)]
+    pub(crate) allow_project_ids: bool,
     /// Keep every file's descriptor in the worker; data then passes through the ring
     #[arg(long)]
     pub(crate) no_donate: bool,

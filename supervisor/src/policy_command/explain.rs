@@ -88,6 +88,7 @@ fn profiles() -> Vec<(&'static str, Profile)> {
         owners: true,
         xattr: false,
         device_nodes: false,
+        project_ids: false,
         file_flags: true,
         immutable_flags: false,
         trusted_xattr: false,
@@ -110,10 +111,15 @@ fn profiles() -> Vec<(&'static str, Profile)> {
         device_nodes: true,
         ..writing.clone()
     };
+    let projects = Features {
+        project_ids: true,
+        ..writing.clone()
+    };
     let all = |readonly| Features {
         readonly,
         xattr: true,
         device_nodes: true,
+        project_ids: true,
         donate: true,
         posix_lock: true,
         flock: true,
@@ -125,6 +131,7 @@ fn profiles() -> Vec<(&'static str, Profile)> {
         (option(Feature::Write), &writing),
         (option(Feature::XattrWrite), &xattr),
         (option(Feature::DeviceNodes), &devices),
+        (option(Feature::ProjectIds), &projects),
         (option(Feature::Write), &all(false)),
         (option(Feature::ReadOnly), &all(true)),
     ]
@@ -142,6 +149,7 @@ const fn option(feature: Feature) -> &'static str {
         Feature::Owner => "unless --readonly, or --uid with --gid",
         Feature::Xattr => "with --xattr",
         Feature::XattrWrite => "with --xattr unless --readonly",
+        Feature::ProjectIds => "with --allow-project-ids unless --readonly",
         Feature::DeviceNodes => "with --allow-device-nodes unless --readonly",
         Feature::Donate => "unless --no-donate",
         Feature::DonateWrite => "unless --no-donate or --readonly",

@@ -117,6 +117,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         xattr_map: None,
         posix_acl: false,
         device_nodes: false,
+        project_ids: false,
         donate: true,
         writeback: false,
         direct_io: false,

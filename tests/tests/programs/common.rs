@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use airlockfs_tests::bridge::{Bridge, BridgeConfig};
 use airlockfs_tests::daemon::{Daemon, Launch};
+use airlockfs_tests::ground::Ground;
 use airlockfs_tests::tempdir::TempDir;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
-
-use crate::ground::Ground;
 
 /// A mounted share. Fields drop in this order: unmount first.
 pub(crate) struct Mounted {

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use airlockfs_tests::daemon::Launch;
 use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::ground::Ground;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, copy_file_range, fallocate, posix_fadvise};
 use nix::unistd::{Whence, ftruncate, lseek64, truncate};
 
 use crate::common::{Mounted, io_outcome, outcome, same_everywhere, same_on};
-use crate::ground::Ground;
 
 const CACHES: &[&[&str]] = &[
     &[],

@@ -9,10 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use airlockfs_tests::daemon::Launch;
+use airlockfs_tests::ground::Ground;
 use nix::errno::Errno;
 
 use crate::common::{Mounted, same_everywhere};
-use crate::ground::Ground;
 
 /// opendir(3) and the rest.
 struct Stream(*mut libc::DIR);

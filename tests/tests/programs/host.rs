@@ -5,11 +5,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use airlockfs_tests::daemon::Launch;
+use airlockfs_tests::ground::Ground;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::common::{Mounted, io_outcome};
-use crate::ground::Ground;
 
 /// With nothing kept, what the host changed is seen at the next look.
 #[test]

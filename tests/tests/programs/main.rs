@@ -5,7 +5,6 @@ mod attributes;
 mod common;
 mod data;
 mod directories;
-mod ground;
 mod host;
 mod locks;
 mod names;

@@ -26,7 +26,15 @@ const PROFILES: &[(&[&str], Option<u32>)] = &[
     (&["--readonly"], None),
     (&["--readonly", "--xattr"], None),
     (&["--xattr", "--posix-acl"], None),
-    (&["--posix-lock", "--flock", "--allow-device-nodes"], None),
+    (
+        &[
+            "--posix-lock",
+            "--flock",
+            "--allow-device-nodes",
+            "--allow-project-ids",
+        ],
+        None,
+    ),
     (&["--no-donate"], None),
     (&["--uid=0", "--gid=0"], None),
     (&["--sandbox=none"], None),

@@ -16,6 +16,9 @@ use crate::{
     volume::{Volume, reopen},
 };
 
+/// What names no process: -1, as the kernel says of a lock that belongs to an open file description (fcntl(2)).
+const NO_PROCESS: u32 = u32::MAX;
+
 /// A lock to set or to clear.
 #[derive(Clone, Copy)]
 pub(crate) struct Change {
@@ -47,11 +50,11 @@ pub(crate) fn get(
         Some(file) => find_lock(file, lock)?,
         None => find_lock(&*open, lock)?,
     };
-    // The kernel knows descriptions only. Of the guest's own processes the holder is known here.
-    if found.kind != libc::F_UNLCK as u32
-        && let Some(pid) = volume.locks.who_holds(holder, &found)
-    {
-        found.pid = pid;
+    // The kernel knows descriptions, and processes of the host, whose numbers are others' in the guest. Of the guest's own
+    // processes the holder is known here.
+    if found.kind != libc::F_UNLCK as u32 {
+        let pid = volume.locks.who_holds(holder, &found);
+        found.pid = pid.unwrap_or(NO_PROCESS);
     }
     Ok(Reply::Lock(found))
 }

@@ -17,13 +17,14 @@ use crate::{
     inode::Held,
     sys::{ProcPath, get_xattr, list_xattrs, remove_xattr, set_xattr, stat},
     volume::Volume,
+    xattr_ids::{Holds, Ids},
     xattr_map::HostName,
 };
 
 /// Largest value or list in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).
 pub(crate) const XATTR_MAX: usize = 65_536;
 
-const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 /// ENOSYS where attributes are off: the guest's kernel then stops asking.
 fn enabled(volume: &Volume) -> Result<(), Errno> {
@@ -34,19 +35,33 @@ fn enabled(volume: &Volume) -> Result<(), Errno> {
     }
 }
 
-fn is_hidden(volume: &Volume, name: &[u8]) -> bool {
-    !volume.config.posix_acl && ACLS.contains(&name)
+/// Whether the guest has nothing to do with an attribute, by its name in the guest and its name here.
+fn is_hidden(volume: &Volume, name: &[u8], host: &[u8]) -> bool {
+    let is_acl = [name, host].map(Holds::of).contains(&Holds::Acl);
+    // Ids in one of another kind would pass untranslated.
+    let unknown = Holds::of(host) == Holds::Unknown && ids(volume).differ();
+    is_acl && !volume.config.posix_acl || unknown
 }
 
-/// The host's name of an attribute.
+const fn ids(volume: &Volume) -> Ids<'_> {
+    Ids {
+        uids: &volume.identities.uids,
+        gids: &volume.identities.gids,
+    }
+}
+
+/// The host's name of an attribute. ENOTSUP where the guest has nothing to do with it.
 fn host_name(volume: &Volume, name: XattrName<'_>) -> Result<HostName, Errno> {
-    if is_hidden(volume, name.as_bytes()) {
+    let name = name.as_bytes();
+    let host = match &volume.xattr_map {
+        Some(map) => map.to_host(name),
+        None => HostName::new(b"", name),
+    };
+    let known = host.as_ref().map_or(name, |host| host.as_bytes());
+    if is_hidden(volume, name, known) {
         return Err(Errno::ENOTSUP);
     }
-    match &volume.xattr_map {
-        Some(map) => map.to_host(name.as_bytes()),
-        None => HostName::new(b"", name.as_bytes()),
-    }
+    host
 }
 
 fn held(volume: &Volume, node: NodeId) -> Result<Held, Errno> {
@@ -58,18 +73,30 @@ fn held(volume: &Volume, node: NodeId) -> Result<Held, Errno> {
     }
 }
 
-/// The value of an attribute, or how long it is.
+/// The value of an attribute, or how long it is. `room` takes any whole value, whatever the guest asks for.
 pub(crate) fn get(
     volume: &Volume,
     node: NodeId,
     name: XattrName<'_>,
+    size: usize,
     room: &mut [u8],
     buffer: Option<&BulkBuffer>,
 ) -> Result<Reply<'static>, Errno> {
     let held = held(volume, node)?;
     let name = host_name(volume, name)?;
     let path = ProcPath::new(&held);
+    let holds = Holds::of(name.as_bytes());
+    if holds == Holds::Data {
+        let size = size.min(room.len());
+        let room = room.get_mut(..size).unwrap_or_default();
+        let length = get_xattr(path.as_c_str(), name.as_c_str(), room)?;
+        return Ok(answer(room, length, buffer));
+    }
     let length = get_xattr(path.as_c_str(), name.as_c_str(), room)?;
+    let length = ids(volume).to_guest(holds, room, length).ok_or(Errno::ENODATA)?;
+    if buffer.is_some() && length > size {
+        return Err(Errno::ERANGE);
+    }
     Ok(answer(room, length, buffer))
 }
 
@@ -108,7 +135,7 @@ fn filter(volume: &Volume, list: &mut [u8], length: usize) -> usize {
             Some(map) => map.to_guest(name),
             None => Some(name),
         };
-        if let Some(shown) = shown.filter(|name| !is_hidden(volume, name)) {
+        if let Some(shown) = shown.filter(|shown| !is_hidden(volume, shown, name)) {
             // A suffix of what stands there, and the NUL after it.
             let start = read + end - shown.len();
             let stop = (read + end + 1).min(list.len());
@@ -133,8 +160,8 @@ pub(crate) fn set(
     volume.writable(held.share)?;
     let host = host_name(volume, name)?;
     let path = ProcPath::new(&held);
-    set_xattr(path.as_c_str(), host.as_c_str(), value, flags.cast_signed())?;
-    if kill_sgid && ACLS.first() == Some(&name.as_bytes()) {
+    put(volume, &path, &host, value, flags)?;
+    if kill_sgid && name.as_bytes() == ACCESS_ACL {
         let mode = stat(&held)?.mode();
         if mode & libc::S_ISGID != 0 {
             let mode = Mode::from_bits_truncate(mode & !libc::S_ISGID);
@@ -142,6 +169,12 @@ pub(crate) fn set(
         }
     }
     Ok(Reply::Done)
+}
+
+/// Sets a value on the host, with the host's ids in it.
+fn put(volume: &Volume, path: &ProcPath, name: &HostName, value: &[u8], flags: u32) -> Result<(), Errno> {
+    let value = ids(volume).to_host(Holds::of(name.as_bytes()), value)?;
+    set_xattr(path.as_c_str(), name.as_c_str(), &value, flags.cast_signed())
 }
 
 /// Removes an attribute.
@@ -159,5 +192,5 @@ pub(crate) fn label(volume: &Volume, new: impl AsFd, name: XattrName<'_>, value:
         return Err(Errno::ENOTSUP);
     }
     let name = host_name(volume, name)?;
-    set_xattr(ProcPath::new(new).as_c_str(), name.as_c_str(), value, 0)
+    put(volume, &ProcPath::new(new), &name, value, 0)
 }

@@ -112,6 +112,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         xattr_map: None,
         posix_acl: false,
         device_nodes: false,
+        project_ids: false,
         donate: true,
         writeback: false,
         direct_io: true,

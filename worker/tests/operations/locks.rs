@@ -295,6 +295,14 @@ fn the_holder_is_named_where_it_is_a_process_of_the_guest() {
         panic!("the host has a lock");
     };
     assert_eq!((found.kind, found.pid), (WRITE, u32::MAX));
+    // A process of the host that the worker can see (--sandbox none) has a number too, which is another's in the guest.
+    drop(host);
+    let host = File::options().write(true).open(worker.path("f")).unwrap();
+    fcntl(&host, FcntlArg::F_SETLK(&whole())).unwrap();
+    let Ok(Reply::Lock(found)) = worker.call(&get(2)) else {
+        panic!("the host has a lock");
+    };
+    assert_eq!((found.kind, found.pid), (WRITE, u32::MAX));
 }
 
 fn whole() -> libc::flock {

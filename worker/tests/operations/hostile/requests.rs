@@ -245,6 +245,7 @@ fn so_does_one_with_every_option_and_its_share_beneath_a_name() {
         config.writeback = true;
         config.posix_acl = true;
         config.device_nodes = true;
+        config.project_ids = true;
         config.preserve_noatime = true;
         config.announce_submounts = false;
         config.shares[0].name = Some(b"share".to_vec());
