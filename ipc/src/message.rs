@@ -17,8 +17,8 @@ pub use parts::{
     XattrName, dirent_size,
 };
 pub use start::{
-    Barrier, ConfinementReport, Farewell, IdRange, IdRangeKind, Sandbox, SeccompMode, Share, Start, Started,
-    View, WorkerConfig,
+    Barrier, ConfinementReport, Farewell, IdRange, IdRangeKind, MEMORY_PER_DESCRIPTOR, Sandbox, SeccompMode,
+    Share, Start, Started, View, WorkerConfig,
 };
 
 /// A checked operation: supervisor → worker, in a slot of the ring.

@@ -48,6 +48,8 @@ pub(crate) struct ServeOptions {
     pub(crate) attributes_alike: bool,
     /// How many of them may be of files that the guest uses without opening them.
     pub(crate) used_by_node: usize,
+    /// Most files and directories that the guest has open.
+    pub(crate) handles: usize,
     /// What happens when the VMM goes.
     pub(crate) on_disconnect: OnDisconnect,
     /// Threads that wait for devices.
@@ -116,7 +118,9 @@ pub(crate) fn prepare(
     let shared = Arc::new(Shared {
         memory,
         session: Session::default(),
-        handles: options.donate.then(|| HandleTable::new(options.used_by_node)),
+        handles: options
+            .donate
+            .then(|| HandleTable::new(options.handles, options.used_by_node)),
         pool: pool.map_err(system("no data thread"))?,
         attributes_alike: options.attributes_alike,
         worker_serves: OnceLock::new(),

@@ -1,6 +1,6 @@
 //! What the command line means: for the worker, for FUSE, for confinement.
 
-use airlockfs_ipc::message::{Barrier, SeccompMode, Share, View, WorkerConfig};
+use airlockfs_ipc::message::{Barrier, MEMORY_PER_DESCRIPTOR, SeccompMode, Share, View, WorkerConfig};
 use airlockfs_policy::{
     ExitKind, Features, Profile, StartError, UserNamespace, supervisor_profile, worker_profile,
 };
@@ -95,6 +95,7 @@ pub(crate) fn serve_options(
             true => usize::try_from(descriptors.for_guest / 4).unwrap_or(usize::MAX),
             false => 0,
         },
+        handles: usize::try_from(descriptors.for_guest).unwrap_or(usize::MAX),
         on_disconnect: match cli.device.on_disconnect {
             OnDisconnect::Exit => serve::OnDisconnect::Exit,
             OnDisconnect::Listen => serve::OnDisconnect::Listen,
@@ -201,6 +202,7 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
             .collect(),
         slow_threads: slow_threads(cli),
         max_descriptors,
+        max_memory: cli.service.max_memory,
         poll_us: u32::try_from(cli.device.poll_us.as_micros()).unwrap_or(u32::MAX),
         informs: cli.service.log_level >= log::LevelFilter::Info,
     }
@@ -259,7 +261,7 @@ pub(crate) fn descriptors(cli: &Cli) -> Result<Descriptors, StartError> {
     }
     Ok(Descriptors {
         limit,
-        for_guest: limit - OWN_DESCRIPTORS,
+        for_guest: (limit - OWN_DESCRIPTORS).min(cli.service.max_memory / 4 / MEMORY_PER_DESCRIPTOR),
     })
 }
 

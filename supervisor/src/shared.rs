@@ -166,7 +166,7 @@ pub(crate) mod tests {
             Self {
                 memory: memory.clone(),
                 session: Session::default(),
-                handles: donate.then(|| HandleTable::new(0)),
+                handles: donate.then(|| HandleTable::new(1 << 16, 0)),
                 attributes_alike: true,
                 worker_serves: OnceLock::from(()),
                 pool: Pool::new(memory, 2, &mut Crew::default()).unwrap(),

@@ -1,10 +1,13 @@
 //! A guest that asks for much gets an errno at its limit, and more nodes than there are descriptors work.
 
+use std::collections::HashMap;
 use std::fs;
 
 use airlockfs_tests::daemon::{Daemon, Launch};
-use airlockfs_tests::fuse::SetAttr;
 use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::fuse::{Opened, SetAttr};
+use airlockfs_tests::procfs::Process;
+use airlockfs_tests::tempdir::TempDir;
 use nix::errno::Errno;
 
 #[test]
@@ -139,5 +142,158 @@ fn a_limit_of_file_sizes_is_an_error_and_ends_nobody() {
         let copy = fs.copy_file_range((file, 0), (file, LIMIT), 4);
         assert!(matches!(copy, Ok(0) | Err(Errno::EFBIG)), "{copy:?}");
         assert!(daemon.is_alive() && daemon.worker().is_ok());
+    }
+}
+
+/// Bytes of a process's own memory, apart from what is shared: RssAnon (proc_pid_status(5)).
+fn memory(process: &Process) -> u64 {
+    let text = process.status("RssAnon").expect("RssAnon");
+    let kib = text.split_whitespace().next().expect("a number");
+    kib.parse::<u64>().expect("a number") << 10
+}
+
+/// What the worker takes besides its budget: stacks, what each lane has, 64 directories that are being read, 16,384 ranges
+/// that are locked, and what malloc leaves unused between names of different lengths.
+const FIXED: u64 = 16 << 20;
+
+/// A file's name of 255 bytes.
+fn long(i: usize) -> String {
+    format!("{i:0>255}")
+}
+
+#[test]
+fn memory_is_bounded_at_the_edge_and_forgetting_makes_room() {
+    const BUDGET: u64 = 16 << 20;
+    const FILES: usize = 45_000;
+    let share = TempDir::in_memory().expect("a directory in /dev/shm");
+    for i in 0..FILES {
+        fs::write(share.join(long(i)), "").expect("write");
+    }
+    fs::create_dir(share.join("dir")).expect("mkdir");
+    fs::write(share.join("dir/file"), "text").expect("write");
+    let daemon = Launch::airlockfs()
+        .share(&share)
+        .args(["--max-memory=16M", "--xattr", "--posix-lock"])
+        .start();
+    let client = daemon.client();
+    let worker = daemon.worker().expect("a worker");
+    let begun = memory(&worker);
+    let dir = client.lookup(ROOT, "dir").expect("LOOKUP").nodeid;
+    let file = client.walk("dir/file").expect("LOOKUP").nodeid;
+    let within = |what: &str| {
+        let now = memory(&worker);
+        assert!(
+            now <= begun + BUDGET + FIXED,
+            "{what}: {begun} and then {now} bytes"
+        );
+    };
+    // A listing has all names, and the inodes of those that there is room for.
+    let listed = || {
+        let dir = client.opendir(ROOT).expect("OPENDIR");
+        let all = client.readdirplus_all(dir, 1 << 20).expect("READDIRPLUS");
+        client.releasedir(dir).expect("RELEASEDIR");
+        assert_eq!(all.len(), FILES + 3);
+        let seen = all.into_iter().filter(|item| item.entry.nodeid != 0);
+        let seen = seen.map(|item| (item.dirent.name, item.entry.nodeid));
+        seen.collect::<HashMap<_, _>>()
+    };
+    let known = listed();
+    assert!((20_000..FILES).contains(&known.len()), "{}", known.len());
+    let unknown = (0..FILES).find(|i| !known.contains_key(long(*i).as_bytes()));
+    let unknown = long(unknown.expect("one without room"));
+    assert_eq!(client.lookup(ROOT, &unknown).map(drop), Err(Errno::ENOMEM));
+    within("inodes");
+    // Nothing is made that could not be known, and nothing moves.
+    let flags = libc::O_RDWR | libc::O_EXCL;
+    assert_eq!(
+        client.create(dir, long(0), flags, 0o644).map(drop),
+        Err(Errno::ENOMEM)
+    );
+    assert_eq!(client.mkdir(dir, long(0), 0o755).map(drop), Err(Errno::ENOMEM));
+    assert_eq!(client.symlink(dir, long(0), "to").map(drop), Err(Errno::ENOMEM));
+    assert_eq!(client.link(file, dir, long(0)).map(drop), Err(Errno::ENOMEM));
+    assert_eq!(client.rename(dir, "file", dir, long(0)), Err(Errno::ENOMEM));
+    let names = fs::read_dir(share.join("dir"))
+        .expect("list")
+        .map(|entry| entry.expect("an entry").file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["file"]);
+    // What is known works as ever.
+    let open = client.open(file, libc::O_RDWR).expect("OPEN");
+    assert_eq!(client.read(open, 0, 10), Ok(b"text".to_vec()));
+    assert_eq!(client.write(open, 0, b"TEXT"), Ok(4));
+    assert_eq!(client.rename(dir, "file", dir, "moved"), Ok(()));
+    let (name, node) = known.iter().next().expect("a name");
+    assert_eq!(client.lookup(ROOT, name).map(|entry| entry.nodeid), Ok(*node));
+    // Open files and directories have room of their own, up to their limit.
+    let mut opened = Vec::new();
+    let errno = loop {
+        match client.open(file, libc::O_RDONLY) {
+            Ok(open) => opened.push(open),
+            Err(errno) => break errno,
+        }
+    };
+    assert_eq!(errno, Errno::ENFILE);
+    assert!(opened.len() > 1000, "{}", opened.len());
+    within("open files");
+    let supervisor = memory(daemon.supervisor());
+    assert!(supervisor < BUDGET + FIXED, "{supervisor}");
+    // All is given back, and all works.
+    for open in opened {
+        client.release(open).expect("RELEASE");
+    }
+    let forgets: Vec<_> = known.values().map(|node| (*node, u64::MAX)).collect();
+    forgets.chunks(100).for_each(|some| client.batch_forget(some));
+    let made = client.create(dir, long(0), flags, 0o644).expect("CREATE");
+    client.release(made.1).expect("RELEASE");
+    client.lookup(ROOT, &unknown).expect("LOOKUP");
+    let again = listed();
+    assert!(
+        again.len().abs_diff(known.len()) < 10,
+        "{} {}",
+        again.len(),
+        known.len()
+    );
+    within("the second time");
+    // With the session its memory goes.
+    client.destroy().expect("DESTROY");
+    client.init().expect("INIT");
+    let rest = memory(&worker);
+    assert!(rest <= begun + FIXED, "{rest}");
+}
+
+#[test]
+fn a_directory_that_is_read_halfway_costs_no_buffer() {
+    const DIRECTORIES: usize = 1500;
+    let share = TempDir::in_memory().expect("a directory in /dev/shm");
+    for i in 0..300 {
+        fs::write(share.join(long(i)), "").expect("write");
+    }
+    let daemon = Launch::airlockfs().share(&share).start();
+    let client = daemon.client();
+    let worker = daemon.worker().expect("a worker");
+    let begun = memory(&worker);
+    let halfway: Vec<(Opened, Vec<Vec<u8>>, u64)> = (0..DIRECTORIES)
+        .map(|_| {
+            let dir = client.opendir(ROOT).expect("OPENDIR");
+            let first = client.readdir(dir, 0, 4096).expect("READDIR");
+            let next = first.last().expect("an entry").off;
+            (dir, first.into_iter().map(|entry| entry.name).collect(), next)
+        })
+        .collect();
+    let taken = memory(&worker).saturating_sub(begun);
+    assert!(taken < 8 << 20, "{taken} bytes for {DIRECTORIES} directories");
+    // Each goes on where it was, the oldest as the latest.
+    for (dir, mut names, mut next) in halfway.into_iter().step_by(7) {
+        loop {
+            let more = client.readdir(dir, next, 8192).expect("READDIR");
+            let Some(last) = more.last() else { break };
+            next = last.off;
+            names.extend(more.into_iter().map(|entry| entry.name));
+        }
+        names.sort();
+        let all = names.len();
+        names.dedup();
+        assert_eq!((names.len(), all), (302, 302));
+        client.releasedir(dir).expect("RELEASEDIR");
     }
 }

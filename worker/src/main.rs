@@ -10,7 +10,8 @@
 //! Threads: one for each lane of the ring, a pool for what may take long, one that tries file locks again that requests
 //! wait for, one that lets go of mounts which nobody uses, and the main thread, which waits for the supervisor's end and then ends the process.
 //!
-//! Lock order: a directory handle's entries, then the table of inodes, of handles or of file locks, never two of these.
+//! Lock order: a directory handle's entries, who moves directories, then the table of inodes, of handles or of file locks,
+//! never two of these.
 //! The locks of the first two tables are not held across system calls. Those of memory kept for use again are held alone,
 //! or within a directory handle's.
 
@@ -25,6 +26,7 @@ mod gate;
 mod handle;
 mod ids;
 mod inode;
+mod listings;
 mod locks;
 mod ops;
 mod pool;

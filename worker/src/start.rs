@@ -12,7 +12,7 @@ use std::{
 use airlockfs_ipc::{
     Name,
     channel::Channel,
-    message::{Farewell, Start, Started, View, WorkerConfig},
+    message::{Farewell, MEMORY_PER_DESCRIPTOR, Start, Started, View, WorkerConfig},
     ring::{self, MAX_LANES, WorkerLane},
 };
 use airlockfs_policy::{
@@ -31,8 +31,8 @@ use crate::{
     handle::Handles,
     ids::{IdMap, Mapped},
     inode::Inodes,
+    listings::Listings,
     locks::Locks,
-    ops::dir::Buffers,
     pool::Pool,
     serve, sys,
     view::{self, Owner},
@@ -256,7 +256,8 @@ const CAP_SETUID: u32 = 7;
 fn descriptor_limits(config: &WorkerConfig) -> Result<(u64, usize), StartError> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)
         .map_err(|error| failed(format!("cannot read the limit of open files: {error}")))?;
-    let nofile = config.max_descriptors.saturating_add(RESERVED).min(hard);
+    let most = (config.max_memory / 4 / MEMORY_PER_DESCRIPTOR).min(config.max_descriptors);
+    let nofile = most.saturating_add(RESERVED).min(hard);
     let budget = nofile.saturating_sub(RESERVED);
     if budget < FEWEST {
         let needed = RESERVED + FEWEST;
@@ -285,7 +286,9 @@ fn volume(
         true => (budget / 2, budget / 4),
         false => (budget / 4 * 3, 0),
     };
-    let inodes = Inodes::new(budget - for_locks - by_node);
+    // A quarter is for what goes with descriptors ([`MEMORY_PER_DESCRIPTOR`]).
+    let for_inodes = usize::try_from(config.max_memory / 4 * 3).unwrap_or(usize::MAX);
+    let inodes = Inodes::new(budget - for_locks - by_node, for_inodes);
     if config.shares.iter().any(|share| share.name.is_some()) {
         inodes.add_synthetic_root(&SYNTHETIC).map_err(cannot)?;
     }
@@ -297,7 +300,7 @@ fn volume(
         inodes,
         handles: Handles::new(for_handles),
         by_node: ByNode::new(by_node),
-        buffers: Buffers::default(),
+        listings: Listings::default(),
         locks: Locks::new(for_locks),
         config,
         identities,

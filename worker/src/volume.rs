@@ -20,8 +20,9 @@ use crate::{
     creds::Identities,
     handle::{Handles, Open},
     inode::{Held, Hold, Identity, Inodes, Key, Located, Seen},
+    listings::Listings,
     locks::Locks,
-    ops::{self, dir::Buffers},
+    ops,
     sys::{CName, ProcPath, Stat, stat, stat_at},
     view::View,
     xattr_map::XattrMap,
@@ -38,7 +39,7 @@ pub(crate) struct Volume {
     /// Those that are used without being opened.
     pub(crate) by_node: ByNode,
     /// Room for listing directories.
-    pub(crate) buffers: Buffers,
+    pub(crate) listings: Listings,
     /// Locks on them.
     pub(crate) locks: Locks,
     /// User and group ids.

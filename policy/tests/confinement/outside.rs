@@ -97,6 +97,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         allow_missing: Vec::new(),
         slow_threads: 1,
         max_descriptors: 256,
+        max_memory: 1 << 30,
         poll_us: 0,
         informs: true,
     }

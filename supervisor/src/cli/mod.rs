@@ -11,7 +11,7 @@ mod values;
 
 pub(crate) use share::{Cache, Share, When};
 pub(crate) use values::NamedPath;
-use values::{log_level, poll_time, tag};
+use values::{log_level, memory, poll_time, tag};
 
 /// Shares a host directory with a virtual machine over virtio-fs, for guests that nobody trusts.
 ///
@@ -190,6 +190,10 @@ pub(crate) struct Service {
     /// Descriptors the worker may hold, at least 128; 0 takes the limit as it is [default: the hard limit, at most a million]
     #[arg(long, value_name = "N")]
     pub(crate) rlimit_nofile: Option<u64>,
+    /// Memory the worker may take for what the guest knows, opens and locks, at least 16M: in bytes, or with K, M, G. A
+    /// quarter bounds the descriptors, at 256 bytes each
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
+    pub(crate) max_memory: u64,
     /// error, warn, info, debug, trace or off
     #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = log_level)]
     pub(crate) log_level: log::LevelFilter,

@@ -56,6 +56,29 @@ pub(super) fn poll_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Least memory that it makes sense to serve a guest with.
+const MEMORY_MIN: u64 = 16 << 20;
+
+/// Bytes: a number, or one of KiB, MiB, GiB by its letter.
+pub(super) fn memory(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix(['K', 'k', 'M', 'm', 'G', 'g']) {
+        Some(number) => (number, text.get(number.len()..).unwrap_or_default()),
+        None => (text, ""),
+    };
+    let unit = match unit.to_ascii_uppercase().as_str() {
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => 1_u64,
+    };
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit());
+    let bytes = number.parse().ok().filter(|_| plain);
+    let bytes = bytes.and_then(|number: u64| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| *bytes >= MEMORY_MIN)
+        .ok_or_else(|| "bytes, or a number with K, M or G, at least 16M".to_owned())
+}
+
 pub(super) fn log_level(text: &str) -> Result<log::LevelFilter, String> {
     text.parse()
         .map_err(|_| "error, warn, info, debug, trace or off".to_owned())

@@ -90,6 +90,9 @@ type Shard = HashMap<Handle, Entry, BuildHasherDefault<NumberHasher>>;
 #[derive(Debug)]
 pub(crate) struct HandleTable {
     shards: [Mutex<Shard>; SHARDS],
+    /// Most entries of a part. Handles are numbered one after the other and so fall to all parts alike: more than
+    /// that are not the worker's to give, and their data stays in the ring.
+    max: usize,
     /// Changes when the guest gives some file a setuid or setgid bit: then a file that had none may have one now.
     mode_changes: AtomicU32,
     by_node: ByNode,
@@ -114,11 +117,12 @@ impl ByNode {
 }
 
 impl HandleTable {
-    /// An empty table. `by_node`: how many files that are used without having been opened it may hold; 0 where there
-    /// are none.
-    pub(crate) fn new(by_node: usize) -> Self {
+    /// An empty table for so many handles. `by_node`: how many files that are used without having been opened it may hold
+    /// besides; 0 where there are none.
+    pub(crate) fn new(handles: usize, by_node: usize) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
+            max: (handles / SHARDS + 1).saturating_add(by_node),
             by_node: ByNode {
                 max: by_node,
                 order: Mutex::default(),
@@ -137,13 +141,8 @@ impl HandleTable {
 
     /// A regular file was opened.
     pub(crate) fn opened(&self, handle: Handle, access: Access) {
-        self.shard(handle).insert(
-            handle,
-            Entry {
-                access,
-                state: State::Untouched,
-            },
-        );
+        let state = State::Untouched;
+        self.insert(handle, Entry { access, state });
     }
 
     /// A directory was opened: it has no data.
@@ -152,7 +151,14 @@ impl HandleTable {
             access: Access { mode: libc::O_RDONLY },
             state: State::Refused,
         };
-        self.shard(handle).insert(handle, entry);
+        self.insert(handle, entry);
+    }
+
+    fn insert(&self, handle: Handle, entry: Entry) {
+        let mut shard = self.shard(handle);
+        if shard.len() < self.max {
+            shard.insert(handle, entry);
+        }
     }
 
     /// A handle was released: its descriptor is closed once the accesses under way are over. False: it is not known.
@@ -209,7 +215,7 @@ impl HandleTable {
             true => (State::Touched, Route::Ring),
             false => (State::Asked, Route::AskFirst(access)),
         };
-        self.shard(handle).insert(handle, Entry { access, state });
+        self.insert(handle, Entry { access, state });
         if let Some(oldest) = self.by_node.admit(handle) {
             self.released(oldest);
         }
@@ -272,7 +278,7 @@ mod tests {
     const HANDLE: Handle = Handle(7);
 
     fn table() -> HandleTable {
-        let table = HandleTable::new(0);
+        let table = HandleTable::new(64, 0);
         table.opened(
             HANDLE,
             Access::of_flags((libc::O_RDWR | libc::O_TRUNC).cast_unsigned()),
@@ -317,8 +323,24 @@ mod tests {
     }
 
     #[test]
+    fn more_handles_than_there_can_be_take_no_memory() {
+        let table = HandleTable::new(64, 0);
+        for number in 1..10_000 {
+            table.opened(Handle(number), Access::of_flags(0));
+            table.opened_directory(Handle(number << 32 | 1));
+        }
+        let all: usize = table.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
+        assert!((64..=128).contains(&all), "{all}");
+        assert!(matches!(table.route(Handle(64), SMALL + 1), Route::AskFirst(_)));
+        assert!(matches!(table.route(Handle(9999), SMALL + 1), Route::Ring));
+        table.clear();
+        table.opened(Handle(9999), Access::of_flags(0));
+        assert!(matches!(table.route(Handle(9999), SMALL + 1), Route::AskFirst(_)));
+    }
+
+    #[test]
     fn files_that_nobody_opened_are_donated_too_and_the_oldest_makes_room() {
-        let table = HandleTable::new(2);
+        let table = HandleTable::new(64, 2);
         let by_node = |node| Handle::of_node(NodeId(node)).unwrap();
         let mut files = Vec::new();
         for node in 1..=3 {
@@ -339,7 +361,7 @@ mod tests {
         assert!(files.iter().all(|file| file.users() == 1));
         // Where files are opened, nobody has such a handle.
         assert!(matches!(
-            HandleTable::new(0).route(by_node(1), SMALL + 1),
+            HandleTable::new(64, 0).route(by_node(1), SMALL + 1),
             Route::Ring
         ));
     }

@@ -134,6 +134,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         allow_missing: Vec::new(),
         slow_threads: 1,
         max_descriptors: 1024,
+        max_memory: 1 << 30,
         poll_us: u32::try_from(POLL.as_micros())?,
         informs: true,
     })

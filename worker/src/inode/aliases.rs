@@ -5,7 +5,11 @@ use std::{collections::HashMap, hash::BuildHasher};
 
 use hashbrown::HashTable;
 
-use super::{name::NodeName, node::NONE};
+use super::{
+    memory::{ALIAS, of_name},
+    name::NodeName,
+    node::NONE,
+};
 
 /// Places kept for a node besides its current one. The oldest makes room.
 const MOST: usize = 15;
@@ -32,9 +36,21 @@ pub(super) struct Aliases {
     at: HashTable<u32>,
     /// The latest of each node.
     latest: HashMap<u32, u32>,
+    /// Bytes that their names take.
+    names: usize,
 }
 
 impl Aliases {
+    /// Bytes that all take.
+    pub(super) const fn memory(&self) -> usize {
+        self.all.len() * ALIAS + self.names
+    }
+
+    /// Bytes that one more takes, apart from its name.
+    pub(super) const fn memory_to_add(&self) -> usize {
+        if self.free.is_empty() { ALIAS } else { 0 }
+    }
+
     /// Whether a node has one at least.
     pub(super) fn has(&self, node: u32) -> bool {
         !self.latest.is_empty() && self.latest.contains_key(&node)
@@ -53,6 +69,7 @@ impl Aliases {
     /// Adds a place that no node has. Returns the directory of one that made room.
     pub(super) fn add(&mut self, node: u32, parent: u32, name: NodeName) -> Option<u32> {
         let hash = self.hash(parent, &name);
+        self.names += of_name(&name);
         let alias = Alias {
             name,
             parent,
@@ -136,6 +153,7 @@ impl Aliases {
             entry.remove();
         }
         self.free.push(index);
+        self.names = self.names.saturating_sub(of_name(&name));
         Some((parent, name))
     }
 }

@@ -4,7 +4,12 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use airlockfs_ipc::{Errno, NodeId};
 
-use super::{Inodes, Located, table::Location};
+use super::{
+    Inodes, Located,
+    dropped::Dropped,
+    lineage::Lineage,
+    table::{Location, Table},
+};
 use crate::sys::Stat;
 
 /// A name in a directory.
@@ -14,6 +19,20 @@ pub(crate) struct Place<'a> {
     pub(crate) parent: NodeId,
     /// The name in it.
     pub(crate) name: &'a [u8],
+}
+
+/// What keeps a node from its new place.
+enum Step {
+    /// An error.
+    Failed(Errno),
+    /// It must be known whether this node, which moves, is above its new directory.
+    Ask(NodeId),
+}
+
+impl From<Errno> for Step {
+    fn from(error: Errno) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// Records of a FORGET handled under one lock.
@@ -34,20 +53,63 @@ impl Inodes {
                 return Ok(table.id(index));
             }
         }
-        self.change(|table, dropped| {
+        self.located(parent.id, |table, dropped, above| {
             let directory = table.index(parent.id).ok_or(Errno::ESTALE)?;
-            let index = match table.find(&identity) {
-                Some(index) => index,
-                None => table.insert(&identity)?,
-            };
             let location = Location {
                 parent: directory,
                 name,
             };
-            table.locate(index, location, dropped);
+            let known = table.find(&identity);
+            let index = match known {
+                Some(index) if table.is_known_at(index, location) => index,
+                _ => {
+                    table.room_for(known, name)?;
+                    known.map_or_else(|| table.insert(&identity), Ok)?
+                }
+            };
+            if table.must_ask(index, location, above) {
+                return Err(Step::Ask(table.id(index)));
+            }
+            table.locate(index, location, above == Some(true), dropped);
             table.look_up(index);
             Ok(table.id(index))
         })
+    }
+
+    /// Changes where a node is. `change` is told whether the node is above its new directory `below`, once it asked.
+    fn located<T>(
+        &self,
+        below: NodeId,
+        change: impl Fn(&mut Table, &mut Dropped, Option<bool>) -> Result<T, Step>,
+    ) -> Result<T, Errno> {
+        let mut lineage = None;
+        loop {
+            let above = lineage.as_ref().map(|lineage: &Lineage<'_>| lineage.above);
+            match self.change(|table, dropped| change(table, dropped, above)) {
+                Ok(result) => return Ok(result),
+                Err(Step::Failed(error)) => return Err(error),
+                Err(Step::Ask(node)) => lineage = Some(self.lineage(node, below)?),
+            }
+        }
+    }
+
+    /// ENOMEM unless there is room to know one more inode, under that name.
+    pub(crate) fn room_for(&self, name: &[u8]) -> Result<(), Errno> {
+        self.read().room_for(None, name)
+    }
+
+    /// ENOMEM unless there is room for a further name of an inode.
+    pub(crate) fn room_for_link(&self, id: NodeId, name: &[u8]) -> Result<(), Errno> {
+        let table = self.read();
+        match table.index(id) {
+            Some(index) => table.room_for(Some(index), name),
+            None => Ok(()),
+        }
+    }
+
+    /// ENOMEM unless there is room for a name in place of another.
+    pub(crate) fn room_to_rename(&self, from: &[u8], to: &[u8]) -> Result<(), Errno> {
+        self.read().room_to_rename(from, to)
     }
 
     /// Notes an inode without a name, and counts a lookup.
@@ -117,34 +179,58 @@ impl Inodes {
 
     /// Notes that `id` went from one name to another. Nothing else stands there any more.
     pub(crate) fn moved(&self, id: NodeId, from: Place<'_>, to: Place<'_>) {
-        self.change(|table, dropped| {
-            if let (Some(index), Some(old), Some(new)) =
-                (table.index(id), table.index(from.parent), table.index(to.parent))
-            {
-                let name = from.name;
-                if !table.is_known_at(index, Location { parent: old, name }) {
-                    return;
-                }
-                table.leave(index, Location { parent: old, name }, dropped);
-                let location = Location {
-                    parent: new,
-                    name: to.name,
-                };
-                table.locate(index, location, dropped);
-            }
-        });
+        self.settle(id, Some(from), to);
     }
 
     /// Notes where an inode is now that had lost its name.
     pub(crate) fn placed(&self, id: NodeId, place: Place<'_>) {
-        self.change(|table, dropped| {
-            if let (Some(index), Some(parent)) = (table.index(id), table.index(place.parent)) {
-                let location = Location {
-                    parent,
-                    name: place.name,
-                };
-                table.locate(index, location, dropped);
+        self.settle(id, None, place);
+    }
+
+    /// Notes where an inode is now, if it is known `from` where it came.
+    fn settle(&self, id: NodeId, from: Option<Place<'_>>, to: Place<'_>) {
+        // An error: the guest has forgotten the directory, and asks for nothing in it.
+        let _ = self.located(to.parent, |table, dropped, above| {
+            let (Some(index), Some(parent)) = (table.index(id), table.index(to.parent)) else {
+                return Ok(());
+            };
+            let location = Location {
+                parent,
+                name: to.name,
+            };
+            let old = match from {
+                None => None,
+                Some(from) => match table.index(from.parent) {
+                    Some(parent)
+                        if table.is_known_at(
+                            index,
+                            Location {
+                                parent,
+                                name: from.name,
+                            },
+                        ) =>
+                    {
+                        Some(Location {
+                            parent,
+                            name: from.name,
+                        })
+                    }
+                    _ => return Ok(()),
+                },
+            };
+            if table.must_ask(index, location, above) {
+                return Err(Step::Ask(id));
             }
+            // Neither goes with what else goes.
+            table.hold(parent);
+            table.hold(index);
+            if let Some(old) = old {
+                table.leave(index, old, dropped);
+            }
+            table.locate(index, location, above == Some(true), dropped);
+            table.let_go(index, dropped);
+            table.let_go(parent, dropped);
+            Ok(())
         });
     }
 

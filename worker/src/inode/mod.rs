@@ -12,6 +12,8 @@ mod dropped;
 mod hold;
 mod hot;
 mod known;
+mod lineage;
+mod memory;
 mod mounts;
 mod name;
 mod node;
@@ -37,6 +39,7 @@ use airlockfs_ipc::{
 
 use self::{
     dropped::Dropped,
+    lineage::Moves,
     mounts::{Kept, Mounts},
     sweep::Away,
     table::Table,
@@ -62,6 +65,10 @@ pub(crate) struct Inodes {
     /// Wakes the sweeper.
     away: Away,
     mounts: Mounts,
+    moves: Moves,
+    /// Steps on ways up.
+    #[cfg(test)]
+    steps: std::sync::atomic::AtomicU64,
 }
 
 /// A descriptor opened with O_PATH.
@@ -158,15 +165,18 @@ impl Held {
 }
 
 impl Inodes {
-    /// No inodes yet. `budget`: descriptors that may be held.
-    pub(crate) fn new(budget: usize) -> Self {
+    /// No inodes yet. `budget`: descriptors that may be held; `max_memory`: bytes that the table may take.
+    pub(crate) fn new(budget: usize, max_memory: usize) -> Self {
         Self {
-            table: RwLock::new(Table::new()),
+            table: RwLock::new(Table::new(max_memory)),
             budget,
             open: AtomicUsize::new(0),
             descriptors: Recycler::default(),
             away: Away::default(),
             mounts: Mounts::default(),
+            moves: Moves::default(),
+            #[cfg(test)]
+            steps: std::sync::atomic::AtomicU64::new(0),
         }
     }
 

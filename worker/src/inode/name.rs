@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 /// Longest name that is kept in place, in bytes.
-const SHORT: usize = 22;
+pub(super) const SHORT: usize = 22;
 
 /// At most 255 bytes.
 pub(super) enum NodeName {

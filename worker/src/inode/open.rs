@@ -10,10 +10,14 @@ use nix::{
 
 use super::{
     Descriptor, Held, Identity, Inodes, Place, Seen,
+    lineage::STEPS,
     node::{NONE, Node},
     table::{Location, ROOT, Table},
 };
 use crate::sys::{CName, stat, stat_at};
+
+/// Most cold directories above an inode that is opened: each is opened in turn, and remembered with 8 bytes.
+const COLD_MAX: usize = 1 << 16;
 
 /// An inode whose name is about to go.
 #[derive(Clone, Copy)]
@@ -34,39 +38,58 @@ struct Step {
 
 impl Inodes {
     /// The inode of a node id. ESTALE if the guest does not know it, or its file is not where it was last seen.
+    /// ENAMETOOLONG if it is cold and so are too many directories above it.
     pub(crate) fn held(&self, id: NodeId) -> Result<Held, Errno> {
         'places: loop {
             // The way down: the inode itself, and the directories above it, which seldom are cold.
-            let (mut last, mut above) = (None, Vec::new());
-            let mut held = {
+            let (mut at, mut last, mut above) = (id, None, Vec::new());
+            let mut held = 'up: loop {
                 let table = self.read();
-                let mut index = table.index(id).ok_or(Errno::ESTALE)?;
-                loop {
+                let mut index = table.index(at).ok_or(Errno::ESTALE)?;
+                for _ in 0..STEPS {
                     let node = table.node(index).ok_or(Errno::ESTALE)?;
                     if let Some(held) = hot(&table, index, node) {
-                        break held;
+                        break 'up held;
                     }
-                    let step = step(&table, index, node)?;
                     match last {
-                        None => last = Some(step),
-                        Some(_) => above.push(step),
+                        None => last = Some(step(&table, index, node)?),
+                        Some(_) if node.parent == NONE => return Err(Errno::ESTALE),
+                        Some(_) => above.push(table.id(index)),
                     }
                     index = node.parent;
+                }
+                at = table.id(index);
+                if above.len() > COLD_MAX {
+                    return Err(Errno::ENAMETOOLONG);
                 }
             };
             if !self.prove(&held)? {
                 continue;
             }
             let place = last.as_ref().map(|step| (step.parent, step.name));
-            for step in above.into_iter().rev().chain(last) {
-                held = match self.descend(&held, &step) {
-                    Err(Errno::ESTALE) if place.is_some_and(|place| self.is_elsewhere(id, place)) => {
+            let is_elsewhere =
+                |error| error == Errno::ESTALE && place.is_some_and(|place| self.is_elsewhere(id, place));
+            for directory in above.into_iter().rev() {
+                let step = {
+                    let table = self.read();
+                    let index = table.index(directory).ok_or(Errno::ESTALE)?;
+                    let node = table.node(index).ok_or(Errno::ESTALE)?;
+                    if table.id(node.parent) != held.id {
+                        // It has moved meanwhile.
                         continue 'places;
                     }
+                    step(&table, index, node)?
+                };
+                held = match self.descend(&held, &step) {
+                    Err(error) if is_elsewhere(error) => continue 'places,
                     result => result?,
                 };
             }
-            return Ok(held);
+            let Some(step) = last else { return Ok(held) };
+            match self.descend(&held, &step) {
+                Err(error) if is_elsewhere(error) => {}
+                result => return result,
+            }
         }
     }
 

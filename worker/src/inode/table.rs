@@ -16,12 +16,15 @@ use super::{
     aliases::Aliases,
     dropped::{Cooled, Dropped},
     hot::Hot,
+    memory::{self, Memory},
     name::NodeName,
     node::{Identity, Key, NONE, Node},
 };
 
-/// Most inodes a guest may hold lookups on, about 2 GiB of the worker's memory.
-const NODES_MAX: usize = 1 << 24;
+/// Most nodes, whatever memory there is: an index and [`NONE`] have 32 bits.
+const NODES_MAX: usize = 1 << 31;
+/// Fewest places added at a time; otherwise an eighth of those there are.
+const PLACES: usize = 1024;
 
 /// Index of the first node: the root that the guest mounts.
 pub(super) const ROOT: u32 = 0;
@@ -29,6 +32,9 @@ pub(super) const ROOT: u32 = 0;
 pub(super) struct Table {
     nodes: Vec<Node>,
     free: Vec<u32>,
+    /// Generation of a place that is added: what was in it before is never known again.
+    first_generation: u32,
+    memory: Memory,
     by_key: HashTable<u32>,
     /// At most one node stands for a name in a directory, here or among the aliases.
     by_location: HashTable<u32>,
@@ -51,12 +57,15 @@ pub(super) struct Location<'a> {
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
+    /// An empty one that takes at most `max_memory` bytes, apart from hot nodes' descriptors.
+    pub(super) fn new(max_memory: usize) -> Self {
         let hasher = RandomState::new();
         Self {
             secret: [0, 1].map(|number: u64| hasher.hash_one(number)),
             nodes: Vec::new(),
             free: Vec::new(),
+            first_generation: 0,
+            memory: Memory::new(max_memory),
             by_key: HashTable::new(),
             by_location: HashTable::new(),
             aliases: Aliases::default(),
@@ -115,6 +124,24 @@ impl Table {
             .or_else(|| self.aliases.at(location.parent, location.name))
     }
 
+    /// ENOMEM unless there is room to know a node, or one that is known, under a further name.
+    pub(super) fn room_for(&self, known: Option<u32>, name: &[u8]) -> Result<(), Errno> {
+        let needed = match known.and_then(|index| self.node(index)) {
+            None if self.free.is_empty() => memory::PLACE + memory::of_name(name),
+            None => memory::of_name(name),
+            // A directory has one name.
+            Some(node) if node.mode_kind() == libc::S_IFDIR => return self.room_to_rename(&node.name, name),
+            Some(_) => self.aliases.memory_to_add() + memory::of_name(name),
+        };
+        self.memory.fits(needed, self.aliases.memory())
+    }
+
+    /// ENOMEM unless there is room for a name in place of another.
+    pub(super) fn room_to_rename(&self, from: &[u8], to: &[u8]) -> Result<(), Errno> {
+        let needed = memory::of_name(to).saturating_sub(memory::of_name(from));
+        self.memory.fits(needed, self.aliases.memory())
+    }
+
     /// Adds an inode that [`Self::find`] does not find, without location, lookups or descriptor. ENOMEM when the guest
     /// knows too many.
     pub(super) fn insert(&mut self, identity: &Identity) -> Result<u32, Errno> {
@@ -145,7 +172,16 @@ impl Table {
                 index
             }
             None if self.nodes.len() < NODES_MAX => {
-                self.nodes.push(node);
+                self.memory.fits(memory::PLACE, self.aliases.memory())?;
+                if self.nodes.len() == self.nodes.capacity() {
+                    // Not twice as many: what is not used yet is not to count.
+                    self.nodes.reserve_exact((self.nodes.len() / 8).max(PLACES));
+                }
+                self.memory.add_place();
+                self.nodes.push(Node {
+                    generation: self.first_generation,
+                    ..node
+                });
                 (self.nodes.len() - 1) as u32
             }
             None => return Err(Errno::ENOMEM),
@@ -154,25 +190,30 @@ impl Table {
         Ok(index)
     }
 
+    /// Whether it must be asked for first whether a node is above its new directory: `above` does not say, and something
+    /// is beneath it ([`super::lineage`]).
+    pub(super) fn must_ask(&self, index: u32, location: Location<'_>, above: Option<bool>) -> bool {
+        let has_children = self.node(index).is_some_and(|node| node.children > 0);
+        above.is_none() && has_children && !self.is_known_at(index, location)
+    }
+
     /// Says where a node is, and nothing else there. A directory is under no other name; another inode keeps the places
-    /// it had.
-    pub(super) fn locate(&mut self, index: u32, location: Location<'_>, dropped: &mut Dropped) {
-        if self.node(index).is_none_or(Node::is_pinned) {
+    /// it had. `above`: the node is above its new directory as far as was known.
+    pub(super) fn locate(&mut self, index: u32, location: Location<'_>, above: bool, dropped: &mut Dropped) {
+        // A file system whose inode numbers are not its own may show a directory in itself.
+        if self.node(index).is_none_or(Node::is_pinned) || index == location.parent {
             return;
         }
         let replaced = self.at(location);
-        if replaced == Some(index) {
+        if replaced == Some(index) || self.node(location.parent).is_none() {
             return;
         }
         // First of all: the steps below must not find the directory unused.
-        let Some(parent) = self.node_mut(location.parent) else {
-            return;
-        };
-        parent.children += 1;
+        self.hold(location.parent);
         if let Some(replaced) = replaced {
             self.leave(replaced, location, dropped);
         }
-        if self.is_above(index, location.parent) {
+        if above {
             // The directory was last seen beneath this node, and this node is now beneath it: so it has moved.
             self.unlocate(location.parent, dropped);
         }
@@ -185,6 +226,7 @@ impl Table {
         let Some(node) = self.node_mut(index) else { return };
         node.parent = location.parent;
         node.name = location.name.into();
+        self.memory.add_name(location.name);
         let hash = self.location_hash(location);
         let Self {
             by_location,
@@ -199,6 +241,21 @@ impl Table {
         });
     }
 
+    /// Something is beneath a node, or is about to be.
+    pub(super) fn hold(&mut self, index: u32) {
+        if let Some(node) = self.node_mut(index) {
+            node.children += 1;
+        }
+    }
+
+    /// It is not any more.
+    pub(super) fn let_go(&mut self, index: u32, dropped: &mut Dropped) {
+        if let Some(node) = self.node_mut(index) {
+            node.children = node.children.saturating_sub(1);
+        }
+        self.collect(index, dropped);
+    }
+
     /// Makes room for another current place of a node: this one becomes an alias, unless it is a directory.
     fn set_aside(&mut self, index: u32, dropped: &mut Dropped) {
         let Some(node) = self.node(index).filter(|node| node.parent != NONE) else {
@@ -210,27 +267,17 @@ impl Table {
         }
         let (parent, name) = self.detach(index);
         // Whoever is added is counted by its directory; who made room no more.
-        if let Some(directory) = self.node_mut(parent) {
-            directory.children += 1;
-        }
+        self.hold(parent);
         let made_room = self.aliases.add(index, parent, name);
         if let Some(parent) = made_room {
-            self.left(parent, dropped);
+            self.let_go(parent, dropped);
         }
-    }
-
-    /// One place less in a directory.
-    fn left(&mut self, directory: u32, dropped: &mut Dropped) {
-        if let Some(node) = self.node_mut(directory) {
-            node.children = node.children.saturating_sub(1);
-        }
-        self.collect(directory, dropped);
     }
 
     /// A node is not at a place any more. It is where it was seen before, if it has another name.
     pub(super) fn leave(&mut self, index: u32, place: Location<'_>, dropped: &mut Dropped) {
         if self.aliases.remove(index, place.parent, place.name) {
-            self.left(place.parent, dropped);
+            self.let_go(place.parent, dropped);
         } else if self
             .node(index)
             .is_some_and(|node| node.is_at(place.parent, place.name))
@@ -269,6 +316,7 @@ impl Table {
         };
         let parent = std::mem::replace(&mut node.parent, NONE);
         let name = std::mem::take(&mut node.name);
+        self.memory.drop_name(&name);
         if parent != NONE {
             let hash = self.location_hash(Location { parent, name: &name });
             if let Ok(entry) = self.by_location.find_entry(hash, |&other| other == index) {
@@ -279,14 +327,6 @@ impl Table {
             }
         }
         (parent, name)
-    }
-
-    /// Whether `above` is `below` or one of the directories it is beneath.
-    fn is_above(&self, above: u32, mut below: u32) -> bool {
-        while below != NONE && below != above {
-            below = self.node(below).map_or(NONE, |node| node.parent);
-        }
-        below == above
     }
 
     /// Removes the node at `index` if nothing refers to it any more, then its directory likewise, and so on.
@@ -323,7 +363,7 @@ impl Table {
         }
         // The directories of its further names: few, and only of a hard link.
         for directory in others {
-            self.left(directory, dropped);
+            self.let_go(directory, dropped);
         }
     }
 
@@ -351,6 +391,37 @@ impl Table {
         for index in 0..self.nodes.len() as u32 {
             self.collect(index, dropped);
         }
+        self.shrink();
+    }
+
+    /// Gives back the memory of the places behind the last node.
+    fn shrink(&mut self) {
+        let kept = self.nodes.iter().rposition(|node| node.kind != 0);
+        let kept = kept.map_or(0, |last| last + 1);
+        let gone = self.nodes.get(kept..).unwrap_or_default();
+        let highest = gone.iter().map(|node| node.generation).max().unwrap_or(0);
+        if highest > GENERATIONS / 2 {
+            // Each place keeps its own: all of them would soon be used up otherwise.
+            return;
+        }
+        self.first_generation = self.first_generation.max(highest);
+        self.memory.drop_places(gone.len());
+        self.nodes.truncate(kept);
+        self.nodes.shrink_to_fit();
+        self.free.retain(|index| (*index as usize) < kept);
+        self.free.shrink_to_fit();
+        let Self {
+            by_key,
+            by_location,
+            nodes,
+            hasher,
+            secret,
+            ..
+        } = self;
+        let node = |index: &u32| nodes.get(*index as usize);
+        by_key.shrink_to_fit(|index| node(index).map_or(0, |node| hash(&node.key(), *secret)));
+        by_location
+            .shrink_to_fit(|index| node(index).map_or(0, |node| hasher.hash_one((node.parent, &*node.name))));
     }
 
     /// Gives a node its descriptor for good: the root of the next share.
@@ -509,6 +580,12 @@ impl Table {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
+    }
+
+    /// Bytes taken.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.memory.used() + self.aliases.memory()
     }
 }
 

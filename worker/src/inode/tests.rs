@@ -1,11 +1,11 @@
 //! The table of inodes, without a file system.
 
-use std::fs::File;
+use std::{fs::File, sync::atomic::Ordering::Relaxed};
 
 use airlockfs_ipc::{Errno, NodeId, recycle::Shared};
 
 use super::{
-    Descriptor,
+    Descriptor, Inodes, Place,
     dropped::Dropped,
     node::{Identity, Key, NONE},
     table::{Location, ROOT, Table},
@@ -30,7 +30,7 @@ fn descriptor() -> Shared<Descriptor> {
 }
 
 fn with_root() -> Table {
-    let mut table = Table::new();
+    let mut table = Table::new(usize::MAX);
     assert_eq!(table.insert(&identity(1, 0)), Ok(ROOT));
     table.pin(ROOT, descriptor());
     table
@@ -46,7 +46,40 @@ fn add(table: &mut Table, ino: u64, parent: u32, name: &str) -> u32 {
 
 fn locate(table: &mut Table, index: u32, parent: u32, name: &str) {
     let name = name.as_bytes();
-    table.locate(index, Location { parent, name }, &mut Dropped::default());
+    let location = Location { parent, name };
+    assert!(!table.must_ask(index, location, None));
+    table.locate(index, location, false, &mut Dropped::default());
+}
+
+/// All of it, with a chain of directories of this length beneath the root. Their ids, the root's first.
+fn chain(length: u64) -> (Inodes, Vec<NodeId>) {
+    let inodes = Inodes::new(1000, usize::MAX);
+    let mut ids = vec![inodes.add_synthetic_root(&identity(1, 0)).unwrap()];
+    inodes.write().pin(ROOT, descriptor());
+    for ino in 2..length + 2 {
+        let id = {
+            let mut table = inodes.write();
+            let index = table.insert(&identity(ino, 0)).unwrap();
+            table.look_up(index);
+            table.id(index)
+        };
+        inodes.placed(
+            id,
+            Place {
+                parent: ids[ids.len() - 1],
+                name: b"d",
+            },
+        );
+        ids.push(id);
+    }
+    (inodes, ids)
+}
+
+/// Where a node is.
+fn parent(inodes: &Inodes, id: NodeId) -> Option<NodeId> {
+    let table = inodes.read();
+    let parent = table.node(table.index(id)?)?.parent;
+    (parent != NONE).then(|| table.id(parent))
 }
 
 fn leave(table: &mut Table, index: u32, parent: u32, name: &str) {
@@ -143,17 +176,148 @@ fn a_name_stands_for_one_inode() {
 
 #[test]
 fn directories_moved_on_the_host_make_no_circle() {
-    let mut table = with_root();
-    let outer = add(&mut table, 2, ROOT, "outer");
-    let inner = add(&mut table, 3, outer, "inner");
-    let innermost = add(&mut table, 4, inner, "innermost");
+    let (inodes, ids) = chain(3);
+    let [root, outer, inner, innermost] = ids[..] else {
+        panic!()
+    };
     // Somebody moved `innermost` to the top, then `outer` into it; the guest finds the second move first.
-    locate(&mut table, outer, innermost, "outer");
-    assert_eq!(table.node(innermost).unwrap().parent, NONE);
-    for index in [outer, inner, innermost] {
-        forget(&mut table, index, 1);
+    inodes.placed(
+        outer,
+        Place {
+            parent: innermost,
+            name: b"outer",
+        },
+    );
+    assert_eq!(parent(&inodes, innermost), None);
+    assert_eq!(parent(&inodes, outer), Some(innermost));
+    // Nor does one that is shown in itself.
+    inodes.placed(
+        innermost,
+        Place {
+            parent: innermost,
+            name: b"self",
+        },
+    );
+    assert_eq!(parent(&inodes, innermost), None);
+    inodes.forget([outer, inner, innermost, root].into_iter().map(|id| (id, 1)));
+    assert_eq!(inodes.read().len(), 1, "nothing keeps itself alive");
+}
+
+#[test]
+fn the_way_up_is_gone_for_directories_that_move_and_not_for_each_name() {
+    const DEEP: u64 = 20_000;
+    let steps = |inodes: &Inodes| inodes.steps.load(Relaxed);
+    let (inodes, ids) = chain(DEEP);
+    assert_eq!(steps(&inodes), 0, "a name in a directory costs none");
+    let deepest = ids[ids.len() - 1];
+    let new = {
+        let mut table = inodes.write();
+        [DEEP + 10, DEEP + 11].map(|ino| {
+            let index = table.insert(&identity(ino, 0)).unwrap();
+            table.look_up(index);
+            table.id(index)
+        })
+    };
+    inodes.placed(
+        new[0],
+        Place {
+            parent: deepest,
+            name: b"new",
+        },
+    );
+    // What has nothing beneath it moves without.
+    let (from, to) = (
+        Place {
+            parent: deepest,
+            name: b"new",
+        },
+        Place {
+            parent: ids[0],
+            name: b"new",
+        },
+    );
+    inodes.moved(new[0], from, to);
+    assert_eq!((steps(&inodes), parent(&inodes, new[0])), (0, Some(ids[0])));
+    // What has is looked for, a few steps under each lock.
+    inodes.placed(
+        new[1],
+        Place {
+            parent: new[0],
+            name: b"beneath",
+        },
+    );
+    inodes.moved(new[0], to, from);
+    assert_eq!(parent(&inodes, new[0]), Some(deepest));
+    assert_eq!(steps(&inodes), DEEP);
+    assert_eq!(inodes.moves.try_lock().map(|_| ()).ok(), Some(()));
+    // Nothing is held that would keep a directory known.
+    inodes.forget(ids.iter().chain(&new).map(|id| (*id, 1)));
+    assert_eq!(inodes.read().len(), 1);
+}
+
+#[test]
+fn while_the_way_up_is_gone_its_lower_end_stays_where_it_is() {
+    let (inodes, ids) = chain(3);
+    let lineage = inodes.lineage(ids[1], ids[3]).unwrap();
+    assert!(lineage.above);
+    // It counts as one with something beneath it, so nobody moves it without asking.
+    {
+        let table = inodes.read();
+        let (index, root) = (table.index(ids[3]).unwrap(), table.index(ids[0]).unwrap());
+        let location = Location {
+            parent: root,
+            name: b"elsewhere",
+        };
+        assert!(table.must_ask(index, location, None));
     }
-    assert_eq!(table.len(), 1, "nothing keeps itself alive");
+    drop(lineage);
+    inodes.placed(
+        ids[3],
+        Place {
+            parent: ids[0],
+            name: b"elsewhere",
+        },
+    );
+    assert_eq!(parent(&inodes, ids[3]), Some(ids[0]));
+}
+
+#[test]
+fn memory_is_bounded_and_forgetting_makes_room() {
+    let long = "x".repeat(255);
+    let mut table = Table::new(100_000);
+    assert_eq!(table.insert(&identity(1, 0)), Ok(ROOT));
+    table.pin(ROOT, descriptor());
+    let mut known = Vec::new();
+    while table.room_for(None, long.as_bytes()).is_ok() {
+        let ino = known.len() as u64 + 2;
+        known.push(add(&mut table, ino, ROOT, &format!("{ino:x>255}")));
+    }
+    assert!(
+        table.memory() <= 100_000 && table.memory() > 99_000,
+        "{}",
+        table.memory()
+    );
+    assert!(known.len() > 200 && known.len() < 300, "{}", known.len());
+    // There is room for a few without long names, then for nothing.
+    let short = std::iter::from_fn(|| table.insert(&identity(1_000_000, 0)).ok());
+    assert!(short.count() < 4);
+    assert_eq!(table.insert(&identity(7_000_000, 0)), Err(Errno::ENOMEM));
+    // One that has a long name keeps it, or gets another.
+    assert_eq!(table.room_for(Some(known[0]), long.as_bytes()), Ok(()));
+    assert_eq!(table.room_for(Some(ROOT), long.as_bytes()), Err(Errno::ENOMEM));
+    forget(&mut table, known[0], 1);
+    assert_eq!(table.room_for(None, long.as_bytes()), Ok(()));
+    add(&mut table, 8_000_000, ROOT, &long);
+    assert_eq!(table.room_for(None, long.as_bytes()), Err(Errno::ENOMEM));
+    // When all is forgotten at once, all comes back, and no id with it.
+    let id = table.id(known[7]);
+    table.clear(&mut Dropped::default());
+    assert!(table.memory() < 1000, "{}", table.memory());
+    let again: Vec<u32> = (0..10)
+        .map(|n| add(&mut table, 50 + n, ROOT, &format!("{n}")))
+        .collect();
+    assert!(again.contains(&known[7]));
+    assert_eq!(table.index(id), None);
 }
 
 #[test]
@@ -250,7 +414,7 @@ fn another_kind_of_file_is_another_inode_though_number_and_birth_are_the_same() 
 fn inode_numbers_in_a_row_and_in_steps_spread_over_the_table() {
     // A table has secrets of its own.
     for step in [1, 2, 8, 256, 4096, 1 << 32].repeat(50) {
-        let table = Table::new();
+        let table = Table::new(0);
         let mut places = vec![0; 1 << 12];
         for number in 0..1 << 12 {
             let hash = table.key_hash(&identity(1 + number * step, 0).key);

@@ -32,7 +32,10 @@ pub(crate) fn create(
     let directory = volume.directory(parent)?;
     let c_name = CName::new(name);
     let exclusive = flags & libc::O_EXCL as u32 != 0;
-    if let Err(error) = volume.writable(directory.share) {
+    let may_be_made = volume
+        .writable(directory.share)
+        .and_then(|()| volume.inodes.room_for(name.as_bytes()));
+    if let Err(error) = may_be_made {
         return match stat_at(&directory, c_name.as_c_str()) {
             Ok(_) if exclusive => Err(Errno::EEXIST),
             Ok(stat) => attach(volume, &directory, &c_name, &stat, flags, kill),
@@ -122,7 +125,7 @@ pub(crate) fn temporary(
     flags: u32,
     creation: &Creation<'_>,
 ) -> Result<Reply<'static>, Errno> {
-    let directory = volume.writable_directory(parent)?;
+    let directory = directory_for(volume, parent, b"")?;
     let host = open::host_flags(volume, flags)? - OFlag::O_TRUNC;
     let exclusive = OFlag::from_bits_truncate(flags.cast_signed()) & OFlag::O_EXCL;
     let new = host | exclusive | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
@@ -146,7 +149,7 @@ pub(crate) fn mkdir(
     name: Name<'_>,
     creation: &Creation<'_>,
 ) -> Result<Reply<'static>, Errno> {
-    let directory = volume.writable_directory(parent)?;
+    let directory = directory_for(volume, parent, name.as_bytes())?;
     let c_name = CName::new(name);
     let mode = mode(volume, &directory, libc::S_IFDIR, creation);
     volume.identities.as_caller(creation.caller, || {
@@ -164,7 +167,7 @@ pub(crate) fn mknod(
     rdev: u32,
     creation: &Creation<'_>,
 ) -> Result<Reply<'static>, Errno> {
-    let directory = volume.writable_directory(parent)?;
+    let directory = directory_for(volume, parent, name.as_bytes())?;
     let c_name = CName::new(name);
     let kind = SFlag::from_bits_truncate(creation.mode & libc::S_IFMT);
     let kind = match kind {
@@ -192,12 +195,19 @@ pub(crate) fn symlink(
     target: &[u8],
     creation: &Creation<'_>,
 ) -> Result<Reply<'static>, Errno> {
-    let directory = volume.writable_directory(parent)?;
+    let directory = directory_for(volume, parent, name.as_bytes())?;
     let c_name = CName::new(name);
     volume.identities.as_caller(creation.caller, || {
         Ok(symlinkat(target, &directory, c_name.as_c_str())?)
     })?;
     made(volume, &directory, &c_name, creation, UnlinkatFlags::NoRemoveDir)
+}
+
+/// The directory to make something in. ENOMEM, before anything is made, if the guest knows too many inodes to know it.
+fn directory_for(volume: &Volume, parent: NodeId, name: &[u8]) -> Result<Held, Errno> {
+    let directory = volume.writable_directory(parent)?;
+    volume.inodes.room_for(name)?;
+    Ok(directory)
 }
 
 /// Finishes what has just been made under a name: its label, its node.

@@ -1,6 +1,6 @@
 //! READDIR and READDIRPLUS.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use airlockfs_ipc::{
     Bytes, DIR_ENTRY_MAX, Errno, Handle, Name, NodeId,
@@ -12,42 +12,26 @@ use nix::unistd::{Whence, lseek};
 use super::lookup;
 use crate::{
     handle::Open,
+    listings::{Ticket, Unread},
     sys::{CName, parse, read_entries, stat, stat_at},
     volume::Volume,
 };
 
-/// Bytes read from the kernel at once: some 800 entries.
-const READ_AHEAD: usize = 32 << 10;
-
-/// Buffers kept for the next directories.
-const SPARE: usize = 8;
-
-/// Buffers for what is read of directories, [`READ_AHEAD`] bytes each: a handle has one from its first entry to its last.
-#[derive(Default)]
-pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    fn take(&self) -> Vec<u8> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| vec![0; READ_AHEAD])
-    }
-
-    fn give_back(&self, buffer: Vec<u8>) {
-        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE {
-            spare.push(buffer);
-        }
-    }
+/// Where a handle is in its directory.
+pub(crate) struct Entries {
+    /// Offset of the first record that was not handed out. None: the kernel must be told one first.
+    next: Option<u64>,
+    /// What was read and not yet handed out, if it is still kept.
+    unread: Option<Ticket>,
 }
 
-/// What was read of a directory and not yet handed out.
-#[derive(Default)]
-pub(crate) struct Entries {
-    records: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// Offset of the first record that was not handed out.
-    next: u64,
+impl Default for Entries {
+    fn default() -> Self {
+        Self {
+            next: Some(0),
+            unread: None,
+        }
+    }
 }
 
 /// Entries on their way to a bulk buffer.
@@ -116,25 +100,45 @@ pub(crate) fn read(
 
 impl Entries {
     fn read(&mut self, volume: &Volume, open: &Open, offset: u64, page: &mut Page<'_>) -> Result<(), Errno> {
-        if offset != self.next {
-            (self.start, self.end) = (0, 0);
-            lseek(open, offset.cast_signed(), Whence::SeekSet)?;
-            self.next = offset;
-        }
-        loop {
-            if self.start >= self.end {
-                (self.start, self.end) = (0, 0);
-                if self.records.is_empty() {
-                    self.records = volume.buffers.take();
+        let kept = self.unread.take();
+        let goes_on = self.next == Some(offset);
+        let mut unread = match kept.map(|ticket| volume.listings.resume(ticket)) {
+            Some(Some(unread)) if goes_on => unread,
+            None if goes_on => volume.listings.begin(),
+            // What was read is of no use, or others needed its place. The kernel is ahead of what was handed out.
+            other => {
+                let mut unread = other.flatten().unwrap_or_else(|| volume.listings.begin());
+                unread.clear();
+                self.next = None;
+                if let Err(error) = lseek(open, offset.cast_signed(), Whence::SeekSet) {
+                    volume.listings.end(unread);
+                    return Err(error.into());
                 }
-                self.end = read_entries(open, &mut self.records)?;
-                if self.end == 0 {
-                    volume.buffers.give_back(std::mem::take(&mut self.records));
-                    return Ok(());
-                }
+                self.next = Some(offset);
+                unread
             }
-            let record = self.records.get(self.start..self.end).and_then(parse);
-            let record = record.ok_or(Errno::EIO)?;
+        };
+        let result = self.fill(volume, open, &mut unread, page);
+        if unread.is_empty() {
+            volume.listings.end(unread);
+        } else {
+            self.unread = Some(volume.listings.keep(unread));
+        }
+        result
+    }
+
+    fn fill(
+        &mut self,
+        volume: &Volume,
+        open: &Open,
+        unread: &mut Unread,
+        page: &mut Page<'_>,
+    ) -> Result<(), Errno> {
+        loop {
+            if unread.is_empty() && !unread.refill(|room| read_entries(open, room))? {
+                return Ok(());
+            }
+            let record = parse(unread.bytes()).ok_or(Errno::EIO)?;
             if !page.fits(record.name) {
                 return Ok(());
             }
@@ -160,21 +164,26 @@ impl Entries {
                 name: Bytes(record.name),
                 entry,
             });
-            self.next = record.next;
-            self.start += record.length;
+            self.next = Some(record.next);
+            let length = record.length;
+            unread.take(length);
         }
     }
 }
 
-/// The inode of a name. `None` for the dots, and for what is not there any more.
+/// The inode of a name. `None` for the dots, for what is not there any more, and where the guest knows too many inodes:
+/// it may still know the name.
 fn look_up(volume: &Volume, open: &Open, name: &[u8]) -> Result<Option<Entry>, Errno> {
     let Ok(checked) = Name::new(name) else {
         return Ok(None);
     };
     let name = CName::new(checked);
-    match stat_at(open, name.as_c_str()) {
-        Ok(stat) => volume.listed(open, open.node, &name, &stat).map(Some),
-        Err(_) => Ok(None),
+    let Ok(stat) = stat_at(open, name.as_c_str()) else {
+        return Ok(None);
+    };
+    match volume.listed(open, open.node, &name, &stat) {
+        Err(Errno::ENOMEM) => Ok(None),
+        result => result.map(Some),
     }
 }
 

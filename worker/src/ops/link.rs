@@ -34,6 +34,7 @@ pub(crate) fn link(
     if held.share != directory.share {
         return Err(Errno::EXDEV);
     }
+    volume.inodes.room_for_link(node, new_name.as_bytes())?;
     let c_name = CName::new(new_name);
     // By the descriptor's link in /proc, which needs no capability; it leads to the inode itself, symbolic link or not.
     let path = ProcPath::new(&held);
@@ -93,6 +94,10 @@ pub(crate) fn rename(
     let exchange = flags.contains(RenameFlags::RENAME_EXCHANGE);
     let (c_name, c_new_name) = (CName::new(name), CName::new(new_name));
     let source = volume.inodes.known_at(from);
+    if source.is_some() && !exchange {
+        // Before anything has moved. Of two nodes that change places, one makes room for the other.
+        volume.inodes.room_to_rename(from.name, to.name)?;
+    }
     let (target, spared) = if exchange {
         (volume.inodes.known_at(to), None)
     } else {

@@ -58,6 +58,7 @@ pub(crate) fn reset(volume: &Volume) -> Reply<'static> {
     volume.locks.clear();
     drop(volume.handles.clear());
     volume.by_node.clear();
+    volume.listings.clear();
     volume.inodes.reset();
     Reply::Done
 }

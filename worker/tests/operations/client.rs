@@ -129,6 +129,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         allow_missing: vec![],
         slow_threads: 2,
         max_descriptors: 800,
+        max_memory: 1 << 30,
         poll_us: 0,
         informs: true,
     }
