@@ -69,7 +69,7 @@ pub(crate) fn of_worker(features: &Features) -> Vec<Reasoned<Capability>> {
 
 /// securebits(7) of both processes: root's id gives no capabilities at execve(2), ambient ones cannot be raised; the
 /// kernel's dropping of file capabilities while fsuid is not root stays on, and none of it can be changed any more.
-const SECUREBITS: libc::c_ulong = NOROOT
+pub(crate) const SECUREBITS: libc::c_ulong = NOROOT
     | NO_CAP_AMBIENT_RAISE
     | locked(NOROOT)
     | locked(NO_SETUID_FIXUP)

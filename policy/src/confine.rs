@@ -12,6 +12,7 @@ use nix::unistd::{fchdir, getegid, geteuid, sethostname};
 use seccompiler::BpfProgram;
 
 use crate::mounts::Leaving;
+use crate::proof::{self, Ordered, Outside, Places};
 use crate::{
     ExitKind, Features, Namespaces, Process, Profile, StartError, capabilities, descriptors, identity, idmap,
     landlock, limits, mounts, namespaces, report, sealed, seccomp, supervisor_profile, sys, trap,
@@ -73,6 +74,7 @@ pub struct SupervisorPlan<'a> {
 pub struct Unfiltered {
     filter: Option<BpfProgram>,
     status: report::Status,
+    ordered: Ordered,
     process: Process,
     seccomp: SeccompMode,
     report: ConfinementReport,
@@ -102,33 +104,38 @@ impl Unfiltered {
                 StartError::new(ExitKind::OsError, format!("cannot handle SIGSYS: {error}"))
             })?;
         }
+        // Most of what could be wrong is told before the filter, which ends the process over any other way to fail.
+        let before = self.ordered.when_all_is_given_up(&self.status)?.filters;
         if let Some(filter) = &self.filter {
             seccomp::install(filter)?;
         }
-        report::verify(self.status, &self.report, self.seccomp)?;
+        self.ordered.when_filtered(&self.status, self.seccomp, before)?;
         Ok((Confined { _report: sealed }, self.report))
     }
 
     fn new(
         profile: &Profile,
         filter: Option<BpfProgram>,
-        status: report::Status,
+        (status, ordered): (report::Status, Ordered),
         mut report: ConfinementReport,
-    ) -> Self {
-        report.uid = geteuid().as_raw();
-        report.gid = getegid().as_raw();
+    ) -> Result<Self, StartError> {
+        ordered.before_the_filter(profile)?;
+        report.uid = ordered.uid;
+        report.gid = ordered.gid;
+        report.capabilities = ordered.capabilities;
         report.syscalls = filter.as_ref().map_or(0, |_| profile.syscall_count());
         let length = filter.as_ref().map_or(0, Vec::len);
         report.filter_instructions = u32::try_from(length).unwrap_or(u32::MAX);
-        Self {
+        Ok(Self {
             filter,
             status,
+            ordered,
             process: profile.process,
             seccomp: profile.seccomp,
             report,
             outline: profile.outline(),
             leaving: None,
-        }
+        })
     }
 }
 
@@ -152,6 +159,12 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
     sys::ignore_file_size_signal();
     descriptors::close_all_but(plan.expected)?;
     let status = report::Status::open()?;
+    let outside = Outside::find(config.shares.iter().map(|share| share.path.as_slice()));
+    // In a user namespace it was born as root there; otherwise it stays who it is.
+    let (uid, gid) = match plan.namespaces.has(libc::CLONE_NEWUSER) {
+        true => (0, 0),
+        false => (geteuid().as_raw(), getegid().as_raw()),
+    };
     prctl::set_name(c"airlockfs-worker").map_err(|error| failed("set its name", error))?;
     limits::apply(&profile.limits, plan.nofile)?;
     umask(Mode::empty());
@@ -186,11 +199,12 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
         }
     };
     fchdir(&proc_self_fd).map_err(|error| failed("work from /proc/self/fd", error))?;
+    mounts::is_at(proc_self_fd.as_fd(), &[c"."], "fchdir")?;
     forget_names(namespaces)?;
 
     // Who it is: no groups, the capabilities of a file server.
-    weakened.extend(identity::drop_groups()?);
-    weakened.extend(capabilities::lock()?);
+    let groups_kept = identity::drop_groups()?;
+    let unlocked = capabilities::lock()?;
     let kept = capabilities::reduce(&profile.capabilities)?;
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
     prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
@@ -203,17 +217,28 @@ pub fn confine_worker(plan: &WorkerPlan<'_>) -> Result<(Unfiltered, WorkerRoots)
         .zip(&config.shares)
         .map(|(fd, share)| (fd.as_fd(), config.readonly || share.readonly))
         .collect();
-    let abi = landlock::restrict(&profile.landlock, &beneath, features.may_miss(Barrier::Landlock))?;
+    let may_miss = features.may_miss(Barrier::Landlock);
+    let abi = landlock::restrict(&profile.landlock, &beneath, may_miss, &outside)?;
     weakened.extend(landlock::shortfall(abi));
     weakened.extend(seccomp_weakness(config.seccomp));
-    let report = ConfinementReport {
+    let ordered = Ordered {
+        uid,
+        gid,
+        no_groups: groups_kept.is_none(),
         capabilities: kept,
+        locked: unlocked.is_none(),
+        umask: Some(0),
+        nofile: plan.nofile,
+    };
+    weakened.extend(groups_kept);
+    weakened.extend(unlocked);
+    let report = ConfinementReport {
         namespaces: namespaces.names(),
         landlock_abi: abi,
         weakened,
         ..ConfinementReport::default()
     };
-    let unfiltered = Unfiltered::new(&profile, filter, status, report);
+    let unfiltered = Unfiltered::new(&profile, filter, (status, ordered), report)?;
     Ok((unfiltered, WorkerRoots { shares, proc_self_fd }))
 }
 
@@ -237,6 +262,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     descriptors::close_all_but(plan.expected)?;
     descriptors::close_standard_streams(plan.expected)?;
     let status = report::Status::open()?;
+    let outside = Outside::find([]);
     limits::apply(&profile.limits, plan.nofile)?;
 
     // Where it is: an empty root directory, no network, nobody else's names.
@@ -263,9 +289,10 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     forget_names(own)?;
 
     // Who it is: nobody, without any capability.
-    weakened.extend(identity::drop_groups()?);
-    weakened.extend(capabilities::lock()?);
-    weakened.extend(identity::become_user(plan)?);
+    let groups_kept = identity::drop_groups()?;
+    let unlocked = capabilities::lock()?;
+    let ((uid, gid), stays) = identity::become_user(plan)?;
+    weakened.extend(stays);
     let kept = capabilities::reduce(&profile.capabilities)?;
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
     prctl::set_dumpable(false).map_err(|error| failed("stop being dumpable", error))?;
@@ -274,11 +301,22 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot fix its code: {error}")))?;
 
     // What it may name and call: nothing, and little.
-    let abi = landlock::restrict(&profile.landlock, &[], features.may_miss(Barrier::Landlock))?;
+    let may_miss = features.may_miss(Barrier::Landlock);
+    let abi = landlock::restrict(&profile.landlock, &[], may_miss, &outside)?;
     weakened.extend(landlock::shortfall(abi));
     weakened.extend(seccomp_weakness(features.seccomp));
-    let report = ConfinementReport {
+    let ordered = Ordered {
+        uid,
+        gid,
+        no_groups: groups_kept.is_none(),
         capabilities: kept,
+        locked: unlocked.is_none(),
+        umask: None,
+        nofile: plan.nofile,
+    };
+    weakened.extend(groups_kept);
+    weakened.extend(unlocked);
+    let report = ConfinementReport {
         namespaces: own.names(),
         landlock_abi: abi,
         weakened,
@@ -286,7 +324,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     };
     Ok(Unfiltered {
         leaving,
-        ..Unfiltered::new(&profile, filter, status, report)
+        ..Unfiltered::new(&profile, filter, (status, ordered), report)?
     })
 }
 
@@ -296,6 +334,7 @@ fn join_network(plan: &WorkerPlan<'_>) -> Result<Namespaces, StartError> {
         return Ok(plan.namespaces);
     };
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|error| failed("join its network namespace", error))?;
+    proof::joined(network)?;
     Ok(plan.namespaces.with(libc::CLONE_NEWNET))
 }
 
@@ -309,14 +348,20 @@ fn enter_namespaces(
     let allow_missing = &plan.features.allow_missing;
     let wanted = namespaces::of_this_kernel(!privileged, false, allow_missing, weakened)?;
     if !privileged {
-        weakened.extend(identity::become_user(plan)?);
+        weakened.extend(identity::become_user(plan)?.1);
         // A change of ids took this away, and with it the right to write the id maps.
         prctl::set_dumpable(true).map_err(|error| failed("become dumpable", error))?;
     }
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let before = Places::now(wanted)?;
     match unshare(CloneFlags::from_bits_retain(wanted.flags())) {
-        Ok(()) if privileged => Ok(wanted),
-        Ok(()) => idmap::map_self(uid, gid).map(|()| wanted),
+        Ok(()) => {
+            before.are_left(wanted)?;
+            match privileged {
+                true => Ok(wanted),
+                false => idmap::map_self(uid, gid).map(|()| wanted),
+            }
+        }
         Err(error) if namespaces::may_do_without(wanted, allow_missing) => {
             weakened.push(format!("the supervisor may not have namespaces: {error}"));
             Ok(Namespaces::NONE)
@@ -331,8 +376,10 @@ fn forget_names(own: Namespaces) -> Result<(), StartError> {
         return Ok(());
     }
     sethostname("localhost").map_err(|error| failed("set the host name", error))?;
-    sys::set_domain_name(c"(none)")
-        .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot set the domain name: {error}")))
+    sys::set_domain_name(c"(none)").map_err(|error| {
+        StartError::new(ExitKind::OsError, format!("cannot set the domain name: {error}"))
+    })?;
+    proof::names_are("localhost", "(none)")
 }
 
 fn seccomp_weakness(mode: SeccompMode) -> Option<String> {

@@ -1,12 +1,13 @@
 //! Which descriptors survive: those that have a name.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{dup2_stdin, dup2_stdout};
 
+use crate::proof::no_effect;
 use crate::{ExitKind, StartError, sys};
 
 /// Closes all descriptors but 0, 1, 2 and those named.
@@ -19,6 +20,7 @@ pub(crate) fn close_all_but(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), S
             return Err(StartError::new(ExitKind::Usage, message));
         }
     }
+    let witness = Witness::new()?;
     let mut kept: Vec<u32> = (0..3).collect();
     kept.extend(
         expected
@@ -42,7 +44,31 @@ pub(crate) fn close_all_but(expected: &[(BorrowedFd<'_>, &str)]) -> Result<(), S
             })?;
         }
     }
-    Ok(())
+    witness.expect_closed()
+}
+
+/// A descriptor that nobody names.
+struct Witness(i32);
+
+impl Witness {
+    fn new() -> Result<Self, StartError> {
+        let number = fcntl(std::io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(3))
+            .map_err(|error| failed("copy a descriptor", error))?;
+        match number {
+            3.. => Ok(Self(number)),
+            _ => Err(no_effect("fcntl(F_DUPFD_CLOEXEC)", "there is no new descriptor")),
+        }
+    }
+
+    #[expect(unsafe_code, reason = "asking whether a number names a descriptor")]
+    fn expect_closed(self) -> Result<(), StartError> {
+        // SAFETY: only used to ask the kernel whether it is open.
+        let number = unsafe { BorrowedFd::borrow_raw(self.0) };
+        match fcntl(number, FcntlArg::F_GETFD) {
+            Err(Errno::EBADF) => Ok(()),
+            _ => Err(no_effect("close_range", "what nobody named is open")),
+        }
+    }
 }
 
 /// Standard input and output become /dev/null; the worker was born so.
@@ -56,7 +82,17 @@ pub(crate) fn close_standard_streams(expected: &[(BorrowedFd<'_>, &str)]) -> Res
     if !named(libc::STDOUT_FILENO) {
         dup2_stdout(&null).map_err(|error| failed("close standard output", error))?;
     }
-    Ok(())
+    let device = |found: nix::sys::stat::FileStat| (found.st_mode & libc::S_IFMT, found.st_rdev);
+    let wanted = fstat(&null).map(device);
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let closed = |stream: BorrowedFd<'_>| named(stream.as_raw_fd()) || fstat(stream).map(device) == wanted;
+    match closed(stdin.as_fd()) && closed(stdout.as_fd()) {
+        true => Ok(()),
+        false => Err(no_effect(
+            "dup2",
+            "the launcher's standard input or output is open",
+        )),
+    }
 }
 
 fn failed(what: &str, error: Errno) -> StartError {

@@ -4,7 +4,7 @@ use airlockfs_ipc::message::Sandbox;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::{Pid, geteuid, getgroups, getppid};
+use nix::unistd::{Pid, getegid, geteuid, getgroups, getppid};
 
 use crate::confine::SupervisorPlan;
 use crate::{ExitKind, StartError, sys};
@@ -24,17 +24,18 @@ pub(crate) fn drop_groups() -> Result<Option<String>, StartError> {
     }
 }
 
-/// Root becomes the plan's user; an ordinary user stays who he is.
-pub(crate) fn become_user(plan: &SupervisorPlan<'_>) -> Result<Option<String>, StartError> {
-    if !geteuid().is_root() {
-        return Ok(None);
+/// Root becomes the plan's user; an ordinary user stays who he is. Returns the ids that this gives, and what is weaker.
+pub(crate) fn become_user(plan: &SupervisorPlan<'_>) -> Result<((u32, u32), Option<String>), StartError> {
+    let own = (geteuid().as_raw(), getegid().as_raw());
+    if own.0 != 0 {
+        return Ok((own, None));
     }
     let done = sys::drop_own_groups().and_then(|()| sys::set_own_ids(plan.uid, plan.gid));
     let done = done.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()));
     match done {
-        Ok(()) => Ok(None),
+        Ok(()) => Ok(((plan.uid, plan.gid), None)),
         Err(error) if plan.features.sandbox == Sandbox::None => {
-            Ok(Some(format!("the supervisor stays root: {error}")))
+            Ok((own, Some(format!("the supervisor stays root: {error}"))))
         }
         Err(error) => Err(StartError::new(
             ExitKind::Permission,

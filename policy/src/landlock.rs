@@ -6,10 +6,12 @@ use ::landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
     Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
+use nix::errno::Errno;
 
 use crate::profile::Features;
+use crate::proof::{Outside, no_effect};
 use crate::rule::Feature;
-use crate::{ExitKind, StartError};
+use crate::{ExitKind, StartError, sys};
 
 /// The newest ABI this version knows: all its rights and scopes are handled where the kernel has them.
 const NEWEST: ABI = ABI::V10;
@@ -102,15 +104,22 @@ const RIGHTS: &[Right] = &[
 ];
 
 /// Restricts the calling thread for ever: the plan's rights beneath each share (without those that change anything
-/// where it is read-only), and nothing else. Returns the ABI in force, 0 for none.
+/// where it is read-only), and nothing else. Returns the ABI in force, 0 for none. A directory `outside` of the shares
+/// shows that it is.
 ///
 /// # Errors
-/// The kernel has no Landlock or too old a one, and `may_miss` does not accept that.
+/// The kernel has no Landlock or too old a one, and `may_miss` does not accept that; or it is not in force.
 pub(crate) fn restrict(
     plan: &LandlockPlan,
     shares: &[(BorrowedFd<'_>, bool)],
     may_miss: bool,
+    outside: &Outside,
 ) -> Result<u32, StartError> {
+    // The kernel has no ruleset of this number.
+    if sys::restrict_by_no_ruleset().is_ok() {
+        return Err(no_effect("landlock_restrict_self", "it was given no ruleset"));
+    }
+    let could_be_listed = outside.listed() == Some(Ok(()));
     let status = enforce(plan, shares)
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot apply Landlock: {error}")))?;
     let abi = match status.landlock {
@@ -136,6 +145,12 @@ pub(crate) fn restrict(
         };
         let message = format!("{found}, or accept it with --allow-missing landlock");
         return Err(StartError::new(ExitKind::Unavailable, message));
+    }
+    if abi >= OLDEST && could_be_listed && outside.listed() != Some(Err(Errno::EACCES)) {
+        return Err(no_effect(
+            "landlock_restrict_self",
+            "a directory outside of the share can be listed",
+        ));
     }
     Ok(abi as u32)
 }

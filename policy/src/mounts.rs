@@ -11,8 +11,10 @@ use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::FsFlags;
 use nix::unistd::{chroot, fchdir, pivot_root};
 
+use crate::proof::no_effect;
 use crate::{Advised, ExitKind, StartError, gather, sys};
 
 const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
@@ -28,14 +30,13 @@ pub(crate) fn leave_host() -> Result<(), StartError> {
 }
 
 fn propagation(kind: MsFlags) -> Result<(), StartError> {
-    mount(
-        None::<&CStr>,
-        "/",
-        None::<&CStr>,
-        kind | MsFlags::MS_REC,
-        None::<&CStr>,
-    )
-    .map_err(|error| failed("cannot cut mount propagation to the host", error.into()))
+    let propagate = |kind: MsFlags| mount(None::<&CStr>, "/", None::<&CStr>, kind, None::<&CStr>);
+    // Two kinds at once are none. What follows would otherwise change the host's own mounts.
+    if propagate(MsFlags::MS_SHARED | MsFlags::MS_SLAVE).is_ok() {
+        return Err(no_effect("mount", "it was asked for what no kernel does"));
+    }
+    propagate(kind | MsFlags::MS_REC)
+        .map_err(|error| failed("cannot cut mount propagation to the host", error.into()))
 }
 
 /// Opens the share's directory, or regular file if it has a name to stand under, and checks that it is the one the
@@ -88,18 +89,43 @@ pub(crate) fn enter_shares(shares: &[Share], readonly: bool) -> Result<Vec<Owned
                 error,
             )
         })?;
+        let found = fstatfs(&copy).map_err(|error| failed("cannot look at a share", error.into()))?;
+        if !found.flags().contains(flags(attributes)) {
+            return Err(no_effect("mount_setattr", "the share's mount lacks flags"));
+        }
         copies.push(copy);
     }
-    match (shares, copies.as_slice()) {
-        ([Share { name: None, .. }], [copy]) => enter(copy.as_fd())?,
-        _ => enter_shelf(shares, &copies)?,
-    }
-    detach_host().map_err(|error| failed(DETACH, error.into()))?;
+    let shelf;
+    let root = match (shares, copies.as_slice()) {
+        ([Share { name: None, .. }], [copy]) => {
+            enter(copy.as_fd())?;
+            copy.as_fd()
+        }
+        _ => {
+            shelf = enter_shelf(shares, &copies)?;
+            shelf.as_fd()
+        }
+    };
+    detach_host(root)?;
     Ok(copies)
 }
 
+/// Flags of a mount as statfs(2) shows them.
+fn flags(attributes: u64) -> FsFlags {
+    [
+        (libc::MOUNT_ATTR_RDONLY, FsFlags::ST_RDONLY),
+        (libc::MOUNT_ATTR_NOSUID, FsFlags::ST_NOSUID),
+        (libc::MOUNT_ATTR_NODEV, FsFlags::ST_NODEV),
+        (libc::MOUNT_ATTR_NOEXEC, FsFlags::ST_NOEXEC),
+    ]
+    .into_iter()
+    .filter(|(attribute, _)| attributes & attribute != 0)
+    .map(|(_, flag)| flag)
+    .collect()
+}
+
 /// Several shares: each by its name in a tmpfs.
-fn enter_shelf(shares: &[Share], copies: &[OwnedFd]) -> Result<(), StartError> {
+fn enter_shelf(shares: &[Share], copies: &[OwnedFd]) -> Result<OwnedFd, StartError> {
     let options = [(c"size", c"64k"), (c"nr_inodes", c"1k"), (c"mode", c"0555")];
     let shelf = sys::new_mount(c"tmpfs", &options, HARDENED)
         .map_err(|error| failed("cannot make a root for several shares (tmpfs)", error))?;
@@ -126,7 +152,8 @@ fn enter_shelf(shares: &[Share], copies: &[OwnedFd]) -> Result<(), StartError> {
     }
     sys::set_mount_attributes(shelf.as_fd(), HARDENED | libc::MOUNT_ATTR_RDONLY, false)
         .map_err(|error| failed("cannot make the root of several shares read-only", error))?;
-    pivot(shelf.as_fd())
+    pivot(shelf.as_fd())?;
+    Ok(shelf)
 }
 
 /// Makes the only share the root directory by chroot(2).
@@ -149,8 +176,9 @@ pub(crate) fn open_shares(shares: &[Share]) -> Result<Vec<OwnedFd>, StartError> 
 
 /// Makes an empty directory the root and begins to forget every other mount.
 pub(crate) fn enter_nothing() -> Result<Leaving, StartError> {
-    enter(empty()?.as_fd())?;
-    let thread = gather::aside("leaving", detach_host);
+    let root = empty()?;
+    enter(root.as_fd())?;
+    let thread = gather::aside("leaving", move || detach_host(root.as_fd()));
     thread.map(Leaving).map_err(|error| {
         StartError::new(
             ExitKind::OsError,
@@ -163,13 +191,13 @@ pub(crate) fn enter_nothing() -> Result<Leaving, StartError> {
 /// for up to a millisecond while the worker is loaded, and the supervisor has other things to give up meanwhile. The thread
 /// keeps its own ids and capabilities until it has ended; nothing from outside is read before.
 #[derive(Debug)]
-pub(crate) struct Leaving(JoinHandle<nix::Result<()>>);
+pub(crate) struct Leaving(JoinHandle<Result<(), StartError>>);
 
 impl Leaving {
     /// Waits until they are gone, and the thread is.
     pub(crate) fn finish(self) -> Result<(), StartError> {
-        let detached = self.0.join().unwrap_or(Err(Errno::ECANCELED));
-        detached.map_err(|error| failed(DETACH, error.into()))
+        let detached = self.0.join();
+        detached.unwrap_or_else(|_| Err(failed(DETACH, Errno::ECANCELED.into())))
     }
 }
 
@@ -184,7 +212,8 @@ pub(crate) fn chroot_to_nothing() -> Result<(), StartError> {
 fn chroot_to(directory: BorrowedFd<'_>) -> Result<(), StartError> {
     fchdir(directory)
         .and_then(|()| chroot("."))
-        .map_err(|error| failed("cannot change the root directory (chroot)", error.into()))
+        .map_err(|error| failed("cannot change the root directory (chroot)", error.into()))?;
+    is_at(directory, &[c"/", c"."], "chroot")
 }
 
 /// An empty read-only tmpfs, not attached anywhere.
@@ -216,8 +245,25 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), StartError> {
 }
 
 /// Detaches all that was there before [`pivot`]: what lies on top of the root directory is what umount(2) means by it.
-fn detach_host() -> nix::Result<()> {
-    umount2("/", MntFlags::MNT_DETACH)
+/// Then no path leads out of `root`: the way up from the root directory would lead to what lies on top of it.
+fn detach_host(root: BorrowedFd<'_>) -> Result<(), StartError> {
+    umount2("/", MntFlags::MNT_DETACH).map_err(|error| failed(DETACH, error.into()))?;
+    is_at(root, &[c"/", c"/..", c"."], "pivot_root or umount2")
+}
+
+/// Each of these paths leads to `directory`, or `call` had no effect.
+pub(crate) fn is_at(directory: BorrowedFd<'_>, paths: &[&CStr], call: &str) -> Result<(), StartError> {
+    let look = |from: BorrowedFd<'_>, path: &CStr| {
+        sys::mount_and_inode(from, path).map_err(|error| failed("cannot look at the root directory", error))
+    };
+    let wanted = look(directory, c"")?;
+    for path in paths {
+        if look(AT_FDCWD, path)? != wanted {
+            let but = format!("{} is another directory", path.to_string_lossy());
+            return Err(no_effect(call, &but));
+        }
+    }
+    Ok(())
 }
 
 /// An O_PATH descriptor of `/proc/self/fd`, and what is weaker than it should be.

@@ -17,6 +17,10 @@ pub(crate) fn check(value: libc::c_long) -> io::Result<libc::c_long> {
 /// A new descriptor as a result.
 fn descriptor(value: libc::c_long) -> io::Result<OwnedFd> {
     let number = RawFd::try_from(check(value)?).map_err(io::Error::other)?;
+    // The standard streams are open: this is an answer that is not the kernel's.
+    if number <= libc::STDERR_FILENO {
+        return Err(io::Error::other("success, but there is no new descriptor"));
+    }
     // SAFETY: the kernel just made this descriptor for us and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -174,6 +178,54 @@ pub(crate) fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64
             attributes,
         )
     })
+}
+
+/// landlock_restrict_self(2) without a ruleset, which must fail.
+pub(crate) fn restrict_by_no_ruleset() -> io::Result<()> {
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, -1, 0) }).map(drop)
+}
+
+/// Soft and hard value of a resource limit (prlimit(2)). Where a filter answers for the kernel, no limit that anybody sets.
+pub(crate) fn limit(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: u64::MAX - 1,
+        rlim_max: u64::MAX - 2,
+    };
+    // SAFETY: the kernel writes to `limit`, which outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            ptr::null::<libc::rlimit64>(),
+            &raw mut limit,
+        )
+    })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Number of the mount that `path` relative to `directory` leads to, links not followed, and of the inode (statx(2)).
+/// An empty path is the directory itself.
+pub(crate) fn mount_and_inode(directory: BorrowedFd<'_>, path: &CStr) -> io::Result<(u64, u64)> {
+    // SAFETY: `statx` is plain data and all-zero is valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let wanted = libc::STATX_INO | libc::STATX_MNT_ID;
+    // SAFETY: the path is NUL-terminated; the kernel writes to `found`, which outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            directory.as_raw_fd(),
+            path.as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW,
+            wanted,
+            &raw mut found,
+        )
+    })?;
+    match found.stx_mask & wanted == wanted {
+        true => Ok((found.stx_mnt_id, found.stx_ino)),
+        false => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 /// No supplementary groups for the calling thread and those that it starts (setgroups(2)). The C library's function would

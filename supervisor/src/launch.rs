@@ -109,15 +109,25 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     })
     .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
     crew.wait();
-    let (confined, report) = unfiltered.filter().map_err(|error| first_cause(&worker, error))?;
+    // The filter lets nobody make one.
+    let hears = Waiter::level([&worker]).ok();
+    let (confined, report) = unfiltered
+        .filter()
+        .map_err(|error| first_cause_heard(&worker, hears.as_ref(), error))?;
+    drop(hears);
     serve::serve(confined, report, prepared).map_err(failed)
 }
 
 /// What kept the worker from starting comes first: it has most likely kept this process, too.
 fn first_cause(worker: &Control, own: StartError) -> StartError {
-    let heard = Waiter::level([worker]).and_then(|waiter| waiter.wait(Some(START_LIMIT)));
+    first_cause_heard(worker, Waiter::level([worker]).ok().as_ref(), own)
+}
+
+/// The same with a waiter for the worker's word.
+fn first_cause_heard(worker: &Control, hears: Option<&Waiter>, own: StartError) -> StartError {
+    let heard = hears.map(|waiter| waiter.wait(Some(START_LIMIT)));
     match heard {
-        Ok(told) if told != 0 => worker.started().err().unwrap_or(own),
+        Some(Ok(told)) if told != 0 => worker.started().err().unwrap_or(own),
         _ => own,
     }
 }

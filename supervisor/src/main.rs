@@ -88,7 +88,18 @@ fn run() -> u8 {
     };
     match &line.command {
         Some(Command::Policy(command)) => return policy_command::run(command),
-        Some(Command::Audit { pid, format }) => return audit::run(*pid, *format),
+        Some(Command::Audit {
+            pid,
+            format,
+            program,
+            worker,
+        }) => {
+            let programs = audit::Programs {
+                supervisor: program.clone(),
+                worker: worker.clone(),
+            };
+            return audit::run(*pid, *format, programs);
+        }
         None => {}
     }
     let cli = line.serve;

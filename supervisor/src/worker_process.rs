@@ -218,7 +218,19 @@ fn gone() -> StartError {
     )
 }
 
+/// Where the worker's program lies that this one starts.
+///
+/// # Errors
+/// It is not there.
+pub(crate) fn executable_path() -> Result<PathBuf, StartError> {
+    executable().map(|(path, _)| path)
+}
+
 fn open_executable() -> Result<File, StartError> {
+    executable().map(|(_, file)| file)
+}
+
+fn executable() -> Result<(PathBuf, File), StartError> {
     let own = std::env::current_exe().map_err(|error| {
         StartError::new(
             ExitKind::OsError,
@@ -230,17 +242,17 @@ fn open_executable() -> Result<File, StartError> {
         .iter()
         .map(|place| beside.join(place).join(EXECUTABLE))
         .collect();
-    for candidate in &candidates {
+    for candidate in candidates {
         let opened = File::options()
             .read(true)
             .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-            .open(candidate);
+            .open(&candidate);
         if let Ok(file) = opened
             && file
                 .metadata()
                 .is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
         {
-            return Ok(file);
+            return Ok((candidate, file));
         }
     }
     let message = format!(

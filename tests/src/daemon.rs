@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 
+use crate::deny::Lies;
 use crate::fuse::{Client, SessionConfig};
 use crate::procfs::Process;
 use crate::tempdir::TempDir;
@@ -185,6 +186,25 @@ impl Launch {
     pub fn inherit(mut self, fd: OwnedFd) -> Self {
         self.inherit.push(fd);
         self
+    }
+
+    /// Has these system calls, by number, return 0 without any effect: a filter of the launcher's answers them.
+    #[must_use]
+    pub fn answered(self, calls: &[i64]) -> Self {
+        let lies = Lies::new(calls);
+        self.before(move || lies.install())
+    }
+
+    /// Starts it, as root, with this supplementary group.
+    #[must_use]
+    pub fn group(self, gid: u32) -> Self {
+        // SAFETY: the kernel reads one group, which outlives the call; async-signal-safe as a raw call.
+        self.before(
+            move || match unsafe { libc::syscall(libc::SYS_setgroups, 1, &raw const gid) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        )
     }
 
     /// Starts it and waits until it listens.

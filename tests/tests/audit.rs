@@ -65,6 +65,12 @@ fn all_hold(daemon: &Daemon) {
             "report",
             "profile",
             "Landlock",
+            "program",
+            "mapped",
+            "tracer",
+            "filter",
+            "ids",
+            "unchanged",
         ] {
             assert!(
                 points.contains_key(&(process.to_owned(), point.to_owned())),

@@ -1,16 +1,9 @@
 //! Reads the system call filter of a running process and says which calls it may let through.
-#![allow(unsafe_code, reason = "ptrace(2)")]
 
 use std::collections::HashSet;
-use std::io;
 
-use anyhow::{Context, Result, bail};
-
-/// An instruction of classic BPF.
-type Step = libc::sock_filter;
-
-/// PTRACE_SECCOMP_GET_FILTER.
-const GET_FILTER: libc::c_uint = 0x420c;
+use airlockfs_policy::filter::{self, Instruction};
+use anyhow::{Context, Result};
 
 /// Beyond the newest call of any kernel.
 const NUMBERS: u32 = 600;
@@ -20,7 +13,7 @@ const NUMBERS: u32 = 600;
 /// # Errors
 /// It may not be traced, or filters may not be read here (CAP_SYS_ADMIN, and no filter on this process).
 pub fn allowed(process: i32) -> Result<Option<Vec<u32>>> {
-    let filters = read(process)?;
+    let filters = filter::of_thread(process).context("its filter cannot be read")?;
     if filters.is_empty() {
         return Ok(None);
     }
@@ -28,50 +21,8 @@ pub fn allowed(process: i32) -> Result<Option<Vec<u32>>> {
     Ok(Some((0..NUMBERS).filter(passes).collect()))
 }
 
-fn request(request: libc::c_uint, process: i32, address: usize, data: usize) -> io::Result<usize> {
-    // SAFETY: `data` is a number, or null, or points to room for the program whose length the kernel told.
-    match unsafe { libc::ptrace(request, process, address, data) } {
-        -1 => Err(io::Error::last_os_error()),
-        result => Ok(result as usize),
-    }
-}
-
-fn read(process: i32) -> Result<Vec<Vec<Step>>> {
-    request(libc::PTRACE_SEIZE, process, 0, 0).context("it may not be traced")?;
-    request(libc::PTRACE_INTERRUPT, process, 0, 0)?;
-    // SAFETY: no status is asked for.
-    if unsafe { libc::waitpid(process, std::ptr::null_mut(), libc::__WALL) } < 0 {
-        bail!("it does not stop: {}", io::Error::last_os_error());
-    }
-    let filters = read_stopped(process);
-    request(libc::PTRACE_DETACH, process, 0, 0)?;
-    filters
-}
-
-fn read_stopped(process: i32) -> Result<Vec<Vec<Step>>> {
-    let mut filters = Vec::new();
-    for index in 0.. {
-        let length = match request(GET_FILTER, process, index, 0) {
-            Ok(length) => length,
-            // No more of them; or none at all.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => break,
-            Err(error) => return Err(error).context("its filter cannot be read"),
-        };
-        let none = Step {
-            code: 0,
-            jt: 0,
-            jf: 0,
-            k: 0,
-        };
-        let mut program = vec![none; length];
-        request(GET_FILTER, process, index, program.as_mut_ptr() as usize)?;
-        filters.push(program);
-    }
-    Ok(filters)
-}
-
 /// Whether some arguments of this call come out as allowed: what is loaded of them may be anything.
-fn may_allow(program: &[Step], number: u32) -> bool {
+fn may_allow(program: &[Instruction], number: u32) -> bool {
     let mut seen = HashSet::new();
     let mut open = vec![(0_usize, None::<u32>)];
     while let Some((at, accumulator)) = open.pop() {
@@ -135,8 +86,8 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 mod tests {
     use super::*;
 
-    const fn step(code: u32, jt: u8, jf: u8, k: u32) -> Step {
-        Step {
+    const fn step(code: u32, jt: u8, jf: u8, k: u32) -> Instruction {
+        Instruction {
             code: code as u16,
             jt,
             jf,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::look::Found;
 use super::place::Mount;
 use super::points::Point;
 use super::process::{Process, gone};
@@ -58,9 +58,8 @@ struct Open {
     number: i32,
     /// What its link says.
     target: String,
-    kind: Option<fs::FileType>,
-    /// Whether it is the null device, by whatever path: a mount namespace of its own hides the usual one.
-    null: bool,
+    /// What it is; none where that may not be asked.
+    found: Option<Found>,
     /// Open flags and mount, of fdinfo.
     flags: i32,
     mount: u64,
@@ -106,23 +105,27 @@ impl Open {
             line.unwrap_or_default().trim().to_owned()
         };
         let target = process.link(&link)?;
-        let found = fs::metadata(process.path(&link)).ok();
         Ok(Self {
             number,
             target,
-            kind: found.as_ref().map(fs::Metadata::file_type),
-            null: found.is_some_and(|found| found.file_type().is_char_device() && found.rdev() == NULL),
+            found: process.look(&link).ok(),
             flags: i32::from_str_radix(&field("flags:"), 8).unwrap_or(0),
             mount: field("mnt_id:").parse().unwrap_or(u64::MAX),
         })
     }
 
     fn is_directory(&self) -> bool {
-        self.kind.is_none_or(|kind| kind.is_dir())
+        self.found.is_none_or(|found| found.is_directory())
     }
 
     fn is_file(&self) -> bool {
-        self.kind.is_some_and(|kind| kind.is_file())
+        self.found.is_some_and(|found| found.is_file())
+    }
+
+    /// The null device, by whatever path: a mount namespace of its own hides the usual one.
+    fn is_null(&self) -> bool {
+        self.found
+            .is_some_and(|found| found.is_character_device() && found.node == NULL)
     }
 
     fn is_path(&self) -> bool {
@@ -132,12 +135,14 @@ impl Open {
     /// What both processes have.
     fn common(&self) -> Option<&'static str> {
         match (self.number, self.target.as_str()) {
-            (0 | 1, _) => self.null.then_some("/dev/null"),
+            (0 | 1, _) => self.is_null().then_some("/dev/null"),
             (2, _) => (!self.is_directory()).then_some("log"),
-            (_, airlockfs_policy::REPORT) => Some("report"),
+            (_, airlockfs_policy::REPORT) if self.is_file() => Some("report"),
             (_, "anon_inode:[eventfd]") => Some("eventfds"),
             (_, target) if target.starts_with("socket:[") => Some("sockets"),
-            (_, target) if target.starts_with("/memfd:") => Some("shared memory"),
+            (_, target) if target.starts_with("/memfd:") && self.is_file() && !self.is_path() => {
+                Some("shared memory")
+            }
             _ => None,
         }
     }

@@ -1,25 +1,36 @@
 //! `airlockfsd audit PID`: what /proc says of a running pair, point by point, against what its command line promises.
 //!
 //! What an option weakened is told by the supervisor's own command line, which a fallen supervisor could rewrite: that
-//! turns FAILED into WEAKENED and never into ok. Landlock and the content of a filter do not show in /proc: each process
-//! seals a report of them when it confines itself, before the first guest byte, and holds it open.
+//! turns FAILED into WEAKENED and never into ok. What counts is what the kernel says: files by device and inode number,
+//! filters instruction by instruction. Landlock alone shows nowhere: each process seals a report of it when it confines
+//! itself, before the first guest byte, and holds it open.
+//!
+//! Any user can make a pair that looks like ours, to deceive or to hinder: nothing of it is opened that could be waited
+//! for, all is read up to a limit, shown with what a terminal would obey escaped, and the whole has a limit of time.
 
 mod descriptors;
+mod look;
 mod place;
 mod points;
 mod process;
+mod programs;
 mod report;
 mod sealed;
 
 use airlockfs_policy::{ExitKind, Profile, StartError};
 use clap::Parser;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::cli::{AuditFormat, Cli, CommandLine, one_line};
 use crate::{compat, settings};
 use points::Point;
 use process::Process;
+pub(crate) use programs::Programs;
 
 /// Id of a supervisor that was started as root.
 const NOBODY: u32 = 65_534;
@@ -32,32 +43,73 @@ struct Pair {
     profiles: (Profile, Profile),
 }
 
+/// How long it may take: far more than it ever needs. A page of its command line may lie in a file whose server does not
+/// answer, and more that no look beforehand can tell.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Exit code where something that should hold does not, or cannot be seen.
+const FAILED: u8 = 2;
+
 /// Audits the pair whose supervisor is `pid`. Exit code 0: all holds; 1: options weakened it; 2: something that should
-/// hold does not.
-pub(crate) fn run(pid: i32, format: AuditFormat) -> u8 {
+/// hold does not, or cannot be seen.
+pub(crate) fn run(pid: i32, format: AuditFormat, programs: Programs) -> u8 {
+    let (tell, told) = mpsc::channel();
+    let audit = move || {
+        // Whoever asked may have lost patience.
+        let _ = tell.send(audit(pid, format, &programs));
+    };
+    let started = thread::Builder::new().name("audit".to_owned()).spawn(audit);
+    let code = started.map_err(|error| error.to_string()).and_then(|_| {
+        let waited = told.recv_timeout(LIMIT);
+        waited.map_err(|_| {
+            format!(
+                "what it shows in /proc cannot be read within {} s",
+                LIMIT.as_secs()
+            )
+        })
+    });
+    code.unwrap_or_else(|error| {
+        eprintln!("airlockfsd: process {pid}: NOT audited: {error}");
+        FAILED
+    })
+}
+
+fn audit(pid: i32, format: AuditFormat, programs: &Programs) -> u8 {
     let pair = match Pair::find(pid) {
         Ok(pair) => pair,
         Err(error) => {
-            eprintln!("airlockfsd: {error}");
+            eprintln!("airlockfsd: {}", shown(&error.to_string()));
             return error.kind.code();
         }
     };
+    let traits = || pair.both().map(|(process, _)| process.traits());
+    let before = traits();
     let mut points = Vec::new();
+    programs::check(&pair, programs, &mut points);
     points::check(&pair, &mut points);
     place::check(&pair, &mut points);
     descriptors::check(&pair, &mut points);
     sealed::check(&pair, &mut points);
+    for (((process, _), before), after) in pair.both().into_iter().zip(before).zip(traits()) {
+        point(&mut points, process, "unchanged", None, unchanged(before, after));
+    }
     report::print(&pair, &points, format);
     report::worst(&points)
+}
+
+/// It was one process with one program and one set of rights all the while.
+fn unchanged(before: io::Result<String>, after: io::Result<String>) -> io::Result<(bool, String)> {
+    Ok(match before? == after? {
+        true => (true, "the same process and program at the end".to_owned()),
+        false => (false, "it CHANGED meanwhile".to_owned()),
+    })
 }
 
 impl Pair {
     fn find(pid: i32) -> Result<Self, StartError> {
         let missing = |message: String| StartError::new(ExitKind::NoInput, message);
-        let supervisor = Process {
-            name: "supervisor",
-            pid,
-        };
+        let supervisor =
+            Process::open("supervisor", pid).map_err(|error| missing(format!("process {pid}: {error}")))?;
         let program = supervisor
             .program()
             .map_err(|error| missing(format!("process {pid}: {error}; audit as root")))?;
@@ -72,10 +124,9 @@ impl Pair {
             .map_err(|error| missing(format!("process {pid}'s command line: {}", one_line(&error))))?
             .serve;
 
-        let mut workers = process::children(pid)
+        let mut workers = process::children("worker", pid)
             .map_err(|error| missing(format!("cannot read /proc: {error}")))?
             .into_iter()
-            .map(|pid| Process { name: "worker", pid })
             .filter(|child| child.program().is_ok_and(|program| program == "airlockfs-worker"));
         let (Some(worker), None) = (workers.next(), workers.next()) else {
             return Err(missing(format!("process {pid} does not have exactly one worker")));
@@ -124,24 +175,61 @@ impl Pair {
     }
 }
 
-/// Adds a point. What cannot be read fails, whatever the options.
+/// Longest text of a point, in characters.
+const LONGEST: usize = 2000;
+
+/// Text with what a terminal would obey, or show elsewhere than it stands, escaped; cut where it is too long.
+fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for (index, c) in text.chars().enumerate() {
+        match c {
+            _ if index == LONGEST => {
+                out.push('…');
+                break;
+            }
+            '"' | '\'' | '\\' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
+/// Adds a point. What cannot be read fails, whatever the options, and so does what may not be seen.
 fn point(
     points: &mut Vec<Point>,
     process: &Process,
     subject: &'static str,
     excuse: Option<&'static str>,
-    seen: std::io::Result<(bool, String)>,
+    seen: io::Result<(bool, String)>,
 ) {
     let (outcome, found) = match (seen, excuse) {
         (Ok((true, found)), _) => (points::Outcome::Ok, found),
         (Ok((false, found)), Some(option)) => (points::Outcome::Weakened(option), found),
         (Ok((false, found)), None) => (points::Outcome::Failed, found),
+        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => {
+            (points::Outcome::Unknown, format!("may not be seen: {error}"))
+        }
         (Err(error), _) => (points::Outcome::Failed, format!("cannot be read: {error}")),
     };
     points.push(Point {
         process: process.name,
         subject,
         outcome,
-        found,
+        found: shown(&found),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_what_is_too_long_is_cut() {
+        assert_eq!(shown("it's \\040 \"x\" ü"), "it's \\040 \"x\" ü");
+        assert_eq!(
+            shown("\u{1b}[2J\n\u{9b}\u{202e}"),
+            "\\u{1b}[2J\\n\\u{9b}\\u{202e}"
+        );
+        assert_eq!(shown(&"x".repeat(5000)).chars().count(), LONGEST + 1);
+    }
 }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use airlockfs_policy::Profile;
 
+use super::look;
 use super::points::Point;
 use super::process::Process;
 use super::{Pair, point};
@@ -107,24 +107,28 @@ fn empty_root(process: &Process) -> Seen {
     let [mount] = mounts.as_slice() else {
         return Ok((false, format!("{} mounts are visible", mounts.len())));
     };
-    let entries = fs::read_dir(process.path("root"))?.count();
-    let (root, cwd) = (
-        fs::metadata(process.path("root"))?,
-        fs::metadata(process.path("cwd"))?,
-    );
+    if mount.kind != "tmpfs" {
+        return Ok((false, format!("{} {}", mount.kind, mount.options.join(","))));
+    }
+    let entries = entries(process)?;
+    let (root, cwd) = (process.look("root")?, process.look("cwd")?);
     let hardened = mount.has(&["ro", "nosuid", "nodev", "noexec"]);
     let found = format!(
         "{} with {entries} entries, {}",
         mount.kind,
         mount.options.join(",")
     );
-    let holds = mount.kind == "tmpfs"
-        && mount.point == "/"
-        && hardened
-        && entries == 0
-        && (root.dev(), root.ino()) == (cwd.dev(), cwd.ino());
+    let holds = mount.point == "/" && hardened && entries == 0 && root.identity() == cwd.identity();
     Ok((holds, found))
 }
+
+/// How many entries the root directory has, if it lies in memory: another may have a server that does not answer.
+fn entries(process: &Process) -> io::Result<usize> {
+    Ok(fs::read_dir(process.path("root"))?.take(MOST_ENTRIES).count())
+}
+
+/// More entries than this are not counted.
+const MOST_ENTRIES: usize = 10_000;
 
 /// The worker's root is the share, its only mount but for those beneath the share; or a directory with the shares.
 fn share_is_root(pair: &Pair) -> Seen {
@@ -137,8 +141,11 @@ fn share_is_root(pair: &Pair) -> Seen {
     if !named.is_empty() {
         let shelf = mounts.iter().find(|mount| mount.point == "/");
         // Nothing is made in it, and nothing but the shares is there.
-        holds &= shelf.is_some_and(|shelf| shelf.kind == "tmpfs" && shelf.has(&["ro"]));
-        holds &= fs::read_dir(process.path("root"))?.count() == named.len();
+        let in_memory = shelf.is_some_and(|shelf| shelf.kind == "tmpfs" && shelf.has(&["ro"]));
+        if !in_memory {
+            return Ok((false, "not a directory of shares".to_owned()));
+        }
+        holds &= entries(process)? == named.len();
         found = format!("a directory of {} shares", named.len());
     }
     for (share, readonly) in named {
@@ -167,13 +174,11 @@ fn place(process: &Process, mounts: &[Mount], name: &str, path: Option<&Path>, r
     if readonly {
         wanted.push("ro");
     }
-    let inside = fs::metadata(process.path("root").join(name))?;
+    let inside = look::at(&process.path("root").join(name))?;
     let outside = path.filter(|path| path.is_absolute());
-    let outside = outside.and_then(|path| fs::metadata(path).ok());
+    let outside = outside.and_then(|path| look::at(path).ok());
     let (same, which) = match outside {
-        Some(outside) if (outside.dev(), outside.ino()) == (inside.dev(), inside.ino()) => {
-            (true, "what is shared")
-        }
+        Some(outside) if outside.identity() == inside.identity() => (true, "what is shared"),
         Some(_) => (false, "NOT what is shared"),
         None => (true, "something (its path cannot be seen from here to compare)"),
     };

@@ -24,7 +24,7 @@ struct Report<'a> {
 struct Line<'a> {
     process: &'a str,
     point: &'a str,
-    /// ok, weakened or failed.
+    /// ok, weakened, failed, or unknown: it may not be seen.
     outcome: &'a str,
     /// What weakened it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,14 +32,14 @@ struct Line<'a> {
     found: &'a str,
 }
 
-/// 0: all holds; 1: options weakened it; 2: something failed.
+/// 0: all holds; 1: options weakened it; 2: something failed or may not be seen.
 pub(super) fn worst(points: &[Point]) -> u8 {
     let code = |point: &Point| match point.outcome {
         Outcome::Ok => 0,
         Outcome::Weakened(_) => 1,
-        Outcome::Failed => 2,
+        Outcome::Failed | Outcome::Unknown => super::FAILED,
     };
-    points.iter().map(code).max().unwrap_or(2)
+    points.iter().map(code).max().unwrap_or(super::FAILED)
 }
 
 /// Writes it to standard output.
@@ -62,6 +62,7 @@ fn text(pair: &Pair, points: &[Point]) -> String {
                 Outcome::Ok => "ok".to_owned(),
                 Outcome::Weakened(option) => format!("WEAKENED by {option}"),
                 Outcome::Failed => "FAILED".to_owned(),
+                Outcome::Unknown => "UNKNOWN".to_owned(),
             };
             let _ = writeln!(out, "  {:<13} {outcome}: {}", point.subject, point.found);
         }
@@ -72,7 +73,13 @@ fn text(pair: &Pair, points: &[Point]) -> String {
         match worst(points) {
             0 => "all holds",
             1 => "weaker than by default, as its options ask",
-            _ => "NOT confined as it should be",
+            _ if points
+                .iter()
+                .any(|point| matches!(point.outcome, Outcome::Failed)) =>
+            {
+                "NOT confined as it should be"
+            }
+            _ => "NOT known to be confined as it should be",
         }
     );
     out
@@ -86,10 +93,11 @@ fn json(pair: &Pair, points: &[Point]) -> String {
             Outcome::Ok => "ok",
             Outcome::Weakened(_) => "weakened",
             Outcome::Failed => "failed",
+            Outcome::Unknown => "unknown",
         },
         option: match point.outcome {
             Outcome::Weakened(option) => Some(option),
-            Outcome::Ok | Outcome::Failed => None,
+            Outcome::Ok | Outcome::Failed | Outcome::Unknown => None,
         },
         found: &point.found,
     });

@@ -2,9 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use airlockfs_policy::{Profile, REPORT, SealedReport};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
+use super::look;
 use super::points::Point;
 use super::process::Process;
 use super::{Pair, point};
@@ -58,10 +63,31 @@ fn read(process: &Process) -> io::Result<SealedReport> {
         }
     }
     match found.as_slice() {
-        [path] => SealedReport::read(&File::open(path)?).map_err(io::Error::other),
+        [path] => SealedReport::read(&open(path)?).map_err(io::Error::other),
         _ => Err(io::Error::other(format!("it holds {} reports", found.len()))),
     }
 }
+
+/// Opens it where that waits for nobody: a file in memory, not a FIFO or a device that has its name.
+fn open(path: &Path) -> io::Result<File> {
+    let held = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+        .open(path)?;
+    let pinned = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let in_memory = fstatfs(&held)?.filesystem_type() == TMPFS_MAGIC;
+    let file = look::at(Path::new(&pinned))?;
+    if !in_memory || !file.is_file() || file.links != 0 || file.size > LARGEST {
+        return Err(io::Error::other("what it holds in a report's place is none"));
+    }
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(pinned)
+}
+
+/// Bytes of the largest report.
+const LARGEST: u64 = 64 << 10;
 
 /// How many lines of a difference are shown.
 const SHOWN: usize = 5;

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// What each process may do, and why
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Check a running pair from outside, by /proc: 0 all holds, 1 weakened by its options, 2 something failed
+    /// Check a running pair from outside: 0 all holds, 1 weakened by its options, 2 something failed or cannot be seen
     Audit {
         /// Process id of the supervisor, airlockfsd
         #[arg(value_parser = clap::value_parser!(i32).range(1..))]
@@ -49,6 +49,12 @@ pub(crate) enum Command {
         /// For people or for programs
         #[arg(long, value_enum, default_value = "text")]
         format: AuditFormat,
+        /// The airlockfsd that it should run, if not this one: the file itself, not its name or content
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
+        /// The airlockfs-worker that it should run, if not the one beside this program
+        #[arg(long, value_name = "PATH")]
+        worker: Option<PathBuf>,
     },
 }
 
