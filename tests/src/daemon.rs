@@ -24,7 +24,7 @@ use crate::tempdir::TempDir;
 /// The line that launchers wait for.
 pub const READY: &str = "Waiting for vhost-user socket connection";
 /// How long a daemon may take to start or to end before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the daemon's binaries are: `$AIRLOCKFS_BIN_DIR`, or the target directory that this program was built in.
 pub fn bin_dir() -> Result<PathBuf> {

@@ -20,6 +20,7 @@ pub mod fuse;
 pub mod ground;
 pub mod mount;
 pub mod procfs;
+pub mod skip;
 pub mod stop;
 pub mod tempdir;
 pub mod trace;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use airlockfs_tests::daemon::{Daemon, Failure, Launch, READY, bin_dir};
 use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::skip::skip;
 use airlockfs_tests::tempdir::TempDir;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -136,7 +137,8 @@ fn a_launcher_may_close_the_standard_streams() {
     fs::write(&launcher, script).expect("write");
     fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)).expect("chmod");
     let daemon = Launch::program(&launcher).start();
-    daemon.client().getattr(ROOT).expect("GETATTR");
+    // It ends when its VMM does.
+    let client = daemon.client();
     for number in 0..=1 {
         let stream = format!("/proc/{}/fd/{number}", daemon.supervisor().pid());
         assert_eq!(
@@ -144,6 +146,7 @@ fn a_launcher_may_close_the_standard_streams() {
             Path::new("/dev/null")
         );
     }
+    client.getattr(ROOT).expect("GETATTR");
 }
 
 #[test]
@@ -233,38 +236,91 @@ fn it_runs_on_the_cpus_that_its_launcher_may_use() {
     assert_eq!(cpus(&daemon), [last.to_string()]);
 }
 
-/// A cpuset (cgroup v1), removed in the end.
-struct Cpuset(PathBuf);
+/// A cgroup with CPUs of its own (cgroup v1 or v2, cpuset(7)), removed in the end.
+struct Cpuset {
+    directory: PathBuf,
+    /// The file that takes the thread or process in it.
+    members: &'static str,
+}
+
+impl Cpuset {
+    /// With one CPU; or why this host has none.
+    fn new() -> Result<(Self, String, String), String> {
+        let (v1, v2) = (Path::new("/sys/fs/cgroup/cpuset"), Path::new("/sys/fs/cgroup"));
+        let (root, members) = match (
+            v1.join("cpuset.cpus").is_file(),
+            v2.join("cgroup.controllers").is_file(),
+        ) {
+            (true, _) => (v1, "tasks"),
+            (false, true) => (v2, "cgroup.procs"),
+            (false, false) => return Err("no cgroups are mounted".to_owned()),
+        };
+        if members == "cgroup.procs" {
+            fs::write(root.join("cgroup.subtree_control"), "+cpuset")
+                .map_err(|error| format!("this host's cgroups give no cpusets: {error}"))?;
+        }
+        let directory = root.join(format!("airlockfs-test-{}", std::process::id()));
+        fs::create_dir(&directory).map_err(|error| format!("no cgroup may be made here: {error}"))?;
+        let set = Self { directory, members };
+        let all = CpuSet::count();
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
+        let cpus: Vec<String> = (0..all)
+            .filter(|cpu| allowed.is_set(*cpu) == Ok(true))
+            .map(|cpu| cpu.to_string())
+            .collect();
+        if members == "tasks" {
+            let mems = fs::read_to_string(root.join("cpuset.mems")).expect("mems");
+            set.write("cpuset.mems", &mems);
+        }
+        let (first, every) = (cpus[0].clone(), cpus.join(","));
+        set.write("cpuset.cpus", &first);
+        Ok((set, first, every))
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.directory.join(name), text).expect("write");
+    }
+
+    /// The CPUs as the kernel writes them.
+    fn cpus(&self) -> String {
+        let text = fs::read_to_string(self.directory.join("cpuset.cpus"));
+        text.expect("CPUs").trim().to_owned()
+    }
+}
 
 impl Drop for Cpuset {
     fn drop(&mut self) {
         // Zombies leave it in their own time.
-        while let Err(error) = fs::remove_dir(&self.0) {
+        while let Err(error) = fs::remove_dir(&self.directory) {
             assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+            std::thread::yield_now();
         }
     }
 }
 
 #[test]
 fn cpus_that_its_cgroup_is_given_later_are_used() {
-    let root = Path::new("/sys/fs/cgroup/cpuset");
-    let read = |name: &str| fs::read_to_string(root.join(name));
-    let (Ok(all), Ok(mems)) = (read("cpuset.cpus"), read("cpuset.mems")) else {
-        eprintln!("no cpusets of version 1 here: not tried");
-        return;
+    let (set, first, every) = match Cpuset::new() {
+        Ok(set) => set,
+        Err(why) => return skip("cpus_that_its_cgroup_is_given_later_are_used", &why),
     };
-    let set = Cpuset(root.join(format!("airlockfs-test-{}", std::process::id())));
-    fs::create_dir(&set.0).expect("a cpuset");
-    let write = |name: &str, text: &str| fs::write(set.0.join(name), text).expect("write");
-    let first: String = all.chars().take_while(char::is_ascii_digit).collect();
-    write("cpuset.cpus", &first);
-    write("cpuset.mems", &mems);
-    let thread = nix::unistd::gettid().to_string();
-    write("tasks", &thread);
-    let daemon = Daemon::start(["--tag", "cpus"]);
-    fs::write(root.join("tasks"), &thread).expect("back");
+    // The daemon begins in it.
+    let launcher = TempDir::new().expect("a directory");
+    let program = launcher.join("airlockfsd");
+    let daemon = bin_dir().expect("binaries").join("airlockfsd");
+    let worker = daemon.with_file_name("airlockfs-worker");
+    std::os::unix::fs::symlink(worker, launcher.join("airlockfs-worker")).expect("a link");
+    let members = set.directory.join(set.members);
+    let script = format!(
+        "#!/bin/sh\necho $$ > {} && exec {} \"$@\"\n",
+        members.display(),
+        daemon.display()
+    );
+    fs::write(&program, script).expect("write");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let daemon = Launch::program(&program).start();
     assert_eq!(cpus(&daemon), [first]);
-    write("cpuset.cpus", &all);
-    assert_eq!(cpus(&daemon), [all.trim()]);
+    set.write("cpuset.cpus", &every);
+    assert_eq!(cpus(&daemon), [set.cpus()]);
     drop(daemon);
 }

@@ -17,7 +17,12 @@ const GUEST: &str = "guest";
 struct Count {
     passed: u64,
     failed: u64,
+    /// What was not tried here, and why.
+    skipped: Vec<String>,
 }
+
+/// How the line of a test begins that does not try something on this host (`tests/src/skip.rs`).
+const SKIPPED: &str = "test skipped: ";
 
 /// Runs everything; an error says how much failed.
 pub fn run() -> Result<()> {
@@ -62,7 +67,15 @@ pub fn run() -> Result<()> {
     println!("== coverage of the policy");
     let covered = crate::coverage::run();
 
-    println!("{} passed, {} failed", count.passed, count.failed);
+    for skipped in &count.skipped {
+        println!("SKIPPED {skipped}");
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        count.passed,
+        count.failed,
+        count.skipped.len()
+    );
     if !broken.is_empty() {
         bail!("these tiers: {}", broken.join(", "));
     }
@@ -86,6 +99,9 @@ fn cargo_test(arguments: &[&str], count: &mut Count) -> Result<bool> {
         if let Some((passed, failed)) = result(&line) {
             count.passed += passed;
             count.failed += failed;
+        }
+        if let Some(skipped) = line.strip_prefix(SKIPPED) {
+            count.skipped.push(skipped.to_owned());
         }
     }
     Ok(child.wait()?.success())

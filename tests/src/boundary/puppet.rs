@@ -20,7 +20,7 @@ use crate::daemon::{Daemon, Failure, Launch, bin_dir};
 use crate::tempdir::TempDir;
 
 /// How long the daemon may take for its next step.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The worker's half of everything.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ pub fn start_with(
             listener.as_fd(),
             nix::poll::PollFlags::POLLIN,
         )];
-        let ready = nix::poll::poll(&mut door, nix::poll::PollTimeout::from(30_000u16))?;
+        let ready = nix::poll::poll(&mut door, nix::poll::PollTimeout::from(60_000u16))?;
         ensure!(ready == 1, "the puppet was not started");
         let puppet = attach(listener.accept()?.0, vhost_user)?;
         answer(&puppet);

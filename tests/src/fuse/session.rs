@@ -14,7 +14,7 @@ use crate::vmm::{HIPRIO, Vmm, VmmConfig};
 
 /// How long a daemon may take to complete a request before the test fails. Not an expectation of speed:
 /// a daemon that forgets a request is what this finds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a connection is made of.
 #[derive(Clone, Debug)]

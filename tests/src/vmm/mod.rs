@@ -32,7 +32,7 @@ pub const HIPRIO: usize = 0;
 /// Most queues the front end sets up.
 const MAX_QUEUES: u64 = 64;
 /// How long the daemon may take to answer a vhost-user message.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Length of the tag in the config space.
 const TAG_LEN: usize = 36;
 

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use libc::*;
 
+use airlockfs_tests::skip::skip;
+
 use crate::common::loopback;
 use crate::kernel_log::{Auditing, LANDLOCK_ACCESS, LANDLOCK_DOMAIN, Printed, Records, SECCOMP, print_limit};
 use crate::pair::{BOTH, Filter, Outcome, Pair, Who};
@@ -63,11 +65,6 @@ fn a_panic_is_told_and_ends_the_supervisor_without_a_forbidden_call() {
     assert!(pair.told("airlockfsd: internal error: "), "it is silent");
 }
 
-/// Says aloud what could not be seen here, and why.
-fn unseen(what: &str, why: &str) {
-    println!("NOT SEEN here: {what}: {why}");
-}
-
 /// With `--seccomp kill`. The call's number is the kernel's to tell, the death that of the other process: also the
 /// supervisor's, which nobody else in the pair outlives.
 fn a_forbidden_call_is_in_the_kernels_log_and_in_the_pairs_own() {
@@ -87,7 +84,7 @@ fn a_forbidden_call_is_in_the_kernels_log_and_in_the_pairs_own() {
                 let record = records.next(SECCOMP, &[&pid, &call, "sig=31"]);
                 println!("{who:?}: {}", record.expect("the kernel's record"));
             }
-            Err(why) => unseen("audit record 1326", &why),
+            Err(why) => skip("audit record 1326", &why),
         }
     }
 }
@@ -108,7 +105,7 @@ fn what_landlock_denies_is_in_the_kernels_log() {
             Ok(audited) => audited,
             // It was denied all the same.
             Err(why) => {
-                unseen("audit records 1423 and 1424", &why);
+                skip("audit records 1423 and 1424", &why);
                 continue;
             }
         };
@@ -128,13 +125,13 @@ fn what_landlock_denies_is_in_the_kernels_log() {
         println!("{who:?}: {whose}");
         assert!(whose.contains(&format!("comm=\"{}", name(who))), "{whose}");
         if auditing.daemon {
-            unseen("the records in /dev/kmsg", "auditd takes them");
+            skip("the records in /dev/kmsg", "auditd takes them");
             continue;
         }
         let mut printed = match printed {
             Ok(printed) => printed,
             Err(why) => {
-                unseen("the records in the kernel's own log", &why);
+                skip("the records in the kernel's own log", &why);
                 continue;
             }
         };
@@ -155,13 +152,13 @@ fn the_kernel_prints_denials_at_a_bounded_rate() {
     let pair = Pair::new(Filter::None, &[]);
     let auditing = match Auditing::turned_on() {
         Ok(auditing) if !auditing.daemon => auditing,
-        Ok(_) => return unseen("the kernel's own rate", "auditd takes the records"),
-        Err(why) => return unseen("the kernel's own rate", &why),
+        Ok(_) => return skip("the kernel's own rate", "auditd takes the records"),
+        Err(why) => return skip("the kernel's own rate", &why),
     };
     let (burst, interval) = print_limit();
     let mut printed = match Printed::from_now() {
         Ok(printed) => printed,
-        Err(why) => return unseen("the kernel's own rate", &why),
+        Err(why) => return skip("the kernel's own rate", &why),
     };
     let start = Instant::now();
     let name = pair.place(Who::Worker, b".\0");

@@ -244,15 +244,26 @@ impl Worker {
                 return (slot, reply);
             }
             if self.lane.before_sleep(true) {
-                let mut doorbell = [PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
-                let ready = poll(&mut doorbell, PollTimeout::from(20_000u16)).unwrap();
-                if ready == 0 {
+                if !self.rings() {
                     panic!("no answer; the worker says: {}", self.said());
                 }
                 let _ = nix::unistd::read(self.lane.doorbell(), &mut [0; 8]);
             }
             self.lane.after_sleep();
         }
+    }
+
+    /// Waits for the doorbell for as long as the worker lives, and a minute at most; false otherwise.
+    fn rings(&self) -> bool {
+        let mut sources = vec![PollFd::new(self.lane.doorbell(), PollFlags::POLLIN)];
+        // At its end the worker has ended.
+        sources.extend(
+            self.control
+                .iter()
+                .map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)),
+        );
+        poll(&mut sources, PollTimeout::from(60_000u16)).unwrap();
+        sources[0].any() == Some(true)
     }
 
     /// Whether an answer comes within some milliseconds.

@@ -234,7 +234,7 @@ impl Rig {
     fn sleep(&mut self) {
         let bells = [self.group.lane.doorbell(), self.group.port.bell()];
         let waiter = Waiter::level([&bells[0], &bells[1]]).unwrap();
-        waiter.wait(Some(Duration::from_secs(10))).unwrap();
+        waiter.wait(Some(Duration::from_secs(60))).unwrap();
     }
 
     fn run(&mut self) -> Option<Duration> {

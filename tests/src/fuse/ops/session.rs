@@ -13,7 +13,7 @@ use crate::fuse::client::{Client, bytes};
 use zerocopy::IntoBytes;
 
 /// How long a FORGET may take to show.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Client {
     /// INIT as the virtio-fs driver of Linux 6.18 does it.

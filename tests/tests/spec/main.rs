@@ -1,11 +1,20 @@
-//! docs/SPEC.md and docs/THREAT_MODEL.md are kept: every promise and every barrier names a test, every test named is
-//! there, and every operation and attacker has its row.
+//! docs/SPEC.md and docs/THREAT_MODEL.md are kept: every promise and every barrier names a test, every test named runs and
+//! can fail, and every operation and attacker has its row.
 
-use std::{collections::BTreeSet, fs, path::Path};
+mod source;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
 fn read(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// What stands between backticks in the last column of a table's row: a file and a test.
@@ -42,21 +51,47 @@ fn rows(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_test_that_a_promise_names_is_there() {
+fn every_test_that_a_promise_names_runs_and_can_fail() {
     for (document, at_least) in DOCUMENTS.into_iter().zip([100, 40]) {
         let text = read(document);
-        let named: Vec<_> = rows(&text).flat_map(references).collect();
-        let missing: BTreeSet<String> = named
-            .iter()
-            .filter(|(file, test)| !read(file).contains(&format!("fn {test}(")))
-            .map(|(file, test)| format!("{file}: {test}"))
-            .collect();
-        assert!(
-            missing.is_empty(),
-            "{document} names tests that are not there: {missing:#?}"
-        );
+        let named: BTreeSet<_> = rows(&text).flat_map(references).collect();
         assert!(named.len() > at_least, "{document}");
+        let root = root();
+        let fault = |(file, test): &(&str, &str)| {
+            let fault = source::fault(&root, file, test)?;
+            Some(format!("{file}: {test}: {fault}"))
+        };
+        let faults: Vec<String> = named.iter().filter_map(fault).collect();
+        assert!(
+            faults.is_empty(),
+            "{document} names tests that cannot hold it: {faults:#?}"
+        );
     }
+}
+
+/// Beside the tables, in whatever document: `path.rs: name`.
+#[test]
+fn every_test_that_a_sentence_names_runs_and_can_fail() {
+    let (root, mut seen) = (root(), 0);
+    let mut faults = Vec::new();
+    for entry in fs::read_dir(root.join("docs")).expect("documents") {
+        let path = entry.expect("a document").path();
+        if path.extension().is_none_or(|end| end != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a text");
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let Some((file, test)) = quoted.split_once(".rs: ") else {
+                continue;
+            };
+            seen += 1;
+            if let Some(fault) = source::fault(&root, &format!("{file}.rs"), test) {
+                faults.push(format!("{}: {quoted}: {fault}", path.display()));
+            }
+        }
+    }
+    assert!(seen > 200, "{seen}");
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]
