@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 
 use airlockfs_tests::daemon::{Daemon, Launch, bin_dir};
+use airlockfs_tests::mount::Mount;
 use airlockfs_tests::tempdir::TempDir;
 use anyhow::Result;
 use xtask::image::Program;
@@ -90,6 +92,45 @@ fn several_shares_are_mounts_of_their_own_in_a_guest() -> Result<()> {
     assert_eq!(fs::read_to_string(home.join("single"))?, "written\n");
     assert_eq!(fs::read_dir(home.join("b"))?.count(), 1);
     Ok(())
+}
+
+#[test]
+fn file_systems_beneath_the_share_are_told_apart_and_keep_their_files_in_a_guest() -> Result<()> {
+    let home = TempDir::new()?;
+    let dir = |name: &str| -> Result<PathBuf> {
+        fs::create_dir_all(home.join(name))?;
+        Ok(home.join(name))
+    };
+    fs::write(dir("lower/app")?.join("file"), "lower")?;
+    let share = dir("share")?;
+    let _shared = Mount::shared(&share)?;
+    let (at, lower, upper, work) = (dir("share/rootfs")?, dir("lower")?, dir("upper")?, dir("work")?);
+    let _overlay = Mount::overlay(&at, &lower, &upper, &work, "xino=off")?;
+    let volumes = dir("share/volumes")?;
+    let _btrfs = Mount::image(&volumes, &home.join("image"), 128, "mkfs.btrfs", &["-q"]);
+    for name in ["one", "two"] {
+        let mut btrfs = std::process::Command::new("btrfs");
+        btrfs.args(["-q", "subvolume", "create"]).arg(volumes.join(name));
+        assert!(btrfs.status()?.success());
+        fs::write(volumes.join(name).join("a"), name)?;
+        fs::hard_link(volumes.join(name).join("a"), volumes.join(name).join("b"))?;
+    }
+    let daemon = Launch::airlockfs().args(["--tag", TAG]).share(&share).start();
+    // The worker lets go of a mount some seconds after its last use: the guest's working directory is still itself.
+    let script = "
+        cd rootfs/app
+        echo upper > new
+        sleep 6
+        test \"$(ls | tr '\\n' ' ')\" = 'file new '
+        test \"$(cat file new | tr '\\n' ' ')\" = 'lowerupper '
+        cd /mnt/volumes
+        test \"$(find . -type f | sort | tr '\\n' ' ')\" = './one/a ./one/b ./two/a ./two/b '
+        test \"$(cat one/a one/b two/a two/b)\" = oneonetwotwo
+        test \"$(stat -c %d one)\" != \"$(stat -c %d two)\"
+        test \"$(stat -c %d:%i one/a)\" = \"$(stat -c %d:%i one/b)\"
+        test \"$(stat -c %d:%i one/a)\" != \"$(stat -c %d:%i two/a)\"
+    ";
+    guest(&daemon, script)
 }
 
 #[test]
