@@ -4,12 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use airlockfs_ipc::{Errno, NodeId};
 
-use super::{
-    Inodes, Located,
-    dropped::Dropped,
-    lineage::Lineage,
-    table::{Location, Table},
-};
+use super::{Inodes, Located, dropped::Dropped, lineage::Lineage, places::Location, table::Table};
 use crate::sys::Stat;
 
 /// A name in a directory.

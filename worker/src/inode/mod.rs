@@ -18,6 +18,7 @@ mod mounts;
 mod name;
 mod node;
 mod open;
+mod places;
 mod sweep;
 mod table;
 

@@ -12,7 +12,8 @@ use super::{
     Descriptor, Held, Identity, Inodes, Place, Seen,
     lineage::STEPS,
     node::{NONE, Node},
-    table::{Location, ROOT, Table},
+    places::Location,
+    table::{ROOT, Table},
 };
 use crate::sys::{CName, stat, stat_at};
 

@@ -2,19 +2,15 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
-    },
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
-use airlockfs_ipc::{Errno, GENERATIONS, NodeId, recycle::Shared};
+use airlockfs_ipc::{Errno, GENERATIONS, NodeId};
 use hashbrown::HashTable;
 
 use super::{
-    Descriptor,
     aliases::Aliases,
-    dropped::{Cooled, Dropped},
+    dropped::Dropped,
     hot::Hot,
     memory::{self, Memory},
     name::NodeName,
@@ -30,30 +26,23 @@ const PLACES: usize = 1024;
 pub(super) const ROOT: u32 = 0;
 
 pub(super) struct Table {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     free: Vec<u32>,
     /// Generation of a place that is added: what was in it before is never known again.
     first_generation: u32,
-    memory: Memory,
+    pub(super) memory: Memory,
     by_key: HashTable<u32>,
     /// At most one node stands for a name in a directory, here or among the aliases.
-    by_location: HashTable<u32>,
-    aliases: Aliases,
+    pub(super) by_location: HashTable<u32>,
+    pub(super) aliases: Aliases,
     pub(super) hot: Hot,
     /// The mount that each share begins on.
-    homes: Vec<u64>,
+    pub(super) homes: Vec<u64>,
     /// Hot nodes on other mounts.
-    away: usize,
-    hasher: RandomState,
+    pub(super) away: usize,
+    pub(super) hasher: RandomState,
     /// For keys.
     secret: [u64; 2],
-}
-
-/// Where a node lies beneath its parent.
-#[derive(Clone, Copy)]
-pub(super) struct Location<'a> {
-    pub(super) parent: u32,
-    pub(super) name: &'a [u8],
 }
 
 impl Table {
@@ -81,7 +70,7 @@ impl Table {
         self.nodes.get(index as usize)
     }
 
-    fn node_mut(&mut self, index: u32) -> Option<&mut Node> {
+    pub(super) fn node_mut(&mut self, index: u32) -> Option<&mut Node> {
         self.nodes.get_mut(index as usize)
     }
 
@@ -102,26 +91,10 @@ impl Table {
         hash(key, self.secret)
     }
 
-    fn location_hash(&self, location: Location<'_>) -> u64 {
-        self.hasher.hash_one((location.parent, location.name))
-    }
-
     /// The node of an inode.
     pub(super) fn find(&self, identity: &Identity) -> Option<u32> {
         let same = |&index: &u32| self.node(index).is_some_and(|node| node.identity() == *identity);
         self.by_key.find(self.key_hash(&identity.key), same).copied()
-    }
-
-    /// The node last seen under a name.
-    pub(super) fn at(&self, location: Location<'_>) -> Option<u32> {
-        let same = |&index: &u32| {
-            self.node(index)
-                .is_some_and(|node| node.is_at(location.parent, location.name))
-        };
-        let current = self.by_location.find(self.location_hash(location), same);
-        current
-            .copied()
-            .or_else(|| self.aliases.at(location.parent, location.name))
     }
 
     /// ENOMEM unless there is room to know a node, or one that is known, under a further name.
@@ -188,145 +161,6 @@ impl Table {
         };
         self.index_key(index, &identity.key);
         Ok(index)
-    }
-
-    /// Whether it must be asked for first whether a node is above its new directory: `above` does not say, and something
-    /// is beneath it ([`super::lineage`]).
-    pub(super) fn must_ask(&self, index: u32, location: Location<'_>, above: Option<bool>) -> bool {
-        let has_children = self.node(index).is_some_and(|node| node.children > 0);
-        above.is_none() && has_children && !self.is_known_at(index, location)
-    }
-
-    /// Says where a node is, and nothing else there. A directory is under no other name; another inode keeps the places
-    /// it had. `above`: the node is above its new directory as far as was known.
-    pub(super) fn locate(&mut self, index: u32, location: Location<'_>, above: bool, dropped: &mut Dropped) {
-        // A file system whose inode numbers are not its own may show a directory in itself.
-        if self.node(index).is_none_or(Node::is_pinned) || index == location.parent {
-            return;
-        }
-        let replaced = self.at(location);
-        if replaced == Some(index) || self.node(location.parent).is_none() {
-            return;
-        }
-        // First of all: the steps below must not find the directory unused.
-        self.hold(location.parent);
-        if let Some(replaced) = replaced {
-            self.leave(replaced, location, dropped);
-        }
-        if above {
-            // The directory was last seen beneath this node, and this node is now beneath it: so it has moved.
-            self.unlocate(location.parent, dropped);
-        }
-        self.set_aside(index, dropped);
-        self.settle(index, location);
-    }
-
-    /// Makes a place the current one of a node that has none. The directory counts it already.
-    fn settle(&mut self, index: u32, location: Location<'_>) {
-        let Some(node) = self.node_mut(index) else { return };
-        node.parent = location.parent;
-        node.name = location.name.into();
-        self.memory.add_name(location.name);
-        let hash = self.location_hash(location);
-        let Self {
-            by_location,
-            nodes,
-            hasher,
-            ..
-        } = self;
-        by_location.insert_unique(hash, index, |&other| {
-            nodes
-                .get(other as usize)
-                .map_or(0, |node| hasher.hash_one((node.parent, &*node.name)))
-        });
-    }
-
-    /// Something is beneath a node, or is about to be.
-    pub(super) fn hold(&mut self, index: u32) {
-        if let Some(node) = self.node_mut(index) {
-            node.children += 1;
-        }
-    }
-
-    /// It is not any more.
-    pub(super) fn let_go(&mut self, index: u32, dropped: &mut Dropped) {
-        if let Some(node) = self.node_mut(index) {
-            node.children = node.children.saturating_sub(1);
-        }
-        self.collect(index, dropped);
-    }
-
-    /// Makes room for another current place of a node: this one becomes an alias, unless it is a directory.
-    fn set_aside(&mut self, index: u32, dropped: &mut Dropped) {
-        let Some(node) = self.node(index).filter(|node| node.parent != NONE) else {
-            return;
-        };
-        if node.mode_kind() == libc::S_IFDIR {
-            self.unlocate(index, dropped);
-            return;
-        }
-        let (parent, name) = self.detach(index);
-        // Whoever is added is counted by its directory; who made room no more.
-        self.hold(parent);
-        let made_room = self.aliases.add(index, parent, name);
-        if let Some(parent) = made_room {
-            self.let_go(parent, dropped);
-        }
-    }
-
-    /// A node is not at a place any more. It is where it was seen before, if it has another name.
-    pub(super) fn leave(&mut self, index: u32, place: Location<'_>, dropped: &mut Dropped) {
-        if self.aliases.remove(index, place.parent, place.name) {
-            self.let_go(place.parent, dropped);
-        } else if self
-            .node(index)
-            .is_some_and(|node| node.is_at(place.parent, place.name))
-        {
-            let (parent, _) = self.detach(index);
-            if let Some((parent, name)) = self.aliases.take_latest(index) {
-                let name = &*name;
-                self.settle(index, Location { parent, name });
-            }
-            self.collect(parent, dropped);
-        }
-    }
-
-    /// Whether a node has another name than its current one.
-    pub(super) fn has_alias(&self, index: u32) -> bool {
-        self.aliases.has(index)
-    }
-
-    /// Whether a place is a node's, its current one or another. Looks at the node first, which most LOOKUPs end with.
-    pub(super) fn is_known_at(&self, index: u32, place: Location<'_>) -> bool {
-        self.node(index)
-            .is_some_and(|node| node.is_at(place.parent, place.name))
-            || self.aliases.at(place.parent, place.name) == Some(index)
-    }
-
-    /// Forgets where a directory is.
-    fn unlocate(&mut self, index: u32, dropped: &mut Dropped) {
-        let (parent, _) = self.detach(index);
-        self.collect(parent, dropped);
-    }
-
-    /// Takes a node out of its current directory; the directory's index, and its name there.
-    fn detach(&mut self, index: u32) -> (u32, NodeName) {
-        let Some(node) = self.node_mut(index) else {
-            return (NONE, NodeName::default());
-        };
-        let parent = std::mem::replace(&mut node.parent, NONE);
-        let name = std::mem::take(&mut node.name);
-        self.memory.drop_name(&name);
-        if parent != NONE {
-            let hash = self.location_hash(Location { parent, name: &name });
-            if let Ok(entry) = self.by_location.find_entry(hash, |&other| other == index) {
-                entry.remove();
-            }
-            if let Some(parent) = self.node_mut(parent) {
-                parent.children = parent.children.saturating_sub(1);
-            }
-        }
-        (parent, name)
     }
 
     /// Removes the node at `index` if nothing refers to it any more, then its directory likewise, and so on.
@@ -424,118 +258,6 @@ impl Table {
             .shrink_to_fit(|index| node(index).map_or(0, |node| hasher.hash_one((node.parent, &*node.name))));
     }
 
-    /// Gives a node its descriptor for good: the root of the next share.
-    pub(super) fn pin(&mut self, index: u32, descriptor: Shared<Descriptor>) {
-        let Self { nodes, homes, .. } = self;
-        if let Some(node) = nodes.get_mut(index as usize) {
-            node.descriptor = Some(descriptor);
-            homes.push(node.mount);
-        }
-    }
-
-    /// How many hot nodes are on other mounts than their share's.
-    pub(super) const fn away(&self) -> usize {
-        self.away
-    }
-
-    /// Gives a node its descriptor until the clock takes it away. False if it has one.
-    pub(super) fn heat(&mut self, index: u32, descriptor: Shared<Descriptor>) -> bool {
-        let Self {
-            nodes,
-            hot,
-            homes,
-            away,
-            ..
-        } = self;
-        match nodes.get_mut(index as usize) {
-            Some(node) if node.descriptor.is_none() && node.kind != 0 => {
-                *away += usize::from(is_away(homes, node));
-                node.descriptor = Some(descriptor);
-                node.referenced.store(true, Relaxed);
-                node.hot = hot.push(index);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Takes a hot node's descriptor.
-    pub(super) fn cool(&mut self, index: u32) -> Option<Cooled> {
-        let Self {
-            nodes,
-            hot,
-            homes,
-            away,
-            ..
-        } = self;
-        let node = nodes.get_mut(index as usize)?;
-        if node.hot == NONE {
-            return None;
-        }
-        *away = away.saturating_sub(usize::from(is_away(homes, node)));
-        let place = std::mem::replace(&mut node.hot, NONE);
-        let descriptor = node.descriptor.take();
-        let (mount, share) = (node.mount, node.share);
-        if let Some(moved) = hot.remove(place)
-            && let Some(node) = nodes.get_mut(moved as usize)
-        {
-            node.hot = place;
-        }
-        Some(Cooled {
-            descriptor: descriptor?,
-            id: self.id(index),
-            mount,
-            share,
-        })
-    }
-
-    fn cool_into(&mut self, index: u32, dropped: &mut Dropped) {
-        if let Some(cooled) = self.cool(index) {
-            dropped.push(cooled);
-        }
-    }
-
-    /// Cools the hot node that the clock finds.
-    pub(super) fn cool_one(&mut self) -> Option<Cooled> {
-        let Self { nodes, hot, .. } = self;
-        let victim = hot.victim(|index, patient| {
-            nodes.get(index as usize).is_none_or(|node| {
-                let lost = patient && node.parent == NONE;
-                !node.referenced.swap(false, Relaxed) && !lost
-            })
-        })?;
-        self.cool(victim)
-    }
-
-    /// Cools hot nodes on other mounts that were not used since the last time, of at most `count` that are looked at
-    /// from the place `before` downwards. Where to go on; how many may be cooled the next time.
-    pub(super) fn cool_away(
-        &mut self,
-        before: usize,
-        count: usize,
-        hold: impl Fn(u64) -> bool,
-        dropped: &mut Dropped,
-    ) -> (usize, usize) {
-        let mut place = before.min(self.hot.len());
-        let end = place.saturating_sub(count);
-        let mut used = 0;
-        while place > end {
-            place -= 1;
-            let Some(index) = self.hot.at(place) else { continue };
-            let Some(node) = self.node(index) else { continue };
-            // Without its name it would not be found again.
-            if !is_away(&self.homes, node) || node.parent == NONE || hold(node.mount) {
-                continue;
-            }
-            if node.referenced.swap(false, Relaxed) {
-                used += 1;
-            } else {
-                self.cool_into(index, dropped);
-            }
-        }
-        (place, used)
-    }
-
     /// Counts a lookup.
     pub(super) fn look_up(&self, index: u32) {
         if let Some(node) = self.node(index) {
@@ -607,8 +329,4 @@ fn hash(key: &Key, secret: [u64; 2]) -> u64 {
 fn fold(one: u64, other: u64) -> u64 {
     let product = u128::from(one) * u128::from(other);
     product as u64 ^ (product >> 64) as u64
-}
-
-fn is_away(homes: &[u64], node: &Node) -> bool {
-    homes.get(usize::from(node.share)) != Some(&node.mount)
 }

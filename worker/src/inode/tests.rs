@@ -8,7 +8,8 @@ use super::{
     Descriptor, Inodes, Place,
     dropped::Dropped,
     node::{Identity, Key, NONE},
-    table::{Location, ROOT, Table},
+    places::Location,
+    table::{ROOT, Table},
 };
 
 fn identity(ino: u64, birth: i64) -> Identity {
