@@ -55,15 +55,15 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     ),
     rule!(Base, SYS_getdents64, "READDIR, READDIRPLUS"),
     rule!(Base, SYS_readlinkat, "READLINK"),
-    rule!(Base, SYS_fstatfs, "STATFS"),
+    rule!(Base, SYS_fstatfs, "STATFS; how much room is left before root's part of it"),
     // The caller's identity.
-    rule!(Base, SYS_setfsuid, "acts as the caller where it creates or checks access"),
+    rule!(Base, SYS_setfsuid, "acts as the caller where it creates or checks access, as nobody where room for data is scarce"),
     rule!(Base, SYS_setfsgid, "acts as the caller where it creates or checks access"),
     rule!(Base, SYS_setgroups, "the caller's group that owns a setgid directory, and none again",
         [Pin::int(0, 0)], [Pin::int(0, 1)],
     ),
     rule!(Base, SYS_capget, "before capset"),
-    rule!(Base, SYS_capset, "CAP_DAC_OVERRIDE comes back where the caller's fsuid alone may not"),
+    rule!(Base, SYS_capset, "CAP_DAC_OVERRIDE comes back where the caller's fsuid alone may not, CAP_FSETID where nobody's takes it"),
     // File data.
     rule!(Base, SYS_preadv2, "READ to the ring; its own state in /proc, read back once the filter is in force",
         [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)],

@@ -6,8 +6,11 @@ use airlockfs_policy::ExitKind;
 
 use crate::{
     ids::{IdMap, Mapped},
-    sys::{end, raise_dac_override, say, set_groups, switch_gid, switch_uid},
+    sys::{CAP_DAC_OVERRIDE, CAP_FSETID, end, raise, say, set_groups, switch_gid, switch_uid},
 };
+
+/// The user who is nobody, on any host.
+const NOBODY: u32 = 65_534;
 
 /// The ids of this process, of its namespace and of the guest.
 #[derive(Debug)]
@@ -43,9 +46,29 @@ impl Identities {
         let acting = self.act(caller)?;
         match make() {
             // Only leaving 0 took the capability away, and returning to it will set all of them right.
-            Err(Errno::EACCES) if acting.uid == Some(0) && raise_dac_override().is_ok() => make(),
+            Err(Errno::EACCES) if acting.uid == Some(0) && raise(CAP_DAC_OVERRIDE).is_ok() => make(),
             result => result,
         }
+    }
+
+    /// Runs `write` as a user who is nobody and keeps setuid and setgid bits, as this process does: as itself where it
+    /// cannot become that user, who is not root then either.
+    pub(crate) fn as_nobody<T>(&self, write: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        if !self
+            .other_uids
+            .as_ref()
+            .is_some_and(|others| others.contains(NOBODY))
+        {
+            return write();
+        }
+        let _acting = Acting {
+            group: false,
+            gid: None,
+            uid: Some(self.own_uid),
+        };
+        switch_uid(NOBODY)?;
+        raise(CAP_FSETID)?;
+        write()
     }
 
     fn act(&self, caller: Caller) -> Result<Acting, Errno> {

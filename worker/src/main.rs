@@ -30,6 +30,7 @@ mod listings;
 mod locks;
 mod ops;
 mod pool;
+mod reserve;
 mod serve;
 mod start;
 mod sys;

@@ -23,6 +23,7 @@ use crate::{
     listings::Listings,
     locks::Locks,
     ops,
+    reserve::Reserve,
     sys::{CName, ProcPath, Stat, stat, stat_at},
     view::View,
     xattr_map::XattrMap,
@@ -42,6 +43,8 @@ pub(crate) struct Volume {
     pub(crate) listings: Listings,
     /// Locks on them.
     pub(crate) locks: Locks,
+    /// What root's writes must leave.
+    pub(crate) reserve: Reserve,
     /// User and group ids.
     pub(crate) identities: Identities,
     /// What the guest sees of owners and permissions.
@@ -219,6 +222,19 @@ impl Volume {
                 None => ops::open::by_node(self, node, false),
             },
         }
+    }
+
+    /// Runs `write`, which allocates at most `bytes` for a file, without taking what its file system keeps for root.
+    pub(crate) fn writing<T>(
+        &self,
+        open: &Open,
+        bytes: u64,
+        write: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        if self.identities.own_uid != 0 || self.reserve.spares(open, open.node.mount, bytes)? {
+            return write();
+        }
+        self.identities.as_nobody(write)
     }
 
     /// Whether an inode lies on the mount that its share begins with, which stays as long as the share is served.

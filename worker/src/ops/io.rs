@@ -124,16 +124,18 @@ pub(crate) fn write(
         kill_suidgid(open)?;
     }
     forget_capability(volume, open)?;
-    while place.done < size {
-        match sys::write(open, &place) {
-            Ok(0) => break,
-            Ok(written) => place.done += written,
-            Err(error) if place.done == 0 => return Err(error),
-            Err(_) => break,
+    volume.writing(open, size as u64, || {
+        while place.done < size {
+            match sys::write(open, &place) {
+                Ok(0) => break,
+                Ok(written) => place.done += written,
+                Err(error) if place.done == 0 => return Err(error),
+                Err(_) => break,
+            }
         }
-    }
-    Ok(Reply::Written {
-        size: u32::try_from(place.done).unwrap_or(u32::MAX),
+        Ok(Reply::Written {
+            size: u32::try_from(place.done).unwrap_or(u32::MAX),
+        })
     })
 }
 
@@ -188,7 +190,9 @@ pub(crate) fn allocate(
     let (offset, length) = (file_offset(offset)?, file_offset(length)?);
     let mode = FallocateFlags::from_bits(mode.cast_signed()).ok_or(Errno::ENOTSUP)?;
     writable_file(open)?;
-    fallocate(open, mode, offset, length)?;
+    volume.writing(open, length.unsigned_abs(), || {
+        Ok(fallocate(open, mode, offset, length)?)
+    })?;
     if kill {
         kill_suidgid(open)?;
     }
@@ -221,13 +225,10 @@ pub(crate) fn copy(
     if kill && length > 0 {
         kill_suidgid(target)?;
     }
-    let copied = copy_file_range(
-        source.as_fd(),
-        Some(&mut from),
-        target.as_fd(),
-        Some(&mut to),
-        length,
-    )?;
+    let copied = volume.writing(target, length as u64, || {
+        let (from, to) = (Some(&mut from), Some(&mut to));
+        Ok(copy_file_range(source.as_fd(), from, target.as_fd(), to, length)?)
+    })?;
     forget_capability(volume, target)?;
     Ok(Reply::Copied(copied as u64))
 }

@@ -42,10 +42,13 @@ pub(crate) fn set_groups(group: Option<u32>) -> Result<(), Errno> {
     Ok(())
 }
 
-const CAP_DAC_OVERRIDE: u32 = 1;
+/// By number (linux/capability.h).
+pub(crate) const CAP_DAC_OVERRIDE: u32 = 1;
+/// By number.
+pub(crate) const CAP_FSETID: u32 = 4;
 
-/// Adds CAP_DAC_OVERRIDE to the thread's effective set (capset(2)).
-pub(crate) fn raise_dac_override() -> Result<(), Errno> {
+/// Adds one of the first 32 capabilities to the thread's effective set (capset(2)).
+pub(crate) fn raise(capability: u32) -> Result<(), Errno> {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -67,7 +70,7 @@ pub(crate) fn raise_dac_override() -> Result<(), Errno> {
     // SAFETY: version 3 reads and writes a header and two sets.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) })?;
     let [low, _] = &mut sets;
-    low.effective |= 1 << CAP_DAC_OVERRIDE;
+    low.effective |= 1 << capability;
     // SAFETY: as above.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) })?;
     Ok(())

@@ -14,7 +14,7 @@ mod rename;
 mod stat;
 mod xattr;
 
-pub(crate) use creds::{raise_dac_override, set_groups, switch_gid, switch_uid};
+pub(crate) use creds::{CAP_DAC_OVERRIDE, CAP_FSETID, raise, set_groups, switch_gid, switch_uid};
 pub(crate) use data::{Placed, read, write};
 pub(crate) use dirent::{parse, read_entries};
 pub(crate) use end::{end, say};
