@@ -19,7 +19,6 @@ const OWN_DESCRIPTORS: u64 = 64;
 const FEWEST_DESCRIPTORS: u64 = 128;
 /// As many as virtiofsd asks for.
 const MOST_DESCRIPTORS: u64 = 1_000_000;
-const DEFAULT_SLOW_THREADS: u16 = 4;
 /// They read what waits for a device, which is the faster the more of them it knows.
 const DEFAULT_DATA_THREADS: usize = 8;
 /// Directories and files under one tag: what is to be served must fit the worker's first message.
@@ -116,13 +115,6 @@ pub(crate) fn attributes_alike(cli: &Cli) -> bool {
     !translated && !named && share.view.message() == View::default()
 }
 
-fn slow_threads(cli: &Cli) -> u16 {
-    match cli.service.thread_pool_size {
-        0 => DEFAULT_SLOW_THREADS,
-        size => size,
-    }
-}
-
 /// FUSE options that INIT grants where the guest can.
 fn fuse_options(cli: &Cli) -> Options {
     let share = &cli.share;
@@ -200,7 +192,8 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
             .iter()
             .map(|barrier| Barrier::from(*barrier))
             .collect(),
-        slow_threads: slow_threads(cli),
+        spare_threads: cli.service.spare_threads,
+        stall_limit: cli.service.stall_limit,
         max_descriptors,
         max_memory: cli.service.max_memory,
         poll_us: u32::try_from(cli.device.poll_us.as_micros()).unwrap_or(u32::MAX),

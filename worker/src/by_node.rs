@@ -9,7 +9,7 @@ use std::{
 
 use airlockfs_ipc::{NodeId, recycle::Shared};
 
-use crate::handle::Open;
+use crate::{handle::Open, session};
 
 /// Those that are kept.
 #[derive(Default)]
@@ -44,6 +44,9 @@ impl ByNode {
     pub(crate) fn keep(&self, node: NodeId, open: &Shared<Open>) {
         let mut closed = Vec::new();
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if session::is_over() {
+            return;
+        }
         while kept.order.len() >= self.max {
             let Some(oldest) = kept.order.pop_front() else {
                 return;
@@ -64,10 +67,9 @@ impl ByNode {
         drop(kept);
     }
 
-    /// All end.
-    pub(crate) fn clear(&self) {
-        let all = std::mem::take(&mut *self.kept.write().unwrap_or_else(PoisonError::into_inner));
-        drop(all);
+    /// All end: they are still to be closed.
+    pub(crate) fn clear(&self) -> impl Send + use<> {
+        std::mem::take(&mut *self.kept.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
         }
         assert_eq!(file.users(), 1, "all are closed");
         by_node.keep(NodeId(6), &file);
-        by_node.clear();
+        drop(by_node.clear());
         assert_eq!(file.users(), 1);
         ByNode::new(0).keep(NodeId(1), &file);
         assert_eq!(file.users(), 1, "there is no room");

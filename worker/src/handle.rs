@@ -10,7 +10,7 @@ use airlockfs_ipc::{
     recycle::{Recycler, Shared},
 };
 
-use crate::{inode::Located, ops::dir::Entries};
+use crate::{inode::Located, ops::dir::Entries, session};
 
 /// An open file or directory.
 pub(crate) struct Open {
@@ -107,10 +107,14 @@ impl Handles {
         self.opens.share(open)
     }
 
-    /// Adds an open file. ENFILE, and the file back to be closed by drop, if the guest has too many.
+    /// Adds an open file. ENFILE if the guest has too many; EBADF if its session is over.
     pub(crate) fn insert(&self, open: Open) -> Result<Handle, Errno> {
         let open = Some(self.share(open));
         let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if session::is_over() {
+            drop(table);
+            return Err(Errno::EBADF);
+        }
         let Slots { slots, free } = &mut *table;
         let index = match free.pop() {
             Some(index) => index,

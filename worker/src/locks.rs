@@ -4,9 +4,12 @@
 //! of its own for each inode, so that owners exclude each other, in one guest, between guests and against the host's
 //! programs. flock(2) locks belong to an open file in the guest, which is one here.
 //!
-//! A request that must wait holds no thread: the kernel does not tell when a lock could be had, so one thread tries
-//! again when a lock is given up here, and now and then for those that others hold. A wait that closes a circle among the
+//! A request that must wait holds no thread: the kernel does not tell when a lock could be had, so one thread has it tried
+//! again, by a thread of the crew, when a lock is given up here, and now and then for those that others hold. A wait that closes a circle among the
 //! guest's own owners is refused (EDEADLK); the kernel cannot see it, since descriptions are no processes.
+//!
+//! Any call that sets a lock may hang, where a server keeps the locks. None is made under the lock of this table: what an
+//! owner does to an inode's locks has a lock of its own, so that the kernel's account and this one change in one order.
 
 mod ranges;
 
@@ -23,8 +26,10 @@ use airlockfs_ipc::{Errno, Handle, NodeId, message::FileLock, recycle::Shared};
 
 use self::ranges::Ranges;
 use crate::{
+    crew::Crew,
     gate::Gate,
     handle::Open,
+    session,
     sys::{set_lock, set_whole_lock},
 };
 
@@ -48,6 +53,7 @@ pub(crate) struct Holder {
 }
 
 /// A lock to take, or a record lock to clear.
+#[derive(Clone)]
 pub(crate) enum Wanted {
     /// A record lock, through the owner's own open file description.
     Record(Arc<OwnedFd>, FileLock),
@@ -64,6 +70,10 @@ struct Waiting {
     holder: Holder,
     wanted: Wanted,
     answer: Answer,
+    /// A thread tries to take it. It stays here until that has an end.
+    tried: bool,
+    /// Nobody wants it any more, should it not be had now.
+    given_up: bool,
 }
 
 /// All locks of the guest.
@@ -81,8 +91,11 @@ struct Record {
     /// for ever, and whose close the guest tells by RELEASE alone: FLUSH names the process.
     handle: Handle,
     ranges: Ranges,
+    /// Held while the kernel is asked to change them.
+    changing: Arc<Mutex<()>>,
 }
 
+/// What is known of all locks.
 #[derive(Default)]
 struct State {
     /// By node, then by owner; no node without an owner.
@@ -111,15 +124,12 @@ impl Locks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the thread that tries waiting locks, behind `gate`; it runs as long as the process.
-    pub(crate) fn start(
-        locks: Arc<impl AsRef<Self> + Send + Sync + 'static>,
-        gate: Arc<Gate>,
-    ) -> io::Result<()> {
+    /// Starts the thread that has waiting locks tried by the crew, behind `gate`; it runs as long as the process.
+    pub(crate) fn start(crew: Arc<Crew>, gate: Arc<Gate>) -> io::Result<()> {
         thread::Builder::new().name("locks".into()).spawn(move || {
             gate.pass();
             let _guard = crate::EndsWithPanic;
-            (*locks).as_ref().run();
+            crew.volume().locks.run(&crew);
         })?;
         Ok(())
     }
@@ -140,6 +150,9 @@ impl Locks {
         if state.count >= self.max {
             return Err(Errno::raw(libc::ENOLCK));
         }
+        if session::is_over() {
+            return Err(Errno::EBADF);
+        }
         let State { records, count, .. } = &mut *state;
         let record = records
             .entry(holder.node)
@@ -151,6 +164,7 @@ impl Locks {
                     file,
                     handle,
                     ranges: Ranges::default(),
+                    changing: Arc::default(),
                 }
             });
         Ok(record.file.clone())
@@ -165,7 +179,23 @@ impl Locks {
 
     /// Takes or clears a lock, or says EAGAIN if another is in the way.
     pub(crate) fn try_now(&self, holder: Holder, wanted: &Wanted) -> Result<(), Errno> {
-        self.state().try_now(holder, wanted)
+        let (file, lock) = match wanted {
+            Wanted::Record(file, lock) => (file, lock),
+            Wanted::Whole(file, kind) => return set_whole_lock(&**file, *kind),
+        };
+        let changing = {
+            let mut state = self.state();
+            if lock.kind != libc::F_UNLCK as u32 && state.ranges >= RANGES_MAX {
+                return Err(Errno::raw(libc::ENOLCK));
+            }
+            state.record(holder).map(|record| record.changing.clone())
+        };
+        let _changing = changing
+            .as_ref()
+            .map(|changing| changing.lock().unwrap_or_else(PoisonError::into_inner));
+        set_lock(file, lock)?;
+        self.state().note(holder, lock);
+        Ok(())
     }
 
     /// The guest's process whose lock is in the way of one of `holder`'s, if it is one of this guest.
@@ -178,6 +208,12 @@ impl Locks {
     pub(crate) fn interrupt(&self, name: u64) {
         let mut state = self.state();
         let found = state.waiting.iter().position(|waiting| waiting.name == name);
+        if let Some(waiting) = found.and_then(|position| state.waiting.get_mut(position))
+            && waiting.tried
+        {
+            waiting.given_up = true;
+            return;
+        }
         let Some(position) = found else {
             if state.interrupted.len() >= INTERRUPTS {
                 state.interrupted.pop_front();
@@ -214,6 +250,8 @@ impl Locks {
             holder,
             wanted,
             answer,
+            tried: false,
+            given_up: false,
         });
         // It may have been given up since it was found in the way.
         state.retry = Duration::ZERO;
@@ -235,10 +273,10 @@ impl Locks {
     pub(crate) fn drop_owner(&self, holder: Holder) {
         let mut state = self.state();
         let gone_records = state.take_records(holder.node, |owner, _| owner == holder.owner);
-        let (gone, left) = std::mem::take(&mut state.waiting)
-            .into_iter()
-            .partition(|waiting| waiting.holder == holder);
-        state.waiting = left;
+        for waiting in &mut state.waiting {
+            waiting.given_up |= waiting.holder == holder;
+        }
+        let gone = state.take_waiting(|waiting| waiting.given_up && !waiting.tried);
         drop(state);
         interrupt(gone);
         self.end(gone_records);
@@ -260,16 +298,17 @@ impl Locks {
         }
     }
 
-    /// Gives up everything.
-    pub(crate) fn clear(&self) {
-        let all = std::mem::take(&mut *self.state());
-        interrupt(all.waiting);
+    /// Gives up everything. What is still to be closed.
+    pub(crate) fn clear(&self) -> impl Send + use<> {
+        let mut all = std::mem::take(&mut *self.state());
+        interrupt(std::mem::take(&mut all.waiting));
+        all.records
     }
 
-    fn run(&self) {
+    fn run(&self, crew: &Arc<Crew>) {
         let mut state = self.state();
         loop {
-            if state.waiting.is_empty() {
+            if state.waiting.iter().all(|waiting| waiting.tried) {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -280,42 +319,78 @@ impl Locks {
             }
             let [first, last] = RETRY;
             state.retry = (state.retry * 2).clamp(first, last);
-            let mut left = Vec::new();
-            let mut done = Vec::new();
-            for waiting in std::mem::take(&mut state.waiting) {
-                match state.try_now(waiting.holder, &waiting.wanted) {
-                    Err(Errno::EAGAIN) => left.push(waiting),
-                    result => done.push((waiting, result)),
+            let mut nodes: Vec<_> = state.untried().map(|waiting| waiting.holder.node).collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            let mut errands = Vec::new();
+            for node in nodes {
+                let mut list = Vec::new();
+                for waiting in &mut state.waiting {
+                    if waiting.holder.node == node && !waiting.tried {
+                        waiting.tried = true;
+                        list.push((waiting.name, waiting.holder, waiting.wanted.clone()));
+                    }
                 }
+                errands.push(list);
             }
-            state.waiting = left;
             drop(state);
-            for (waiting, result) in done {
-                (waiting.answer)(result);
+            for list in errands {
+                crew.leave_to_spare(Box::new(move |volume| volume.locks.try_again(list)));
             }
             state = self.state();
         }
     }
+
+    /// Tries the waiting locks of one inode.
+    fn try_again(&self, list: Vec<(u64, Holder, Wanted)>) {
+        for (name, holder, wanted) in list {
+            let result = self.try_now(holder, &wanted);
+            let mut state = self.state();
+            let Some(position) = state.waiting.iter().position(|waiting| waiting.name == name) else {
+                continue;
+            };
+            let Some(waiting) = state.waiting.get_mut(position) else {
+                continue;
+            };
+            waiting.tried = false;
+            let result = match result {
+                Err(Errno::EAGAIN) if waiting.given_up => Err(Errno::raw(libc::EINTR)),
+                Err(Errno::EAGAIN) => continue,
+                result => result,
+            };
+            let waiting = state.waiting.swap_remove(position);
+            drop(state);
+            (waiting.answer)(result);
+        }
+        self.changed.notify_one();
+    }
 }
 
 impl State {
-    /// With the kernel's account and this one under one lock, they say the same.
-    fn try_now(&mut self, holder: Holder, wanted: &Wanted) -> Result<(), Errno> {
-        let (file, lock) = match wanted {
-            Wanted::Record(file, lock) => (file, lock),
-            Wanted::Whole(file, kind) => return set_whole_lock(&**file, *kind),
-        };
-        if lock.kind != libc::F_UNLCK as u32 && self.ranges >= RANGES_MAX {
-            return Err(Errno::raw(libc::ENOLCK));
-        }
-        set_lock(file, lock)?;
-        let owners = self.records.get_mut(&holder.node);
-        if let Some(record) = owners.and_then(|owners| owners.get_mut(&holder.owner)) {
+    fn record(&mut self, holder: Holder) -> Option<&mut Record> {
+        self.records.get_mut(&holder.node)?.get_mut(&holder.owner)
+    }
+
+    /// Notes a lock that the kernel set or cleared.
+    fn note(&mut self, holder: Holder, lock: &FileLock) {
+        if let Some(record) = self.record(holder) {
             let before = record.ranges.len();
             record.ranges.set(lock);
-            self.ranges = (self.ranges + record.ranges.len()).saturating_sub(before);
+            let after = record.ranges.len();
+            self.ranges = (self.ranges + after).saturating_sub(before);
         }
-        Ok(())
+    }
+
+    /// Those that wait and are not being tried.
+    fn untried(&self) -> impl Iterator<Item = &Waiting> {
+        self.waiting.iter().filter(|waiting| !waiting.tried)
+    }
+
+    /// Takes out those that `gone` chooses.
+    fn take_waiting(&mut self, gone: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let (gone, left) = std::mem::take(&mut self.waiting).into_iter().partition(gone);
+        self.waiting = left;
+        gone
     }
 
     /// Other owners that hold what is in the way of a lock, and their processes.

@@ -7,19 +7,20 @@
 //! directories for I/O; follow a symbolic link; take two components of a path at once; serve before it is confined;
 //! panic over what a request or the file system says.
 //!
-//! Threads: one for each lane of the ring, a pool for what may take long, one that tries file locks again that requests
-//! wait for, one that lets go of mounts which nobody uses, and the main thread, which waits for the supervisor's end and then ends the process.
+//! Threads: one for each lane of the ring and spares, any of which serves any lane; one that watches them; one that has file
+//! locks tried again that requests wait for, one that lets go of mounts which nobody uses, and the main thread, which waits for
+//! the supervisor's end and then ends the process. The watching and the main thread make no call on the share, which may hang.
 //!
-//! Lock order: a directory handle's entries, who moves directories, then the table of inodes, of handles or of file locks,
-//! never two of these.
-//! The locks of the first two tables are not held across system calls. Those of memory kept for use again are held alone,
-//! or within a directory handle's.
+//! Lock order: a directory handle's entries or an owner's file locks on an inode, who moves directories, then the table of
+//! inodes, of handles or of file locks, never two of these; the crew's, then a lane's. Those of tables, crew and lanes are not held
+//! across system calls that may hang. Those of memory kept for use again are held alone, or within a directory handle's.
 
 // Only there does C's `main` find the arguments without Rust's.
 #![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 mod by_node;
 mod creds;
+mod crew;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod entry;
 mod gate;
@@ -29,13 +30,15 @@ mod inode;
 mod listings;
 mod locks;
 mod ops;
-mod pool;
 mod reserve;
 mod serve;
+mod session;
+mod stalled;
 mod start;
 mod sys;
 mod view;
 mod volume;
+mod watch;
 mod xattr_ids;
 mod xattr_map;
 

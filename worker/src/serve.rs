@@ -1,69 +1,101 @@
-//! Step 5 of a request's life: a lane's thread takes requests, and each is answered by its operation, here or by the
-//! pool, in any order.
+//! Step 5 of a request's life: a thread takes requests of a lane, and answers each by its operation.
+//!
+//! Any of them may take long, or hang: see [`crate::crew`]. Those that are known to take long give the lane away beforehand.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use airlockfs_ipc::{
     Errno, Handle, ProtocolError,
     message::{Reply, Request},
-    ring::{BULK_SIZE, BulkBuffer, MessageBuffer, Ticket, WorkerLane},
+    ring::{BULK_SIZE, BulkBuffer, Hand, MessageBuffer, Next, Ticket, WorkerLane},
 };
-use airlockfs_policy::confine::Confined;
 use nix::unistd::UnlinkatFlags;
 
 use crate::{
+    crew::Crew,
     handle::Open,
     ops::{
         attr, create, dir, file_flags, io, link,
         lock::{self, Change, Set},
         lookup, open, statfs, xattr,
     },
-    pool::Pool,
+    session,
     volume::Volume,
 };
 
 type Answer<'a> = Result<Reply<'a>, Errno>;
 
-/// A lane with what its thread needs.
+/// How long a reset waits for what was open to be closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// A thread with what it serves lanes with.
 pub(crate) struct Server {
-    lane: WorkerLane,
-    volume: Arc<Volume>,
-    pool: Arc<Pool>,
+    hand: Hand,
+    message: MessageBuffer,
     /// Room for values and lists of extended attributes.
     room: Vec<u8>,
 }
 
-/// Takes requests until the other process breaks the boundary's rules. Needs proof that this process is confined.
-pub(crate) fn serve(_: &Confined, lane: WorkerLane, volume: Arc<Volume>, pool: Arc<Pool>) -> ProtocolError {
-    let mut server = Server {
-        lane,
-        volume,
-        pool,
-        room: Vec::new(),
-    };
-    let mut buffer = MessageBuffer::new();
-    loop {
-        let served = match server.lane.next(&mut buffer) {
-            Ok(Some((ticket, request))) => server.request(ticket, &request),
-            Ok(None) => {
-                server.lane.wait();
-                Ok(())
-            }
-            Err(error) => Err(error),
+impl Server {
+    /// The thread of this hand.
+    pub(crate) fn new(hand: Hand) -> Self {
+        Self {
+            hand,
+            message: MessageBuffer::new(),
+            room: Vec::new(),
+        }
+    }
+
+    /// Serves a lane until another thread does, or the other process breaks the boundary's rules.
+    pub(crate) fn serve(&mut self, crew: &Crew, number: usize) -> Result<(), ProtocolError> {
+        let Some(lane) = crew.lane(number) else {
+            return Ok(());
         };
-        if let Err(error) = served {
-            return error;
+        let Self { hand, message, room } = self;
+        lane.join(hand);
+        loop {
+            match lane.next(hand, message)? {
+                Next::Request(ticket, request) => {
+                    session::enter();
+                    let mut serving = Serving {
+                        crew,
+                        number,
+                        lane,
+                        volume: crew.volume(),
+                        hand,
+                        room,
+                    };
+                    serving.request(ticket, &request)?;
+                }
+                Next::Wait => lane.wait(hand),
+                Next::Leave => return Ok(()),
+            }
         }
     }
 }
 
-impl Server {
+/// A lane at the thread that serves it now.
+struct Serving<'a> {
+    crew: &'a Crew,
+    /// The lane's.
+    number: usize,
+    lane: &'a WorkerLane,
+    volume: &'a Volume,
+    hand: &'a Hand,
+    room: &'a mut Vec<u8>,
+}
+
+impl Serving<'_> {
     fn request(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), ProtocolError> {
-        let volume = &*self.volume;
+        let volume = self.volume;
         let answer = match *request {
             Request::Ping => Ok(Reply::Done),
             Request::Forget(records) => Ok(lookup::forget(volume, records.0)),
-            Request::Reset => Ok(lookup::reset(volume)),
+            Request::Reset => {
+                // Descriptors closed are descriptors for the next session, but a close may hang.
+                let _ = self.crew.reset()?.recv_timeout(CLOSING);
+                Ok(Reply::Done)
+            }
             Request::Lookup { parent, name } => lookup::lookup(volume, parent, name),
             Request::LookupKnown { node, above } => lookup::known(volume, node, above),
             Request::GetAttr { node, handle } => attr::get(volume, node, handle),
@@ -75,7 +107,7 @@ impl Server {
             Request::ReadLink { node } => {
                 let mut room = [0; libc::PATH_MAX as usize - 1];
                 let reply = link::target(volume, node, &mut room).unwrap_or_else(Reply::Error);
-                self.lane.complete(ticket, &reply);
+                self.complete(ticket, &reply);
                 return Ok(());
             }
             Request::Symlink {
@@ -117,10 +149,8 @@ impl Server {
                 kill_suidgid,
             } => match open::open(volume, node, flags, kill_suidgid, false) {
                 Err(Errno::EAGAIN) => {
-                    self.slow(ticket, move |volume| {
-                        open::open(volume, node, flags, kill_suidgid, true)
-                    });
-                    return Ok(());
+                    self.takes_long();
+                    open::open(volume, node, flags, kill_suidgid, true)
                 }
                 answer => answer,
             },
@@ -136,25 +166,23 @@ impl Server {
                 flags,
                 ref creation,
             } => create::temporary(volume, parent, flags, creation),
-            Request::Read { handle, offset, size } => return self.read(ticket, handle, offset, size),
+            Request::Read { handle, offset, size } => self.read(&ticket, handle, offset, size)?,
             Request::Write {
                 handle,
                 offset,
                 size,
                 kill_suidgid,
-            } => return self.write(ticket, handle, offset, size, kill_suidgid),
+            } => self.write(&ticket, handle, offset, size, kill_suidgid)?,
             Request::Donate { handle } => {
                 // The channel may be full (net.unix.max_dgram_qlen) until the supervisor looks at what was answered.
                 self.lane.flush();
-                open::donate(volume, handle, &self.lane.completer())
+                open::donate(volume, handle, self.lane)
             }
             Request::Release { handle, flock_owner } => open::release(volume, handle, flock_owner),
             Request::ReleaseDir { handle } => open::release(volume, handle, None),
             Request::Flush { handle, lock_owner } => lock::flush(volume, handle, lock_owner),
             Request::Fsync { handle, datasync } | Request::FsyncDir { handle, datasync } => {
-                return self.slow_on(ticket, handle, move |volume, open| {
-                    io::sync(volume, open, datasync)
-                });
+                self.long_on(handle, |open| io::sync(volume, open, datasync))
             }
             Request::Lseek {
                 handle,
@@ -167,11 +195,9 @@ impl Server {
                 length,
                 mode,
                 kill_suidgid,
-            } => {
-                return self.slow_on(ticket, handle, move |volume, open| {
-                    io::allocate(volume, open, (offset, length), mode, kill_suidgid)
-                });
-            }
+            } => self.long_on(handle, |open| {
+                io::allocate(volume, open, (offset, length), mode, kill_suidgid)
+            }),
             Request::CopyFileRange {
                 source,
                 source_offset,
@@ -179,18 +205,16 @@ impl Server {
                 target_offset,
                 length,
                 kill_suidgid,
-            } => {
-                return self.slow_on(ticket, source, move |volume, from| {
-                    let to = volume.open_file(target)?;
-                    io::copy(
-                        volume,
-                        (from, source_offset),
-                        (&to, target_offset),
-                        length,
-                        kill_suidgid,
-                    )
-                });
-            }
+            } => self.long_on(source, |from| {
+                let to = volume.open_file(target)?;
+                io::copy(
+                    volume,
+                    (from, source_offset),
+                    (&to, target_offset),
+                    length,
+                    kill_suidgid,
+                )
+            }),
             Request::OpenDir { node, flags } => open::open_dir(volume, node, flags),
             Request::ReadDir {
                 handle,
@@ -203,8 +227,8 @@ impl Server {
             }
             Request::StatFs { node } => statfs::statfs(volume, node),
             Request::SyncFs { node } => {
-                self.slow(ticket, move |volume| statfs::sync(volume, node));
-                return Ok(());
+                self.takes_long();
+                statfs::sync(volume, node)
             }
             Request::Access { node, mask, caller } => attr::access(volume, node, mask, caller),
             Request::SetXattr {
@@ -233,7 +257,7 @@ impl Server {
             Request::ListXattr { node, size } => {
                 let (buffer, size) = self.bulk_or_size(&ticket, size)?;
                 self.room.resize(xattr::XATTR_MAX, 0);
-                xattr::list(volume, node, size, &mut self.room, buffer.as_ref())
+                xattr::list(volume, node, size, self.room, buffer.as_ref())
             }
             Request::RemoveXattr { node, name } => xattr::remove(volume, node, name),
             Request::GetFileFlags { handle, extended, .. } => file_flags::get(volume, handle, extended),
@@ -265,7 +289,7 @@ impl Server {
                 Ok(Reply::Done)
             }
         };
-        self.lane.complete(ticket, &answer.unwrap_or_else(Reply::Error));
+        self.complete(ticket, &answer.unwrap_or_else(Reply::Error));
         Ok(())
     }
 
@@ -287,37 +311,32 @@ impl Server {
         }
     }
 
-    /// Has the pool answer a request.
-    fn slow(&mut self, ticket: Ticket, operation: impl FnOnce(&Volume) -> Answer<'static> + Send + 'static) {
-        let completer = self.lane.completer();
-        let volume = self.volume.clone();
-        self.pool.submit(move || {
-            completer.complete(ticket, &operation(&volume).unwrap_or_else(Reply::Error));
-        });
+    fn complete(&self, ticket: Ticket, reply: &Reply<'_>) {
+        self.lane.complete(self.hand, ticket, reply);
     }
 
-    /// Has the pool answer a request on an open file.
-    fn slow_on(
-        &mut self,
-        ticket: Ticket,
-        handle: Handle,
-        operation: impl FnOnce(&Volume, &Open) -> Answer<'static> + Send + 'static,
-    ) -> Result<(), ProtocolError> {
-        match self.volume.open_file(handle) {
-            Ok(open) => self.slow(ticket, move |volume| operation(volume, &open)),
-            Err(error) => self.lane.complete(ticket, &Reply::Error(error)),
-        }
-        Ok(())
+    /// Gives the lane to another thread, if one is free, before what is known to take long. Without one the lane waits, and
+    /// gets the first that is free.
+    fn takes_long(&self) {
+        self.lane.flush();
+        self.crew.call(self.number);
+    }
+
+    /// An operation on an open file that takes long.
+    fn long_on(&self, handle: Handle, operation: impl FnOnce(&Open) -> Answer<'static>) -> Answer<'static> {
+        let open = self.volume.open_file(handle)?;
+        self.takes_long();
+        operation(&open)
     }
 
     /// Answers now, or when the lock that is in the way is given up.
     fn set_lock(&mut self, ticket: Ticket, change: &Change, wait: Option<u64>) {
-        let reply = match (lock::set(&self.volume, change), wait) {
+        let reply = match (lock::set(self.volume, change), wait) {
             (Ok(Set::Waits(holder, wanted)), Some(name)) => {
-                let completer = self.lane.completer();
+                let lane = self.lane.clone();
                 let answer = move |result: Result<(), Errno>| {
                     let reply = result.map_or_else(Reply::Error, |()| Reply::Done);
-                    completer.complete(ticket, &reply);
+                    lane.answer(ticket, &reply);
                 };
                 return self.volume.locks.wait(name, holder, wanted, Box::new(answer));
             }
@@ -325,51 +344,47 @@ impl Server {
             (Ok(Set::Done), _) => Reply::Done,
             (Err(error), _) => Reply::Error(error),
         };
-        self.lane.complete(ticket, &reply);
+        self.complete(ticket, &reply);
     }
 
-    fn read(&mut self, ticket: Ticket, handle: Handle, offset: u64, size: u32) -> Result<(), ProtocolError> {
-        let (buffer, size) = self.bulk(&ticket, size)?;
-        let result = self.volume.open_file(handle).and_then(|open| {
-            let read = io::read_at_hand(&self.volume, &open, offset, size, &buffer)?;
-            Ok((open, read))
-        });
-        match result {
-            Ok((_, io::Read::Done(length))) => self.lane.complete(ticket, &io::data(length)),
-            Ok((open, io::Read::Waits(done))) => {
-                self.slow(ticket, move |_| io::read_rest(&open, offset, size, done, &buffer));
-            }
+    fn read(
+        &self,
+        ticket: &Ticket,
+        handle: Handle,
+        offset: u64,
+        size: u32,
+    ) -> Result<Answer<'static>, ProtocolError> {
+        let (buffer, size) = self.bulk(ticket, size)?;
+        let mut opened = self.volume.open_file(handle);
+        if let (Err(Errno::EAGAIN), Some(node)) = (&opened, handle.node()) {
             // A program of the host has a lease on it.
-            Err(Errno::EAGAIN) if handle.node().is_some() => self.slow(ticket, move |volume| {
-                let node = handle.node().ok_or(Errno::EBADF)?;
-                let open = open::by_node(volume, node, true)?;
-                io::read_rest(io::data_file(&open)?, offset, size, 0, &buffer)
-            }),
-            Err(error) => self.lane.complete(ticket, &Reply::Error(error)),
+            self.takes_long();
+            opened = open::by_node(self.volume, node, true);
         }
-        Ok(())
+        Ok(opened.and_then(|open| {
+            let done = match io::read_at_hand(self.volume, &open, offset, size, &buffer)? {
+                io::Read::Done(length) => return Ok(io::data(length)),
+                io::Read::Waits(done) => done,
+            };
+            self.takes_long();
+            io::read_rest(&open, offset, size, done, &buffer)
+        }))
     }
 
     fn write(
-        &mut self,
-        ticket: Ticket,
+        &self,
+        ticket: &Ticket,
         handle: Handle,
         offset: u64,
         size: u32,
         kill: bool,
-    ) -> Result<(), ProtocolError> {
-        let (buffer, size) = self.bulk(&ticket, size)?;
-        let answer = match self.volume.open_file(handle) {
-            Ok(open) if io::write_is_slow(&open, size) => {
-                self.slow(ticket, move |volume| {
-                    io::write(volume, &open, offset, size, kill, &buffer)
-                });
-                return Ok(());
+    ) -> Result<Answer<'static>, ProtocolError> {
+        let (buffer, size) = self.bulk(ticket, size)?;
+        Ok(self.volume.open_file(handle).and_then(|open| {
+            if io::write_is_slow(&open, size) {
+                self.takes_long();
             }
-            Ok(open) => io::write(&self.volume, &open, offset, size, kill, &buffer),
-            Err(error) => Err(error),
-        };
-        self.lane.complete(ticket, &answer.unwrap_or_else(Reply::Error));
-        Ok(())
+            io::write(self.volume, &open, offset, size, kill, &buffer)
+        }))
     }
 }

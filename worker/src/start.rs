@@ -13,7 +13,7 @@ use airlockfs_ipc::{
     Name,
     channel::Channel,
     message::{Farewell, MEMORY_PER_DESCRIPTOR, Start, Started, View, WorkerConfig},
-    ring::{self, MAX_LANES, WorkerLane},
+    ring::{self, Alarm, MAX_LANES, WorkerLane},
 };
 use airlockfs_policy::{
     Advised, ExitKind, Namespaces, StartError,
@@ -27,24 +27,25 @@ use nix::{
 use crate::{
     by_node::ByNode,
     creds::Identities,
+    crew::{self, Crew},
     gate::Gate,
     handle::Handles,
     ids::{IdMap, Mapped},
     inode::Inodes,
     listings::Listings,
     locks::Locks,
-    pool::Pool,
     reserve::Reserve,
-    serve, sys,
+    sys,
     view::{self, Owner},
     volume::{SYNTHETIC, Volume},
+    watch,
     xattr_map::XattrMap,
 };
 
 /// Descriptors beyond the guest's budget: the ring's, the channels', those open for the length of an operation.
 const RESERVED: u64 = 128;
-/// Most threads for slow operations, as `--thread-pool-size` has it.
-const SLOW_THREADS_MAX: u16 = 64;
+/// Most spare threads, as `--spare-threads` has it.
+const SPARES_MAX: u16 = 256;
 /// Fewest descriptors to serve a guest with.
 const FEWEST: u64 = 64;
 
@@ -119,8 +120,8 @@ fn serving(control: &Channel) -> Result<bool, StartError> {
     let breach = airlockfs_breach::handed_over(&mut descriptors, 1 + 2 * usize::from(lanes));
     check(&config)?;
     let informs = config.informs;
-    let poll = Duration::from_micros(u64::from(config.poll_us));
-    let lanes = ring::map(descriptors, lanes, poll)
+    let alarm = Arc::new(Alarm::default());
+    let lanes = ring::map(descriptors, lanes, &alarm)
         .map_err(|error| failed(format!("cannot map the ring: {error}")))?;
     let xattr_map = match &config.xattr_map {
         Some(rules) => Some(
@@ -180,7 +181,7 @@ fn serving(control: &Channel) -> Result<bool, StartError> {
     let WorkerRoots { shares, proc_self_fd } = roots;
     let volume = volume(config, shares, (identities, view), xattr_map, budget)?;
     let gate = Arc::new(Gate::default());
-    let threads = run(&gate, lanes, volume, proc_self_fd)?;
+    let threads = run(&gate, (lanes, alarm), volume, proc_self_fd)?;
     #[cfg(feature = "breach")]
     let threads = threads
         + airlockfs_breach::start("airlockfs-worker", breach, {
@@ -244,8 +245,11 @@ fn check(config: &WorkerConfig) -> Result<(), StartError> {
     if mode.is_some_and(|mode| mode > 0o1777) || fmask > 0o7777 || dmask > 0o7777 {
         return usage("permissions that are none");
     }
-    if config.slow_threads > SLOW_THREADS_MAX {
+    if config.spare_threads > SPARES_MAX {
         return usage("too many threads");
+    }
+    if config.stall_limit == 0 {
+        return usage("no time for a request to wait");
     }
     Ok(())
 }
@@ -316,34 +320,32 @@ fn volume(
 /// Starts the threads behind the gate. Returns how many there are. `unneeded` is closed before they are all there.
 fn run(
     gate: &Arc<Gate>,
-    lanes: Vec<WorkerLane>,
+    (lanes, alarm): (Vec<WorkerLane>, Arc<Alarm>),
     volume: Volume,
     unneeded: OwnedFd,
 ) -> Result<usize, StartError> {
     let cannot = |error| failed(format!("cannot start a thread: {}", Advised(&error)));
-    let slow = volume.config.slow_threads.max(1);
-    let mut threads = usize::from(slow) + lanes.len() + 1;
+    let (spares, poll) = (volume.config.spare_threads.max(1), volume.config.poll_us);
+    let limit = Duration::from_secs(volume.config.stall_limit.into());
     let volume = Arc::new(volume);
     // It is a mount of its own, which the kernel takes apart in its own time.
     let first = move || drop(unneeded);
     Inodes::start_sweeper(volume.clone(), gate.clone(), first).map_err(cannot)?;
-    let pool = Pool::start(slow, gate).map_err(cannot)?;
-    if volume.config.posix_lock || volume.config.flock {
-        Locks::start(volume.clone(), gate.clone()).map_err(cannot)?;
-        threads += 1;
+    let locks = volume.config.posix_lock || volume.config.flock;
+    let crew = Arc::new(Crew::new(lanes, volume, alarm));
+    let poll = Duration::from_micros(poll.into());
+    let threads = crew.start(spares, poll, gate).map_err(cannot)? + 2 + usize::from(locks);
+    if locks {
+        Locks::start(crew.clone(), gate.clone()).map_err(cannot)?;
     }
-    for (number, lane) in lanes.into_iter().enumerate() {
-        let (gate, volume, pool) = (gate.clone(), volume.clone(), pool.clone());
-        thread::Builder::new()
-            .name(format!("lane-{number}"))
-            .spawn(move || {
-                let confined = gate.pass();
-                let _guard = crate::EndsWithPanic;
-                let error = serve::serve(confined, lane, volume, pool);
-                sys::say(format_args!("{error}; ending the session"));
-                sys::end(ExitKind::Protocol.code())
-            })
-            .map_err(cannot)?;
-    }
+    let gate = gate.clone();
+    thread::Builder::new()
+        .name("watch".into())
+        .spawn(move || {
+            gate.pass();
+            let _guard = crate::EndsWithPanic;
+            crew::broken(watch::watch(&crew, limit))
+        })
+        .map_err(cannot)?;
     Ok(threads)
 }

@@ -63,12 +63,6 @@ impl AsRef<Inodes> for Volume {
     }
 }
 
-impl AsRef<Locks> for Volume {
-    fn as_ref(&self) -> &Locks {
-        &self.locks
-    }
-}
-
 impl Volume {
     /// Whether the root that the guest mounts is a directory of ours over the shares.
     pub(crate) fn is_synthetic(&self, id: NodeId) -> bool {

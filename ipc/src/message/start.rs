@@ -67,8 +67,10 @@ pub struct WorkerConfig {
     pub seccomp: SeccompMode,
     /// Barriers whose absence in the kernel was accepted on the command line (`--allow-missing`).
     pub allow_missing: Vec<Barrier>,
-    /// Threads that serve slow operations (fsync, copy, allocation), at least 1.
-    pub slow_threads: u16,
+    /// Threads that take over from those whose calls take long or hang, at least 1.
+    pub spare_threads: u16,
+    /// How many seconds a request waits at most while all threads hang, at least 1.
+    pub stall_limit: u32,
     /// Descriptors the worker may hold for this guest.
     pub max_descriptors: u64,
     /// Bytes of memory that it may take for this guest, apart from a fixed amount.

@@ -190,9 +190,15 @@ pub(crate) struct Confinement {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct Service {
-    /// Threads in either process for operations that may take long
+    /// Threads of the supervisor for file data that waits for a disk [default: 8]
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) thread_pool_size: u16,
+    /// Threads of the worker that take over where a call on the shared directory takes long or hangs
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) spare_threads: u16,
+    /// When all of those hang: how long a request waits for one, in seconds, before the guest gets EIO
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub(crate) stall_limit: u32,
     /// Descriptors the worker may hold, at least 128; 0 takes the limit as it is [default: the hard limit, at most a million]
     #[arg(long, value_name = "N")]
     pub(crate) rlimit_nofile: Option<u64>,

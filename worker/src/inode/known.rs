@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use airlockfs_ipc::{Errno, NodeId};
 
 use super::{Inodes, Located, dropped::Dropped, lineage::Lineage, places::Location, table::Table};
-use crate::sys::Stat;
+use crate::{session, sys::Stat};
 
 /// A name in a directory.
 #[derive(Clone, Copy)]
@@ -41,6 +41,7 @@ impl Inodes {
         {
             let table = self.read();
             if let Some(index) = table.find(&identity)
+                && !session::is_over()
                 && let Some(parent) = table.index(parent.id)
                 && table.is_known_at(index, Location { parent, name })
             {
@@ -49,6 +50,9 @@ impl Inodes {
             }
         }
         self.located(parent.id, |table, dropped, above| {
+            if session::is_over() {
+                return Err(Step::Failed(Errno::ESTALE));
+            }
             let directory = table.index(parent.id).ok_or(Errno::ESTALE)?;
             let location = Location {
                 parent: directory,
@@ -111,6 +115,9 @@ impl Inodes {
     pub(crate) fn remember_nameless(&self, share: u16, stat: &Stat) -> Result<NodeId, Errno> {
         let identity = self.identity(stat, share);
         let mut table = self.write();
+        if session::is_over() {
+            return Err(Errno::ESTALE);
+        }
         let index = match table.find(&identity) {
             Some(index) => index,
             None => table.insert(&identity)?,
@@ -138,10 +145,12 @@ impl Inodes {
         }
     }
 
-    /// Drops everything but the roots.
-    pub(crate) fn reset(&self) {
-        self.change(|table, dropped| table.clear(dropped));
+    /// Drops everything but the roots. The descriptors, which are still to be closed.
+    pub(crate) fn reset(&self) -> impl Send + use<> {
+        let mut dropped = Dropped::default();
+        self.write().clear(&mut dropped);
         self.open.store(0, Relaxed);
+        dropped
     }
 
     /// The inode last seen under a name.

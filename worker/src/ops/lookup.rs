@@ -2,11 +2,13 @@
 
 use airlockfs_ipc::{
     Errno, Name, NodeId,
-    message::{Entry, Reply},
+    message::{Entry, Reply, Request},
 };
 
-use super::attr;
+use super::{attr, lock, open};
 use crate::{
+    crew::Errand,
+    session,
     sys::{CName, stat},
     volume::Volume,
 };
@@ -53,12 +55,39 @@ pub(crate) fn forget(volume: &Volume, records: &[u8]) -> Reply<'static> {
     Reply::Done
 }
 
-/// Drops everything the guest holds.
-pub(crate) fn reset(volume: &Volume) -> Reply<'static> {
-    volume.locks.clear();
-    drop(volume.handles.clear());
-    volume.by_node.clear();
-    volume.listings.clear();
-    volume.inodes.reset();
-    Reply::Done
+/// Drops everything the guest holds. What is left to be closed, which may take time or hang.
+#[must_use]
+pub(crate) fn reset(volume: &Volume) -> Box<dyn Send> {
+    session::end();
+    Box::new((
+        volume.locks.clear(),
+        volume.handles.clear(),
+        volume.by_node.clear(),
+        volume.listings.clear(),
+        volume.inodes.reset(),
+    ))
+}
+
+/// What a request does that must be done even if nobody waits for it any more: what is let go of would stay for ever else.
+pub(crate) fn not_to_be_lost(request: &Request<'_>) -> Option<Errand> {
+    Some(match *request {
+        Request::Forget(records) => {
+            let records = records.0.to_vec();
+            Box::new(move |volume| {
+                forget(volume, &records);
+            })
+        }
+        Request::Release { handle, flock_owner } => Box::new(move |volume| {
+            // One that is not open any more is released.
+            let _ = open::release(volume, handle, flock_owner);
+        }),
+        Request::ReleaseDir { handle } => Box::new(move |volume| {
+            let _ = open::release(volume, handle, None);
+        }),
+        Request::Flush { handle, lock_owner } => Box::new(move |volume| {
+            let _ = lock::flush(volume, handle, lock_owner);
+        }),
+        Request::Interrupt { wait } => Box::new(move |volume| volume.locks.interrupt(wait)),
+        _ => return None,
+    })
 }

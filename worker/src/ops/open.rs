@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, recycle::Shared, ring::Completer};
+use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, recycle::Shared, ring::WorkerLane};
 use nix::fcntl::OFlag;
 
 use super::{
@@ -161,7 +161,7 @@ pub(crate) fn release(
 /// certain way: the kernel takes these bits at any write of the supervisor, which has no CAP_FSETID, and the guest's
 /// root may keep them; and it does not know capabilities under a mapped name. (Bits that are set later, while the file
 /// is open for writing, are lost at the next write through such a descriptor.)
-pub(crate) fn donate(volume: &Volume, handle: Handle, lane: &Completer) -> Result<Reply<'static>, Errno> {
+pub(crate) fn donate(volume: &Volume, handle: Handle, lane: &WorkerLane) -> Result<Reply<'static>, Errno> {
     let open = volume.open_file(handle)?;
     // What nobody opened nobody will release.
     let for_ever = handle.node().is_some() && !volume.is_at_home(open.node);

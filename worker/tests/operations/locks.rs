@@ -125,7 +125,7 @@ fn a_lock_of_the_open_file_goes_with_it() {
 
 #[test]
 fn a_waiting_lock_holds_up_nothing_and_comes_when_it_can() {
-    let mut worker = Worker::start(|config| config.slow_threads = 1);
+    let mut worker = Worker::start(|config| config.spare_threads = 1);
     let (entry, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
     assert_eq!(
         worker.call(&set(handle, 1, lock(0, END, WRITE), false)),

@@ -92,7 +92,7 @@ fn what_the_worker_keeps_goes_through_the_ring() {
     rig.run();
     assert_eq!(rig.serve(|_| Reply::NotDonated), 1);
     rig.run();
-    let (ticket, request) = rig.worker.next(&mut rig.message).unwrap().unwrap();
+    let (ticket, request) = rig.worker.take(&mut rig.message).unwrap().unwrap();
     assert_eq!(
         request,
         Request::Write {
@@ -105,8 +105,7 @@ fn what_the_worker_keeps_goes_through_the_ring() {
     let mut data = vec![0; 40_000];
     rig.worker.bulk(&ticket).unwrap().copy_to_slice(0, &mut data);
     assert!(data.iter().all(|&byte| byte == 7));
-    rig.worker.complete(ticket, &Reply::Written { size: 39_999 });
-    rig.worker.flush();
+    rig.worker.answer(ticket, &Reply::Written { size: 39_999 });
     assert_eq!(rig.run_one().body, 39_999u64.to_ne_bytes());
 }
 
@@ -118,7 +117,7 @@ fn a_read_larger_than_a_buffer_goes_through_the_ring_in_pieces() {
     let mut expected = vec![(100, 1 << 20), (100 + (1 << 20), 10)].into_iter();
     for _ in 0..2 {
         let (offset, size) = expected.next().unwrap();
-        let (ticket, request) = rig.worker.next(&mut rig.message).unwrap().unwrap();
+        let (ticket, request) = rig.worker.take(&mut rig.message).unwrap().unwrap();
         assert_eq!(
             request,
             Request::Read {
@@ -131,8 +130,7 @@ fn a_read_larger_than_a_buffer_goes_through_the_ring_in_pieces() {
             .bulk(&ticket)
             .unwrap()
             .copy_from_slice(0, &vec![size as u8 + 1; size as usize]);
-        rig.worker.complete(ticket, &Reply::Data { size });
-        rig.worker.flush();
+        rig.worker.answer(ticket, &Reply::Data { size });
         if size == 10 {
             break;
         }

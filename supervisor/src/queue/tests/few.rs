@@ -1,5 +1,6 @@
 //! Waking as few as possible: the guest's kicks for FORGETs, and its sleep between answers.
 
+use airlockfs_ipc::ring::Hand;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -42,7 +43,7 @@ impl Rig {
         let mut rig = Self::running(true);
         rig.send(LOOKUP, 2, b"name\0", 128);
         rig.run();
-        rig.worker.wait();
+        rig.worker.wait(&mut Hand::new(0, Duration::ZERO));
         rig.serve(|_| entry());
         rig.run_one();
         assert!(rig.group.lane.shares_cpu());

@@ -91,7 +91,7 @@ impl Rig {
             .iter()
             .map(|fd| fd.try_clone_to_owned().unwrap())
             .collect();
-        let worker = airlockfs_ipc::ring::map(descriptors, 1, Duration::ZERO)
+        let worker = airlockfs_ipc::ring::map(descriptors, 1, &Arc::default())
             .unwrap()
             .pop()
             .unwrap();
@@ -250,12 +250,11 @@ impl Rig {
     /// Has the worker answer everything that waits for it.
     fn serve(&mut self, mut answer: impl FnMut(&Request<'_>) -> Reply<'static>) -> usize {
         let mut count = 0;
-        while let Some((ticket, request)) = self.worker.next(&mut self.message).unwrap() {
+        while let Some((ticket, request)) = self.worker.take(&mut self.message).unwrap() {
             let reply = answer(&request);
-            self.worker.complete(ticket, &reply);
+            self.worker.answer(ticket, &reply);
             count += 1;
         }
-        self.worker.flush();
         count
     }
 
@@ -310,11 +309,11 @@ impl Rig {
 
     /// Gives a descriptor to whoever asks.
     fn donate(&mut self, file: &File) {
-        let channel = self.worker.completer();
+        let worker = self.worker.clone();
         assert_eq!(
             self.serve(|request| {
                 assert_eq!(*request, Request::Donate { handle: HANDLE });
-                channel.channel().send(&HANDLE, &[file.as_fd()]).unwrap();
+                worker.channel().send(&HANDLE, &[file.as_fd()]).unwrap();
                 Reply::Donated
             }),
             1
@@ -350,7 +349,7 @@ fn requests_travel_to_the_worker_and_their_answers_back_in_any_order() {
     }
     assert_eq!(rig.run_all(), []);
     let mut held: Vec<Ticket> = Vec::new();
-    while let Some((ticket, request)) = rig.worker.next(&mut rig.message).unwrap() {
+    while let Some((ticket, request)) = rig.worker.take(&mut rig.message).unwrap() {
         assert!(matches!(
             request,
             Request::Lookup {
@@ -361,9 +360,8 @@ fn requests_travel_to_the_worker_and_their_answers_back_in_any_order() {
         held.push(ticket);
     }
     for ticket in held.into_iter().rev() {
-        rig.worker.complete(ticket, &entry());
+        rig.worker.answer(ticket, &entry());
     }
-    rig.worker.flush();
     let answers: Vec<_> = rig.run_all().into_iter().flatten().collect();
     assert_eq!(
         answers.iter().map(|a| (a.unique, a.error)).collect::<Vec<_>>(),
@@ -438,9 +436,8 @@ fn a_worker_that_breaks_the_rules_leaves_nobody_waiting() {
         rig.send(LOOKUP, unique, b"name\0", 128);
     }
     rig.run();
-    let (ticket, _) = rig.worker.next(&mut rig.message).unwrap().unwrap();
-    rig.worker.complete(ticket, &Reply::Offset(1));
-    rig.worker.flush();
+    let (ticket, _) = rig.worker.take(&mut rig.message).unwrap().unwrap();
+    rig.worker.answer(ticket, &Reply::Offset(1));
     let mut answers: Vec<_> = rig
         .run_all()
         .into_iter()

@@ -34,7 +34,7 @@ fn a_queue_that_stops_waits_for_its_own_requests_only() {
     let mut rig = Rig::running(true);
     lookup(&mut rig, 10);
     rig.run();
-    let (ticket, _) = rig.worker.next(&mut rig.message).unwrap().unwrap();
+    let (ticket, _) = rig.worker.take(&mut rig.message).unwrap().unwrap();
     rig.change();
     lookup(&mut rig, 20);
     rig.run();
@@ -44,8 +44,7 @@ fn a_queue_that_stops_waits_for_its_own_requests_only() {
     rig.start_ring(false);
     rig.run();
     assert_eq!((rig.group.must_finish(0), rig.group.must_finish(1)), (1, 0));
-    rig.worker.complete(ticket, &entry());
-    rig.worker.flush();
+    rig.worker.answer(ticket, &entry());
     rig.change();
     assert_eq!(uniques(rig.run_all()), [10]);
     assert_eq!(rig.group.unfinished(), [0; QUEUES_MAX]);

@@ -143,7 +143,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("setuid for all", |config, _| config.view.mode = Some(0o4755)),
         ("a mask of types", |config, _| config.view.dmask = 0o40_000),
         ("no owner", |config, _| config.view.uid = Some(u32::MAX)),
-        ("too many threads", |config, _| config.slow_threads = u16::MAX),
+        ("too many threads", |config, _| config.spare_threads = u16::MAX),
         ("no descriptors", |config, _| config.max_descriptors = 0),
         ("rules that are none", |config, _| {
             config.xattr_map = Some(":x".repeat(100))
@@ -188,8 +188,8 @@ fn settings_at_their_edges_are_served_or_refused() {
         kinds.into_iter().map(range).collect()
     }
     let changes: &[Change] = &[
-        |config| config.slow_threads = 0,
-        |config| config.slow_threads = 64,
+        |config| config.spare_threads = 0,
+        |config| config.spare_threads = 64,
         |config| config.max_descriptors = u64::MAX,
         |config| config.poll_us = u32::MAX,
         |config| config.uid_map = all_ids(0, 0, 0),
