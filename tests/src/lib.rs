@@ -6,6 +6,7 @@
 //! - [`boundary`] breaks the rules between the two processes, from either side.
 //! - [`ground`] makes file systems to share.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
+//! - [`stallfs`] is a file system of the host that stops answering.
 //! - [`mod@bench`] measures daemons against each other.
 //! - [`trace`] counts what they do.
 //!
@@ -21,6 +22,7 @@ pub mod ground;
 pub mod mount;
 pub mod procfs;
 pub mod skip;
+pub mod stallfs;
 pub mod stop;
 pub mod tempdir;
 pub mod trace;

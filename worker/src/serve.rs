@@ -364,9 +364,12 @@ impl Serving<'_> {
         Ok(opened.and_then(|open| {
             let done = match io::read_at_hand(self.volume, &open, offset, size, &buffer)? {
                 io::Read::Done(length) => return Ok(io::data(length)),
-                io::Read::Waits(done) => done,
+                io::Read::Waits(done) => {
+                    self.takes_long();
+                    done
+                }
+                io::Read::MayWait => 0,
             };
-            self.takes_long();
             io::read_rest(&open, offset, size, done, &buffer)
         }))
     }

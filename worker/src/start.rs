@@ -314,6 +314,8 @@ fn volume(
         xattr_map,
         roots: nodes,
         in_memory: AtomicU64::new(0),
+        not_saying: AtomicU64::new(0),
+        local: AtomicU64::new(0),
     })
 }
 

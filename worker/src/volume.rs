@@ -24,7 +24,7 @@ use crate::{
     locks::Locks,
     ops,
     reserve::Reserve,
-    sys::{CName, ProcPath, Stat, stat, stat_at},
+    sys::{CName, ProcPath, Stat, is_local, stat, stat_at},
     view::View,
     xattr_map::XattrMap,
 };
@@ -55,6 +55,10 @@ pub(crate) struct Volume {
     pub(crate) roots: Vec<NodeId>,
     /// The mount that was last found to lie in memory and not to know RWF_NOWAIT; 0: none yet.
     pub(crate) in_memory: AtomicU64,
+    /// The mount that was last found not to know RWF_NOWAIT and not to lie in memory; 0: none yet.
+    pub(crate) not_saying: AtomicU64,
+    /// The mount that was last found to lie on this host; 0: none yet.
+    pub(crate) local: AtomicU64,
 }
 
 impl AsRef<Inodes> for Volume {
@@ -77,6 +81,29 @@ impl Volume {
     /// Reads of files on that mount never wait.
     pub(crate) fn note_never_waits(&self, mount: u64) {
         self.in_memory.store(mount, Relaxed);
+    }
+
+    /// Whether a mount does not say which reads wait.
+    pub(crate) fn does_not_say(&self, mount: u64) -> bool {
+        mount != 0 && self.not_saying.load(Relaxed) == mount
+    }
+
+    /// A mount does not say which reads wait.
+    pub(crate) fn note_does_not_say(&self, mount: u64) {
+        self.not_saying.store(mount, Relaxed);
+    }
+
+    /// Whether an open file lies on a file system of this host, where no server can keep a call waiting.
+    pub(crate) fn is_local(&self, open: &Open) -> Result<bool, Errno> {
+        let mount = open.node.mount;
+        if mount != 0 && self.local.load(Relaxed) == mount {
+            return Ok(true);
+        }
+        let local = is_local(open)?;
+        if local {
+            self.local.store(mount, Relaxed);
+        }
+        Ok(local)
     }
 
     /// The inode of a node id, by whatever way there is. ESTALE if there is none.

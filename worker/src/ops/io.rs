@@ -19,8 +19,10 @@ use crate::{
 pub(crate) enum Read {
     /// It is done.
     Done(usize),
-    /// So many bytes were at hand; for more the disk is needed, or there is no saying.
+    /// So many bytes were at hand; for more the disk is needed.
     Waits(usize),
+    /// The file system does not say what is at hand.
+    MayWait,
 }
 
 fn file_offset(offset: u64) -> Result<i64, Errno> {
@@ -51,6 +53,9 @@ pub(crate) fn read_at_hand(
         offset: file_offset(offset)?,
     };
     data_file(open)?;
+    if volume.does_not_say(open.node.mount) {
+        return Ok(Read::MayWait);
+    }
     let mut never_waits = volume.never_waits(open.node.mount);
     while place.done < size {
         let flags = if never_waits { 0 } else { libc::RWF_NOWAIT };
@@ -63,7 +68,10 @@ pub(crate) fn read_at_hand(
                 volume.note_never_waits(open.node.mount);
                 never_waits = true;
             }
-            Err(Errno::ENOTSUP) => return Ok(Read::Waits(place.done)),
+            Err(Errno::ENOTSUP) => {
+                volume.note_does_not_say(open.node.mount);
+                return Ok(Read::MayWait);
+            }
             Err(error) if place.done == 0 => return Err(error),
             Err(_) => break,
         }

@@ -157,7 +157,8 @@ pub(crate) fn release(
 
 /// Sends an open file to the supervisor, marked with its handle.
 ///
-/// Not a directory. Nor a file that is written to whose setuid or setgid bits or capabilities a write must treat in a
+/// Not a directory. Nor a file of a network's file system or of one that a program serves: the threads of the supervisor that
+/// serve the guest's queues write to what they are given, and no call of theirs may hang. Nor a file that is written to whose setuid or setgid bits or capabilities a write must treat in a
 /// certain way: the kernel takes these bits at any write of the supervisor, which has no CAP_FSETID, and the guest's
 /// root may keep them; and it does not know capabilities under a mapped name. (Bits that are set later, while the file
 /// is open for writing, are lost at the next write through such a descriptor.)
@@ -165,7 +166,7 @@ pub(crate) fn donate(volume: &Volume, handle: Handle, lane: &WorkerLane) -> Resu
     let open = volume.open_file(handle)?;
     // What nobody opened nobody will release.
     let for_ever = handle.node().is_some() && !volume.is_at_home(open.node);
-    if !volume.config.donate || open.entries.is_some() || for_ever {
+    if !volume.config.donate || open.entries.is_some() || for_ever || !volume.is_local(&open)? {
         return Ok(Reply::NotDonated);
     }
     if open.is_writable() {

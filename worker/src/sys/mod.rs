@@ -24,7 +24,7 @@ pub(crate) use lock::{find_lock, set_lock, set_whole_lock};
 pub(crate) use names::{CName, ProcPath};
 pub(crate) use rename::rename;
 pub(crate) use stat::{
-    FileSystem, Stat, file_system, file_system_kind, is_in_memory, read_link, stat, stat_at,
+    FileSystem, Stat, file_system, file_system_kind, is_in_memory, is_local, read_link, stat, stat_at,
 };
 pub(crate) use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};
 

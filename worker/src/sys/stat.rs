@@ -167,6 +167,13 @@ pub(crate) fn is_in_memory(descriptor: impl AsFd) -> Result<bool, Errno> {
     Ok(raw.f_type == libc::TMPFS_MAGIC || raw.f_type == RAMFS_MAGIC)
 }
 
+/// Whether `descriptor` lies on a file system that is known to be this host's own: no server or program that may not answer
+/// is behind it. overlayfs is as its layers are, which are of this kind as a rule.
+pub(crate) fn is_local(descriptor: impl AsFd) -> Result<bool, Errno> {
+    let kind = file_system_kind(descriptor)?;
+    Ok(matches!(kind, FileSystem::Local | FileSystem::Overlay))
+}
+
 /// The file system that `descriptor` lies on, O_PATH included.
 pub(crate) fn file_system(descriptor: impl AsFd) -> Result<StatFs, Errno> {
     let raw = statfs(descriptor)?;
