@@ -2,16 +2,14 @@
 //! VMM, not the end; and what it brings when it returns does no harm.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use airlockfs_tests::daemon::{Daemon, Launch};
 use airlockfs_tests::fuse::abi::*;
-use airlockfs_tests::fuse::{Client, Opened, SessionConfig, SlotId, Wait};
+use airlockfs_tests::fuse::{Client, Opened, SlotId, Wait};
 use airlockfs_tests::stallfs::{StallFs, TEXT, VALUE};
 use airlockfs_tests::tempdir::TempDir;
-use nix::errno::Errno;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const QUEUE: usize = 1;
@@ -108,23 +106,6 @@ impl Stage {
         fs.releasedir(handle).expect("RELEASEDIR");
         fs.unlink(dir, format!("made{round}")).expect("UNLINK");
         fs.batch_forget(&[(dir, 1), (node, 1), (made.nodeid, 1)]);
-    }
-
-    fn descriptors(&self) -> usize {
-        let worker = self.daemon.worker().expect("a worker");
-        worker.descriptors().expect("descriptors").len()
-    }
-
-    /// Waits until the worker holds no more descriptors than that.
-    fn wait_descriptors(&self, most: usize) {
-        for _ in 0..6000 {
-            if self.descriptors() <= most {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let worker = self.daemon.worker().expect("a worker");
-        panic!("more than {most} descriptors: {:#?}", worker.descriptors());
     }
 }
 

@@ -75,18 +75,23 @@ impl Crew {
         let count = self.lanes.len() + usize::from(spares);
         for number in 0..count {
             let (crew, gate) = (self.clone(), gate.clone());
-            if let Some(lane) = self.lanes.get(number) {
-                lane.call();
-            }
+            let name = match self.lanes.get(number) {
+                Some(lane) => {
+                    lane.call();
+                    format!("lane-{number}")
+                }
+                None => format!("spare-{number}"),
+            };
             thread::Builder::new()
-                .name(format!("serve-{number}"))
+                .name(name)
                 .stack_size(STACK)
                 .spawn(move || {
+                    // Far fewer than 2¹⁶.
+                    let hand = Hand::new(number as u16, poll);
+                    let server = Server::new(hand, crew.volume.config.xattr);
                     gate.pass();
                     let _guard = crate::EndsWithPanic;
-                    // Far fewer than 2¹⁶.
-                    let error = crew.run(number, Hand::new(number as u16, poll));
-                    broken(error)
+                    broken(crew.run(number, server))
                 })?;
         }
         Ok(count)
@@ -158,8 +163,7 @@ impl Crew {
         Ok(closed)
     }
 
-    fn run(&self, number: usize, hand: Hand) -> ProtocolError {
-        let mut server = Server::new(hand);
+    fn run(&self, number: usize, mut server: Server) -> ProtocolError {
         let mut lane = Some(number).filter(|number| *number < self.lanes.len());
         loop {
             let called = match lane.take() {

@@ -37,12 +37,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The thread of this hand.
-    pub(crate) fn new(hand: Hand) -> Self {
+    /// The thread of this hand; with room for attributes of inodes if there are any. What it keeps is there before the first
+    /// request, as whose turn it is depends on the time that others take.
+    pub(crate) fn new(hand: Hand, xattr: bool) -> Self {
+        let room = if xattr { xattr::XATTR_MAX } else { 0 };
         Self {
             hand,
             message: MessageBuffer::new(),
-            room: Vec::new(),
+            room: Vec::with_capacity(room),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Count {
     /// System calls that only wait or wake: how many there are depends on who happens to be awake. These are futex, the
     /// polls, and read and write of an eventfd (kicks, interrupts, doorbells).
     pub waits: u64,
+    /// Waits of the worker's watching thread, some 250 in each second in which requests are served.
+    pub ticks: u64,
     /// Calls of malloc, calloc, realloc and posix_memalign.
     pub allocations: u64,
 }
@@ -39,6 +41,7 @@ impl Count {
         Self {
             calls: calls.filter(|(_, count)| *count > 0).collect(),
             waits: self.waits.saturating_sub(earlier.waits),
+            ticks: self.ticks.saturating_sub(earlier.ticks),
             allocations: self.allocations.saturating_sub(earlier.allocations),
         }
     }

@@ -49,6 +49,8 @@ struct Thread {
     inside: bool,
     /// Its debug registers are set.
     armed: bool,
+    /// It looks at the clock now and then while requests are served: how often depends on time, and not on what they are.
+    watches: bool,
 }
 
 impl Tracer {
@@ -203,6 +205,7 @@ impl<'a> Loop<'a> {
             pid,
             inside: false,
             armed: false,
+            watches: fs::read_to_string(format!("/proc/{tid}/comm")).is_ok_and(|name| name.trim() == "watch"),
         };
         lock(self.shared).threads.entry(tid).or_insert(thread);
     }
@@ -250,14 +253,14 @@ impl<'a> Loop<'a> {
         };
         thread.inside = info.op == libc::PTRACE_SYSCALL_INFO_ENTRY;
         if thread.inside {
-            let pid = thread.pid;
+            let (pid, watches) = (thread.pid, thread.watches);
             // SAFETY: at the entry of a system call this is the member that the kernel filled in.
             let entry = unsafe { info.u.entry };
-            shared
-                .counts
-                .entry(pid)
-                .or_default()
-                .call(pid, entry.nr, &entry.args);
+            let count = shared.counts.entry(pid).or_default();
+            match watches && entry.nr == libc::SYS_futex as u64 {
+                true => count.ticks += 1,
+                false => count.call(pid, entry.nr, &entry.args),
+            }
         }
         Ok(())
     }
