@@ -243,6 +243,8 @@ fn memory_is_bounded_at_the_edge_and_forgetting_makes_room() {
     }
     let forgets: Vec<_> = known.values().map(|node| (*node, u64::MAX)).collect();
     forgets.chunks(100).for_each(|some| client.batch_forget(some));
+    let (last, _) = forgets.last().expect("a node");
+    assert!((0..6).any(|_| client.is_forgotten(*last)));
     let made = client.create(dir, long(0), flags, 0o644).expect("CREATE");
     client.release(made.1).expect("RELEASE");
     client.lookup(ROOT, &unknown).expect("LOOKUP");
