@@ -1,25 +1,23 @@
 //! The listening vhost-user socket: bound to a path, or inherited.
 
 use std::{
-    fs,
-    io::ErrorKind,
     os::{
-        fd::{AsFd, FromRawFd, OwnedFd},
-        unix::{
-            fs::{FileTypeExt, MetadataExt, PermissionsExt},
-            net::{UnixListener, UnixStream},
-        },
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::net::UnixListener,
     },
     path::Path,
 };
 
 use airlockfs_policy::{ExitKind, StartError};
-use nix::sys::{
-    socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt::AcceptConn},
-    stat::{Mode, umask},
+use nix::sys::socket::{
+    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt::AcceptConn,
 };
 
 use crate::cli::Device;
+
+mod place;
+
+use place::Place;
 
 /// The socket that the command line names.
 pub(crate) fn listen(device: &Device) -> Result<UnixListener, StartError> {
@@ -33,88 +31,14 @@ pub(crate) fn listen(device: &Device) -> Result<UnixListener, StartError> {
     }
 }
 
+/// Whoever connects is the VMM: nobody but the user (and the group) may.
 fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, StartError> {
-    let shown = path.display();
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(StartError::new(
-                ExitKind::NoInput,
-                format!("cannot look at {shown}: {error}"),
-            ));
-        }
-        Ok(found) if !found.file_type().is_socket() => {
-            let message = format!("{shown} is there already and no socket; name another --socket-path");
-            return Err(StartError::new(ExitKind::NoInput, message));
-        }
-        Ok(found) => remove_stale(path, (found.dev(), found.ino()))?,
+    let place = Place::of(path)?;
+    place.clear()?;
+    match group {
+        None => place.bind(),
+        Some(group) => place.bind_for(group),
     }
-    // Whoever connects is the VMM: nobody but the user (and the group, below) may. There is one thread yet.
-    let before = umask(Mode::from_bits_truncate(0o077));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    let listener = bound.map_err(|error| {
-        let kind = if error.kind() == ErrorKind::PermissionDenied {
-            ExitKind::Permission
-        } else {
-            ExitKind::NoInput
-        };
-        StartError::new(
-            kind,
-            format!("cannot bind {shown}: {error}; does its directory exist, and is it yours?"),
-        )
-    })?;
-    if let Some(group) = group {
-        let refused = |error: String| {
-            StartError::new(
-                ExitKind::Permission,
-                format!("cannot give {shown} to group {group}: {error}"),
-            )
-        };
-        let id = match nix::unistd::Group::from_name(group) {
-            Ok(Some(found)) => found.gid,
-            Ok(None) => {
-                return Err(StartError::new(
-                    ExitKind::NoInput,
-                    format!("there is no group {group}"),
-                ));
-            }
-            Err(error) => return Err(refused(error.to_string())),
-        };
-        nix::unistd::chown(path, None, Some(id)).map_err(|error| refused(error.to_string()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
-            .map_err(|error| refused(error.to_string()))?;
-    }
-    Ok(listener)
-}
-
-/// Removes a socket that nobody listens on; it is an error if somebody does.
-fn remove_stale(path: &Path, identity: (u64, u64)) -> Result<(), StartError> {
-    let shown = path.display();
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        Err(error) => {
-            return Err(StartError::new(
-                ExitKind::NoInput,
-                format!("cannot tell if {shown} is in use: {error}"),
-            ));
-        }
-        Ok(_) => {
-            let message =
-                format!("{shown} is in use by another process; end it or name another --socket-path");
-            return Err(StartError::new(ExitKind::Unavailable, message));
-        }
-    }
-    let same = fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == identity);
-    if same {
-        fs::remove_file(path).map_err(|error| {
-            StartError::new(
-                ExitKind::Permission,
-                format!("cannot remove the stale socket {shown}: {error}"),
-            )
-        })?;
-    }
-    Ok(())
 }
 
 /// Takes over descriptor `number`, which the launcher left open for us.
@@ -137,7 +61,7 @@ fn inherit(number: i32) -> Result<UnixListener, StartError> {
     // SAFETY: it is open (just checked), was opened by the launcher for this purpose, and no other code of this
     // process knows it: the command line is read before anything else opens descriptors that stay.
     let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-    let unix = getsockname::<SockaddrStorage>(number)
+    let unix = getsockname::<SockaddrStorage>(descriptor.as_raw_fd())
         .is_ok_and(|address| address.family() == Some(AddressFamily::Unix));
     if !unix {
         return Err(wrong("not a Unix socket"));

@@ -1,9 +1,14 @@
-//! A system call that the C library makes in a way the filter does not let through.
-#![expect(unsafe_code, reason = "a raw system call fills a structure")]
+//! System calls that no library here wraps, or that the C library makes in a way the filter does not let through.
+#![expect(unsafe_code, reason = "raw system calls")]
 
 use std::{
+    ffi::CString,
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use airlockfs_ipc::Errno;
@@ -19,5 +24,17 @@ pub(crate) fn fstat(descriptor: impl AsFd) -> Result<libc::stat, Errno> {
         Ok(unsafe { status.assume_init() })
     } else {
         Err(Errno::last())
+    }
+}
+
+/// Removes a directory's default ACL (acl(5)), if it has one: what is made in it then has the permissions it is made with.
+/// For the start, before the filter.
+pub(crate) fn remove_default_acl(path: &Path) -> nix::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| nix::Error::EINVAL)?;
+    // SAFETY: both strings are terminated and outlive the call.
+    let result = unsafe { libc::removexattr(path.as_ptr(), c"system.posix_acl_default".as_ptr()) };
+    match nix::Error::result(result) {
+        Err(nix::Error::ENODATA | nix::Error::ENOTSUP) => Ok(()),
+        result => result.map(drop),
     }
 }

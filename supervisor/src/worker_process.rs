@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{
             ffi::OsStrExt,
             fs::{MetadataExt, OpenOptionsExt},
@@ -22,6 +22,12 @@ use airlockfs_ipc::{
 use airlockfs_policy::{
     Advised, ExitKind, StartError, UserNamespace,
     spawn::{SpawnedWorker, WorkerLaunch, spawn_worker},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::stat::{Mode, fstat},
 };
 
 use crate::cli::{NamedPath, Share};
@@ -113,7 +119,9 @@ pub(crate) fn shares(options: &Share) -> Result<Vec<message::Share>, StartError>
     only.chain(named).collect()
 }
 
-/// A directory; with a name it may be a regular file.
+/// A directory; with a name it may be a regular file. It is looked up once: the path is the one that leads to what was
+/// found there, without links. The worker takes that path in its own mount namespace, without following links, and starts
+/// with what was found here or not at all.
 fn share(
     shown: &str,
     path: &Path,
@@ -121,22 +129,27 @@ fn share(
     readonly: bool,
 ) -> Result<message::Share, StartError> {
     let missing = |what: String| StartError::new(ExitKind::NoInput, format!("{shown}: {what}"));
-    let path = path.canonicalize().map_err(|error| missing(error.to_string()))?;
-    let found = path.metadata().map_err(|error| missing(error.to_string()))?;
-    match name {
-        Some(_) if !found.is_dir() && !found.is_file() => {
-            return Err(missing("neither a directory nor a regular file".to_owned()));
-        }
-        None if !found.is_dir() => {
+    let open = |kind: OFlag| nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | kind, Mode::empty());
+    let found = match (open(OFlag::O_DIRECTORY), &name) {
+        (Err(Errno::ENOTDIR), Some(_)) => open(OFlag::empty()),
+        (Err(Errno::ENOTDIR), None) if path.exists() => {
             return Err(missing(
                 "not a directory (a file is shared by --share NAME=FILE)".to_owned(),
             ));
         }
-        _ => {}
+        (found, _) => found,
+    };
+    let failed = |error: Errno| missing(std::io::Error::from(error).to_string());
+    let found = found.map_err(failed)?;
+    let status = fstat(&found).map_err(failed)?;
+    if !matches!(status.st_mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFREG) {
+        return Err(missing("neither a directory nor a regular file".to_owned()));
     }
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    let path = path.map_err(|error| missing(error.to_string()))?;
     Ok(message::Share {
         path: path.as_os_str().as_bytes().to_vec(),
-        identity: (found.dev(), found.ino()),
+        identity: (status.st_dev, status.st_ino),
         name,
         readonly,
     })
