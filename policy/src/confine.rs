@@ -59,9 +59,9 @@ pub struct SupervisorPlan<'a> {
     /// Descriptors it holds, each with what it is. All others are closed; 0 and 1 become /dev/null and 2 stays, for
     /// the log. None may be a directory.
     pub expected: &'a [(BorrowedFd<'a>, &'a str)],
-    /// User id to become when started as root; 65534 (nobody) unless told.
+    /// User id to become when started as root.
     pub uid: u32,
-    /// Group id to become when started as root; 65534 unless told.
+    /// Group id to become when started as root.
     pub gid: u32,
     /// Limit of open files, soft and hard.
     pub nofile: u64,
@@ -288,7 +288,7 @@ pub fn confine_supervisor(plan: &SupervisorPlan<'_>) -> Result<Unfiltered, Start
     };
     forget_names(own)?;
 
-    // Who it is: nobody, without any capability.
+    // Who it is: nobody else, without any capability.
     let groups_kept = identity::drop_groups()?;
     let unlocked = capabilities::lock()?;
     let ((uid, gid), stays) = identity::become_user(plan)?;

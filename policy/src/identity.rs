@@ -40,7 +40,8 @@ pub(crate) fn become_user(plan: &SupervisorPlan<'_>) -> Result<((u32, u32), Opti
         Err(error) => Err(StartError::new(
             ExitKind::Permission,
             format!(
-                "cannot become user {}: {error}; root needs CAP_SETUID and CAP_SETGID here, or start as an ordinary user",
+                "cannot become user {}: {error}; root needs CAP_SETUID and CAP_SETGID here, and the id must \
+                 exist (--supervisor-uid); or start as an ordinary user",
                 plan.uid
             ),
         )),

@@ -68,8 +68,10 @@ const WORKER_READONLY: &[Held] = held! {
     "mounts": "the share is mounted read-only", "the kernel refuses every change";
 };
 
-const NOBODY: &[Held] = held! {
-    "ids": "user and group 65534, no supplementary groups", "nobody's: no file and no process is its own";
+const OWN_USER: &[Held] = held! {
+    "ids": "user and group as --supervisor-uid says, by default of its own; no supplementary groups",
+        "no file and no other process is that user's, which could signal it or use up the user's share of the kernel";
+    "descriptors": "an empty file that stands for its user id, to be read only", "its lock keeps others from that id";
 };
 
 const ROOT: &[Held] = held! {
@@ -91,7 +93,7 @@ pub(crate) fn of(process: Process, features: &Features) -> Vec<Held> {
     let own_place = features.sandbox == Sandbox::Namespace;
     let parts: Vec<(bool, &[Held])> = match process {
         Process::Supervisor => vec![
-            (features.rootful, NOBODY),
+            (features.rootful, OWN_USER),
             (!features.rootful, STARTER),
             (true, BOTH),
             (own_place, SUPERVISOR_PLACE),

@@ -3,6 +3,8 @@
 use airlockfs_ipc::message::{IdRange, IdRangeKind};
 use airlockfs_policy::IdMapRange;
 
+use crate::own_user::SupervisorUid;
+
 /// `:INSIDE:OUTSIDE:COUNT:`, any delimiter.
 pub(crate) fn namespace_range(text: &str) -> Result<IdMapRange, String> {
     let wrong = || format!("'{text}' is not of the form :INSIDE:OUTSIDE:COUNT:");
@@ -60,6 +62,26 @@ pub(crate) fn translation(text: &str) -> Result<IdRange, String> {
         })
     } else {
         Err(wrong())
+    }
+}
+
+/// `FIRST:COUNT`, or one id. Root's is none of them.
+pub(crate) fn supervisor_uid(text: &str) -> Result<SupervisorUid, String> {
+    let wrong = || format!("'{text}' is neither FIRST:COUNT nor a user id, or it holds root's");
+    let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
+    match text.split_once(':') {
+        Some((first, count)) => {
+            let (first, count) = (number(first)?, number(count)?);
+            let sound = first > 0 && fits(first, count);
+            sound
+                .then_some(SupervisorUid::OneOf { first, count })
+                .ok_or_else(wrong)
+        }
+        None => {
+            let id = number(text)?;
+            let sound = id > 0 && fits(id, 1);
+            sound.then_some(SupervisorUid::This(id)).ok_or_else(wrong)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use airlockfs_policy::{
 use crate::{
     cli::Cli,
     crew::Crew,
+    own_user::OwnUser,
     policy_command::Policy,
     serve::{self, ServeError},
     settings, socket,
@@ -19,19 +20,17 @@ use crate::{
     worker_process::{self, Control, START_LIMIT, Worker},
 };
 
-/// Id of a start as root: nobody's.
-const NOBODY: u32 = 65_534;
-
 /// Launches and serves until the VMM or a signal ends it.
 pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     settings::check(&cli)?;
     settings::warn_of_limits();
+    let as_root = nix::unistd::geteuid().is_root();
     let shares = worker_process::shares(&cli.share)?;
+    let user = OwnUser::take(cli.confinement.supervisor_uid, as_root)?;
     let descriptors = settings::descriptors(&cli)?;
     let listener = socket::listen(&cli.device)?;
     let queues = settings::queues(&cli);
     let config = settings::worker_config(&cli, shares, descriptors.for_guest);
-    let as_root = nix::unistd::geteuid().is_root();
     let features = Features::of(&config, as_root);
     let signals = watch::signals()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;
@@ -50,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
         (process.executing.as_fd(), "the worker's way to its program"),
         (signals.as_fd(), "signals"),
     ];
+    expected.extend(user.lock());
     expected.extend(lanes.iter().flat_map(|lane| lane.descriptors()));
     #[cfg(feature = "breach")]
     let breach = airlockfs_breach::inherited(airlockfs_breach::SUPERVISOR);
@@ -64,8 +64,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     let unfiltered = confine_supervisor(&SupervisorPlan {
         features: &features,
         expected: &expected,
-        uid: NOBODY,
-        gid: NOBODY,
+        uid: user.id,
+        gid: user.id,
         nofile: descriptors.limit,
     });
     drop(expected);
@@ -82,12 +82,17 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
         worker_process: process.pidfd,
         signals,
     };
+    let note = user.note.clone();
     let weakened = process.weakened;
     let worker_pid = process.pid;
     let greeting = move |own: &ConfinementReport, workers: &ConfinementReport| {
         log::info!("worker {worker_pid} is confined: {}", Shown(workers));
         log::info!("supervisor {own_pid} is confined: {}", Shown(own));
-        process.notes.iter().for_each(|note| log::info!("{note}"));
+        process
+            .notes
+            .iter()
+            .chain(&note)
+            .for_each(|note| log::info!("{note}"));
         for line in weakened.iter().chain(&workers.weakened).chain(&own.weakened) {
             log::warn!("weaker than by default: {line}");
         }

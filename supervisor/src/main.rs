@@ -32,6 +32,7 @@ mod guest_memory;
 mod ids;
 mod launch;
 mod logging;
+mod own_user;
 mod pending;
 mod policy_command;
 mod queue;

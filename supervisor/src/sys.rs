@@ -27,6 +27,14 @@ pub(crate) fn fstat(descriptor: impl AsFd) -> Result<libc::stat, Errno> {
     }
 }
 
+/// Takes an exclusive lock on an open file (flock(2)), which lives as long as the file is open. EAGAIN: somebody has it. For
+/// the start, before the filter.
+pub(crate) fn try_lock(file: impl AsFd) -> nix::Result<()> {
+    // SAFETY: numbers only; the descriptor is open.
+    let result = unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    nix::Error::result(result).map(drop)
+}
+
 /// Removes a directory's default ACL (acl(5)), if it has one: what is made in it then has the permissions it is made with.
 /// For the start, before the filter.
 pub(crate) fn remove_default_acl(path: &Path) -> nix::Result<()> {

@@ -10,6 +10,7 @@
 
 mod descriptors;
 mod look;
+mod own_user;
 mod place;
 mod points;
 mod process;
@@ -32,14 +33,12 @@ use points::Point;
 use process::Process;
 pub(crate) use programs::Programs;
 
-/// Id of a supervisor that was started as root.
-const NOBODY: u32 = 65_534;
-
 /// The pair, and what it was asked to be.
 struct Pair {
     supervisor: Process,
     worker: Process,
     options: Cli,
+    as_root: bool,
     profiles: (Profile, Profile),
 }
 
@@ -132,18 +131,13 @@ impl Pair {
             return Err(missing(format!("process {pid} does not have exactly one worker")));
         };
 
-        let user = |process: &Process| {
-            process
-                .status()
-                .ok()
-                .and_then(|status| status.ids("Uid").first().copied())
-        };
-        let as_root = user(&worker) == Some(0) || user(&supervisor) == Some(NOBODY);
+        let as_root = own_user::started_by_root(&supervisor, &worker);
         let profiles = settings::profiles(&options, as_root);
         Ok(Self {
             supervisor,
             worker,
             options,
+            as_root,
             profiles,
         })
     }

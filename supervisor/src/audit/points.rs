@@ -6,7 +6,7 @@ use std::io;
 use airlockfs_policy::Profile;
 
 use super::process::{Process, Status};
-use super::{Pair, point};
+use super::{Pair, own_user, point};
 use crate::cli::SeccompArg;
 
 /// A point of the audit.
@@ -65,6 +65,10 @@ pub(super) fn check(pair: &Pair, points: &mut Vec<Point>) {
     let supervisor = &pair.supervisor;
     point(points, supervisor, "ids", no_place, nobody(supervisor));
     point(points, &pair.worker, "ids", None, one_user(&pair.worker));
+    if pair.as_root {
+        let excuse = no_place.or(own_user::excuse(pair));
+        point(points, supervisor, "own user", excuse, own_user::check(pair));
+    }
     point(points, supervisor, "dumpable", None, not_dumpable(supervisor));
 }
 

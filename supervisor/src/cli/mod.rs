@@ -6,6 +6,8 @@ use airlockfs_ipc::message::{Barrier, Sandbox, SeccompMode};
 use airlockfs_policy::IdMapRange;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::own_user::SupervisorUid;
+
 mod share;
 mod values;
 
@@ -182,6 +184,10 @@ pub(crate) struct Confinement {
     /// Group ids of the worker's user namespace, likewise
     #[arg(long, value_name = "MAP", value_parser = crate::ids::namespace_range)]
     pub(crate) gid_map: Vec<IdMapRange>,
+    /// User and group id of the supervisor where root starts it: one of FIRST:COUNT that no other process holds, or N
+    /// itself, whoever else has it [default: 61184:4336, systemd's for dynamic users]
+    #[arg(long, value_name = "FIRST:COUNT|N", value_parser = crate::ids::supervisor_uid)]
+    pub(crate) supervisor_uid: Option<SupervisorUid>,
     /// Accepted from virtiofsd's command lines; file handles are never used, so mandatory is refused
     #[arg(long, value_enum, value_name = "WHEN", default_value = "never", hide = true)]
     pub(crate) inode_file_handles: FileHandles,

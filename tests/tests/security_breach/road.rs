@@ -141,9 +141,11 @@ pub(crate) fn filter_alone(roads: &[Road]) -> String {
 struct Neighbour(Child);
 
 impl Neighbour {
-    fn start(user: Option<u32>) -> Self {
-        // Where root starts it, the supervisor is nobody.
-        let uid = user.unwrap_or(65_534);
+    /// Of the user that the supervisor is.
+    fn beside(pair: &Pair) -> Self {
+        let ids = pair.process(Who::Supervisor).status("Uid").expect("its ids");
+        let uid = ids.split_whitespace().next().and_then(|id| id.parse().ok());
+        let uid: u32 = uid.expect("an id");
         let mut command = Command::new("sleep");
         let child = command.arg("600").uid(uid).gid(uid).spawn();
         Self(child.expect("sleep"))
@@ -162,8 +164,8 @@ impl Drop for Neighbour {
 /// Every road in production's way: a pair for each, as most end it.
 pub(crate) fn in_production(who: Who, roads: &[Road]) {
     for road in roads {
-        let neighbour = Neighbour::start(None);
         let pair = Pair::new(Filter::Kill, &[]);
+        let neighbour = Neighbour::beside(&pair);
         go(road, &pair, who, &neighbour);
     }
 }
@@ -175,8 +177,8 @@ pub(crate) fn behind_the_filter(who: Who, roads: &[Road]) {
         (Filter::None, None),
         (Filter::None, Some(USER)),
     ] {
-        let neighbour = Neighbour::start(user);
         let pair = Pair::started(filter, &[], user);
+        let neighbour = Neighbour::beside(&pair);
         for road in roads {
             if filter == Filter::None && matches!(road.behind, Behind::Nothing(_)) {
                 continue;
@@ -252,7 +254,7 @@ pub(crate) fn unconfined() -> std::process::ExitCode {
 /// mistake of the road's.
 pub(crate) fn lead_somewhere_unconfined(roads: &[Road], names: &[&str]) {
     let pair = Pair::new(Filter::Kill, &[]);
-    let neighbour = Neighbour::start(None);
+    let neighbour = Neighbour::beside(&pair);
     for name in names {
         let process = Unconfined::start();
         let scene = Scene {
