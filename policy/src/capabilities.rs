@@ -40,7 +40,7 @@ pub(crate) fn of_worker(features: &Features) -> Vec<Reasoned<Capability>> {
             },
         ]);
     }
-    if features.xattr && !features.readonly {
+    if features.xattr && !features.readonly && !features.no_setuid {
         list.push(Reasoned {
             what: CAP_SETFCAP,
             reason: "SETXATTR of security.capability",

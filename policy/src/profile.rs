@@ -18,6 +18,8 @@ pub struct Features {
     pub readonly: bool,
     /// The guest may change owners or groups: not if it is shown one of each for all.
     pub owners: bool,
+    /// No file gets a set-user-ID or set-group-ID bit or a capability.
+    pub no_setuid: bool,
     /// Extended attributes are served.
     pub xattr: bool,
     /// Device nodes may be made.
@@ -51,6 +53,7 @@ impl Features {
             rootful,
             readonly: config.readonly,
             owners: config.view.uid.is_none() || config.view.gid.is_none(),
+            no_setuid: config.no_setuid,
             xattr: config.xattr,
             device_nodes: config.device_nodes,
             project_ids: config.project_ids,
@@ -72,6 +75,8 @@ impl Features {
             Feature::Base => true,
             Feature::Write => !self.readonly,
             Feature::ReadOnly => self.readonly,
+            Feature::SetId => !self.no_setuid && !self.readonly,
+            Feature::NoSetId => self.no_setuid && !self.readonly,
             Feature::Owner => self.owners && !self.readonly,
             Feature::Xattr => self.xattr,
             Feature::XattrWrite => self.xattr && !self.readonly,

@@ -11,6 +11,10 @@ pub enum Feature {
     Write,
     /// The share may not be changed (`--readonly`).
     ReadOnly,
+    /// Files may get a set-user-ID bit (no `--no-setuid`).
+    SetId,
+    /// They may not.
+    NoSetId,
     /// Owner and group may be changed (not with `--uid` and `--gid`, which say what they are).
     Owner,
     /// Extended attributes are served (`--xattr`).
@@ -44,6 +48,8 @@ impl Feature {
             Self::Base => "base",
             Self::Write => "write",
             Self::ReadOnly => "readonly",
+            Self::SetId => "set-id",
+            Self::NoSetId => "no-set-id",
             Self::Owner => "owner",
             Self::Xattr => "xattr",
             Self::XattrWrite => "xattr-write",

@@ -17,6 +17,7 @@ fn combinations() -> impl Iterator<Item = Features> {
             rootful: next(),
             readonly: next(),
             owners: next(),
+            no_setuid: next(),
             xattr: next(),
             device_nodes: next(),
             project_ids: next(),
@@ -356,6 +357,17 @@ fn options_bring_their_calls_and_no_others() {
             let allowed = features.device_nodes && !features.readonly;
             assert_eq!(lets_through(&worker, "mknodat", device), allowed);
         }
+        let may = !features.no_setuid && !features.readonly;
+        let (create, cwd) = (libc::O_CREAT | libc::O_NOFOLLOW, libc::AT_FDCWD as u32);
+        for (name, arguments) in [
+            ("openat", [0, 0, create as u64, 0o4755, 0, 0]),
+            ("openat", [0, 0, create as u64, 0o2755, 0, 0]),
+            ("openat", [0, 0, libc::O_TMPFILE as u64, 0o4755, 0, 0]),
+            ("mknodat", [0, 0, u64::from(libc::S_IFREG | 0o2755), 0, 0, 0]),
+            ("fchmodat", [u64::from(cwd), 0, 0o4755, 0, 0, 0]),
+        ] {
+            assert_eq!(lets_through(&worker, name, arguments), may, "{name}");
+        }
         let lock = [0, libc::F_OFD_SETLK as u64, 0, 0, 0, 0];
         assert_eq!(lets_through(&worker, "fcntl", lock), features.posix_lock);
         let supervisor = supervisor_profile(&features);
@@ -386,6 +398,8 @@ fn capabilities_are_those_of_a_file_server() {
         }
         assert_eq!(has(CAP_MKNOD), features.device_nodes && !features.readonly);
         assert_eq!(has(CAP_CHOWN), features.owners && !features.readonly);
+        let file_capabilities = features.xattr && !features.readonly && !features.no_setuid;
+        assert_eq!(has(CAP_SETFCAP), file_capabilities);
     }
 }
 

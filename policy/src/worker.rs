@@ -19,6 +19,12 @@ const NOT_CREATING: Pin = Pin::int_bits(2, libc::O_CREAT as u32, 0);
 /// Of openat(2): nothing is changed.
 const NOT_CHANGING: Pin = Pin::int_bits(2, CHANGING, 0);
 
+/// The bits with which a program gets its owner's or its group's rights.
+const SET_IDS: u32 = libc::S_ISUID | libc::S_ISGID;
+
+/// Of openat(2): a new file has none of them.
+const NO_SET_ID: Pin = Pin::int_bits(3, SET_IDS, 0);
+
 /// File type in the mode of mknodat(2).
 const fn kind(mode: u32) -> Pin {
     Pin::int_bits(2, libc::S_IFMT, mode)
@@ -47,8 +53,11 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_statx, "LOOKUP, GETATTR, and proof that an inode is still the same; never through a link",
         [Pin::int(2, libc::AT_EMPTY_PATH)], [Pin::int(2, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)],
     ),
-    rule!(Write, SYS_openat, "LOOKUP, CREATE, TMPFILE without following links; OPEN, OPENDIR by a descriptor's number",
+    rule!(SetId, SYS_openat, "LOOKUP, CREATE, TMPFILE without following links; OPEN, OPENDIR by a descriptor's number",
         [NO_FOLLOW], [TEMPORARY], [BY_NUMBER, NOT_CREATING],
+    ),
+    rule!(NoSetId, SYS_openat, "the same, without set-user-ID and set-group-ID bits for a new file",
+        [NO_FOLLOW, NO_SET_ID], [TEMPORARY, NO_SET_ID], [BY_NUMBER, NOT_CREATING],
     ),
     rule!(ReadOnly, SYS_openat, "the same for reading, nothing created or cut",
         [NO_FOLLOW, NOT_CHANGING], [BY_NUMBER, NOT_CHANGING],
@@ -81,9 +90,11 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Write, SYS_copy_file_range, "COPY_FILE_RANGE", [Pin::int(5, 0)]),
     // Changes of the tree.
     rule!(Write, SYS_mkdirat, "MKDIR"),
-    rule!(Write, SYS_mknodat, "MKNOD of regular files, FIFOs and sockets",
-        [kind(libc::S_IFREG)], [kind(libc::S_IFIFO)], [kind(libc::S_IFSOCK)],
+    rule!(SetId, SYS_mknodat, "MKNOD of regular files", [kind(libc::S_IFREG)]),
+    rule!(NoSetId, SYS_mknodat, "the same, without set-user-ID and set-group-ID bits",
+        [Pin::int_bits(2, libc::S_IFMT | SET_IDS, libc::S_IFREG)],
     ),
+    rule!(Write, SYS_mknodat, "MKNOD of FIFOs and sockets", [kind(libc::S_IFIFO)], [kind(libc::S_IFSOCK)]),
     rule!(Write, SYS_mknodat, "MKNOD of whiteouts (0:0), which overlayfs leaves where it removed something",
         [kind(libc::S_IFCHR), Pin::int(3, 0)],
     ),
@@ -96,7 +107,10 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [Pin::int_bits(4, !(libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE | libc::RENAME_WHITEOUT), 0)],
     ),
     rule!(Write, SYS_unlinkat, "UNLINK, RMDIR", [Pin::int(2, 0)], [Pin::int(2, libc::AT_REMOVEDIR)]),
-    rule!(Write, SYS_fchmodat, "SETATTR of the mode, by the descriptor's link", [BY_NUMBER]),
+    rule!(SetId, SYS_fchmodat, "SETATTR of the mode, by the descriptor's link", [BY_NUMBER]),
+    rule!(NoSetId, SYS_fchmodat, "the same, without the set-user-ID bit; set-group-ID is for directories",
+        [BY_NUMBER, Pin::int_bits(2, libc::S_ISUID, 0)],
+    ),
     rule!(Owner, SYS_fchownat, "SETATTR of owner and group, of a descriptor itself",
         [Pin::int(4, libc::AT_EMPTY_PATH)],
     ),

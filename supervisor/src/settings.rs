@@ -171,6 +171,7 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
         xattr: xattr(cli),
         xattr_map: cli.share.xattrmap.clone(),
         posix_acl: cli.share.posix_acl != When::Never,
+        no_setuid: cli.share.no_setuid,
         device_nodes: cli.confinement.allow_device_nodes,
         project_ids: cli.confinement.allow_project_ids,
         donate: !cli.confinement.no_donate,

@@ -165,6 +165,7 @@ fn serving(control: &Channel) -> Result<bool, StartError> {
     let shown = &config.view;
     let view = view::View::new(
         shown,
+        config.no_setuid,
         Owner::new(shown.uid, shown.default_uid, overflow(&uid_map, overflow_uid)),
         Owner::new(shown.gid, shown.default_gid, overflow(&gid_map, overflow_gid)),
     );

@@ -18,6 +18,8 @@ pub(crate) struct View {
     mode: Option<u32>,
     fmask: u32,
     dmask: u32,
+    /// What the guest makes or changes has no set-user-ID and set-group-ID bit on the host.
+    no_set_ids: bool,
 }
 
 /// How one kind of id is seen.
@@ -75,13 +77,19 @@ impl Owner {
 
 impl View {
     /// As the command line says.
-    pub(crate) const fn new(config: &airlockfs_ipc::message::View, uid: Owner, gid: Owner) -> Self {
+    pub(crate) const fn new(
+        config: &airlockfs_ipc::message::View,
+        no_set_ids: bool,
+        uid: Owner,
+        gid: Owner,
+    ) -> Self {
         Self {
             uid,
             gid,
             mode: config.mode,
             fmask: config.fmask,
             dmask: config.dmask,
+            no_set_ids,
         }
     }
 
@@ -111,7 +119,19 @@ impl View {
 
     /// The permissions on the host of a new inode of type `kind`: what is not seen is not set either.
     pub(crate) fn created(&self, kind: u32, asked: u32) -> u32 {
-        asked & !(self.mask(kind) | set_ids(kind, !self.uid.is_forced(), !self.gid.is_forced()))
+        asked
+            & !(self.mask(kind)
+                | set_ids(kind, !self.uid.is_forced(), !self.gid.is_forced())
+                | self.never(kind))
+    }
+
+    /// Bits that nothing of this type gets on the host, whoever had them before.
+    pub(crate) const fn never(&self, kind: u32) -> u32 {
+        if self.no_set_ids {
+            set_ids(kind, false, false)
+        } else {
+            0
+        }
     }
 
     /// Whether the guest sees all permissions as they are, so that what [`Self::changed`] says does not depend on the host.
@@ -140,7 +160,9 @@ impl View {
         let (_, own_uid) = self.uid.of(uids, host.uid);
         let (_, own_gid) = self.gid.of(gids, host.gid);
         let unseen = self.mask(kind) | set_ids(kind, own_uid, own_gid);
-        Ok(Some((asked & !unseen | host.mode & unseen) & PERMISSIONS))
+        Ok(Some(
+            (asked & !unseen | host.mode & unseen) & PERMISSIONS & !self.never(kind),
+        ))
     }
 }
 
@@ -210,6 +232,30 @@ mod tests {
         };
         assert_eq!(shown(&view, FILE | 0o2755, 7).0, FILE | 0o755);
         assert_eq!(shown(&view, DIRECTORY | 0o2755, 7).0, DIRECTORY | 0o2755);
+    }
+
+    #[test]
+    fn no_file_gets_set_id_bits_or_keeps_them_where_none_may_have_any() {
+        let view = View {
+            no_set_ids: true,
+            ..View::default()
+        };
+        assert!(view.hides_no_permissions());
+        assert_eq!(view.created(FILE, 0o6755), 0o755);
+        assert_eq!(view.created(DIRECTORY, 0o6775), 0o2775);
+        assert_eq!(view.never(libc::S_IFIFO), 0o6000);
+        // What the host gave a file shows, until the guest changes it.
+        assert_eq!(shown(&view, FILE | 0o6755, 0).0, FILE | 0o6755);
+        let masked = View {
+            fmask: 0o4000,
+            ..view
+        };
+        let host = Attr {
+            mode: FILE | 0o4700,
+            ..Attr::default()
+        };
+        let none = IdMap::default();
+        assert_eq!(masked.changed(0o755, &host, &none, &none), Ok(Some(0o755)));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct WorkerConfig {
     pub xattr_map: Option<String>,
     /// POSIX ACLs: the kernel applies them, and no umask where a default ACL stands.
     pub posix_acl: bool,
+    /// No file that the guest makes or changes has a set-user-ID or set-group-ID bit on the host, or gets a capability.
+    pub no_setuid: bool,
     /// Device nodes may be made (MKNOD of character and block devices).
     pub device_nodes: bool,
     /// The guest may change project ids of files and their inheritance (FS_IOC_FSSETXATTR).

@@ -79,6 +79,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         xattr: true,
         xattr_map: None,
         posix_acl: false,
+        no_setuid: false,
         device_nodes: false,
         project_ids: false,
         donate: true,

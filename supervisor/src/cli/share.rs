@@ -86,6 +86,10 @@ pub(crate) struct Share {
     pub(crate) killpriv_v2: bool,
     #[arg(long, hide = true, overrides_with = "killpriv_v2")]
     pub(crate) no_killpriv_v2: bool,
+    /// Let no file that the guest makes or changes have a set-user-ID or set-group-ID bit or a capability on the host:
+    /// asked for, they are left out
+    #[arg(long)]
+    pub(crate) no_setuid: bool,
     /// Take POSIX record locks on the host, so that they hold between guests
     #[arg(long, overrides_with = "no_posix_lock")]
     pub(crate) posix_lock: bool,

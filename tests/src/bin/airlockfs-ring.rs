@@ -116,6 +116,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         xattr: false,
         xattr_map: None,
         posix_acl: false,
+        no_setuid: false,
         device_nodes: false,
         project_ids: false,
         donate: true,

@@ -37,6 +37,7 @@ const PROFILES: &[(&[&str], Option<u32>)] = &[
         None,
     ),
     (&["--no-donate"], None),
+    (&["--no-setuid", "--xattr"], None),
     (&["--uid=0", "--gid=0"], None),
     (&["--sandbox=none"], None),
     (&["--sandbox=chroot"], None),

@@ -69,10 +69,14 @@ pub(crate) fn set(
     if uid.is_some() || gid.is_some() {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         // chown(2) clears the bits whoever calls it. Where the guest's kernel decides, and sends no mode, they stay.
-        let kept = match change.kill_suidgid || change.mode.is_some() {
+        let kept = match change.kill_suidgid || change.mode.is_some() || volume.config.no_setuid {
             true => None,
             false => suidgid(stat(&held)?.mode()),
         };
+        if volume.config.no_setuid {
+            // The kernel leaves setgid where the group may not execute.
+            drop_set_ids(&held)?;
+        }
         fchownat(&held, c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
         if let Some(mode) = kept {
             fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)?;
@@ -81,9 +85,7 @@ pub(crate) fn set(
     }
     if let Some(size) = change.size {
         let size = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
-        if change.kill_suidgid {
-            kill_suidgid(&held)?;
-        }
+        before_change(volume, &held, change.kill_suidgid)?;
         match open.filter(|open| open.is_writable()) {
             Some(open) => ftruncate(&*open, size)?,
             None => truncate(path, size)?,
@@ -112,7 +114,8 @@ fn permissions(volume: &Volume, held: &Held, change: &AttrChange) -> Result<Opti
         return Err(Errno::ENOTSUP);
     }
     if volume.view.hides_no_permissions() {
-        return Ok(Some(Mode::from_bits_truncate(mode & PERMISSIONS)));
+        let mode = mode & PERMISSIONS & !volume.view.never(held.kind);
+        return Ok(Some(Mode::from_bits_truncate(mode)));
     }
     let Identities { uids, gids, .. } = &volume.identities;
     let mode = volume.view.changed(mode, &stat(held)?.attr(false), uids, gids)?;
@@ -128,6 +131,25 @@ fn time(change: Option<SetTime>) -> Result<TimeSpec, Errno> {
         }
         Some(SetTime::To(_)) => Err(Errno::EINVAL),
     }
+}
+
+/// What a file loses before its content changes: as the guest asks, or all where no file of the guest's is to have any.
+pub(crate) fn before_change(volume: &Volume, file: impl AsFd, kill: bool) -> Result<(), Errno> {
+    match (volume.config.no_setuid, kill) {
+        (true, _) => drop_set_ids(file),
+        (false, true) => kill_suidgid(file),
+        (false, false) => Ok(()),
+    }
+}
+
+/// Clears setuid and setgid of a regular file, whoever may execute it.
+pub(crate) fn drop_set_ids(file: impl AsFd) -> Result<(), Errno> {
+    if let Some(mode) = suidgid(stat(&file)?.mode()) {
+        let path = ProcPath::new(&file);
+        let mode = mode - (Mode::S_ISUID | Mode::S_ISGID);
+        fchmodat(AT_FDCWD, path.as_c_str(), mode, FchmodatFlags::FollowSymlink)?;
+    }
+    Ok(())
 }
 
 /// Clears setuid, and setgid where the group may execute, as the kernel does when a file is written by somebody without

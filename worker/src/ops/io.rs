@@ -8,7 +8,7 @@ use nix::{
     unistd::{Whence, fdatasync, fsync, lseek},
 };
 
-use super::attr::{forget_capability, kill_suidgid};
+use super::attr::{before_change, forget_capability, kill_suidgid};
 use crate::{
     handle::Open,
     sys::{self, Placed},
@@ -128,9 +128,7 @@ pub(crate) fn write(
     };
     // In a read-only worker the call itself is forbidden.
     writable_file(open)?;
-    if kill {
-        kill_suidgid(open)?;
-    }
+    before_change(volume, open, kill)?;
     forget_capability(volume, open)?;
     volume.writing(open, size as u64, || {
         while place.done < size {
@@ -198,6 +196,7 @@ pub(crate) fn allocate(
     let (offset, length) = (file_offset(offset)?, file_offset(length)?);
     let mode = FallocateFlags::from_bits(mode.cast_signed()).ok_or(Errno::ENOTSUP)?;
     writable_file(open)?;
+    before_change(volume, open, false)?;
     volume.writing(open, length.unsigned_abs(), || {
         Ok(fallocate(open, mode, offset, length)?)
     })?;
@@ -230,8 +229,8 @@ pub(crate) fn copy(
     data_file(source)?;
     writable_file(target)?;
     // Before the data changes, as for a write.
-    if kill && length > 0 {
-        kill_suidgid(target)?;
+    if length > 0 {
+        before_change(volume, target, kill)?;
     }
     let copied = volume.writing(target, length as u64, || {
         let (from, to) = (Some(&mut from), Some(&mut to));

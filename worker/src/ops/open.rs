@@ -6,7 +6,7 @@ use airlockfs_ipc::{Errno, Handle, NodeId, message::Reply, recycle::Shared, ring
 use nix::fcntl::OFlag;
 
 use super::{
-    attr::{forget_capability, kill_suidgid},
+    attr::{before_change, forget_capability},
     lock,
 };
 use crate::{
@@ -60,9 +60,7 @@ fn regular(volume: &Volume, held: &Held, flags: u32, kill: bool, wait: bool) -> 
     }
     let file = open_file(held, flags)?;
     if flags.contains(OFlag::O_TRUNC) {
-        if kill {
-            kill_suidgid(&file)?;
-        }
+        before_change(volume, &file, kill)?;
         forget_capability(volume, &file)?;
     }
     Ok(Open::file(file, held.located(), flags.bits()))

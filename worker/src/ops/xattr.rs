@@ -12,7 +12,7 @@ use nix::{
     sys::stat::{FchmodatFlags, Mode, fchmodat},
 };
 
-use super::io::data;
+use super::{attr::drop_set_ids, io::data};
 use crate::{
     inode::Held,
     sys::{ProcPath, get_xattr, list_xattrs, remove_xattr, set_xattr, stat},
@@ -62,6 +62,15 @@ fn host_name(volume: &Volume, name: XattrName<'_>) -> Result<HostName, Errno> {
         return Err(Errno::ENOTSUP);
     }
     host
+}
+
+/// The same for an attribute that is set. With `--no-setuid` ENOTSUP for capabilities that the host's kernel would honour.
+fn settable(volume: &Volume, name: XattrName<'_>) -> Result<HostName, Errno> {
+    let host = host_name(volume, name)?;
+    match volume.config.no_setuid && host.as_c_str() == c"security.capability" {
+        true => Err(Errno::ENOTSUP),
+        false => Ok(host),
+    }
 }
 
 fn held(volume: &Volume, node: NodeId) -> Result<Held, Errno> {
@@ -158,10 +167,13 @@ pub(crate) fn set(
 ) -> Result<Reply<'static>, Errno> {
     let held = held(volume, node)?;
     volume.writable(held.share)?;
-    let host = host_name(volume, name)?;
+    let host = settable(volume, name)?;
     let path = ProcPath::new(&held);
     put(volume, &path, &host, value, flags)?;
-    if kill_sgid && name.as_bytes() == ACCESS_ACL {
+    if volume.config.no_setuid && host.as_c_str().to_bytes() == ACCESS_ACL {
+        // It says who may execute the file.
+        drop_set_ids(&held)?;
+    } else if kill_sgid && name.as_bytes() == ACCESS_ACL {
         let mode = stat(&held)?.mode();
         if mode & libc::S_ISGID != 0 {
             let mode = Mode::from_bits_truncate(mode & !libc::S_ISGID);
@@ -191,6 +203,6 @@ pub(crate) fn label(volume: &Volume, new: impl AsFd, name: XattrName<'_>, value:
     if !volume.config.xattr {
         return Err(Errno::ENOTSUP);
     }
-    let name = host_name(volume, name)?;
+    let name = settable(volume, name)?;
     put(volume, &ProcPath::new(new), &name, value, 0)
 }
