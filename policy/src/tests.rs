@@ -6,7 +6,7 @@ use caps::Capability;
 use crate::rule::{Feature, Test};
 use crate::{Features, Process, Profile, SyscallRule, seccomp, supervisor_profile, worker_profile};
 
-const FLAGS: usize = 11;
+const FLAGS: usize = 12;
 
 /// Every combination of the options that select rules.
 fn combinations() -> impl Iterator<Item = Features> {
