@@ -182,6 +182,7 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
         zero_open: zero_open(cli),
         posix_lock: cli.share.posix_lock,
         flock: cli.share.flock,
+        lock_wait_ms: u64::try_from(cli.share.lock_wait.as_millis()).unwrap_or(u64::MAX),
         uid_map: cli.share.translate_uid.clone(),
         gid_map: cli.share.translate_gid.clone(),
         view: cli.share.view.message(),

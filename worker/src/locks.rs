@@ -19,7 +19,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use airlockfs_ipc::{Errno, Handle, NodeId, message::FileLock, recycle::Shared};
@@ -40,6 +40,11 @@ const WAITING_MAX: usize = 64;
 const RANGES_MAX: usize = 1 << 14;
 /// INTERRUPTs that are remembered for requests which they overtook: as many as all lanes have slots for, several times.
 const INTERRUPTS: usize = 1024;
+/// The answer to who has waited for long enough: nobody knows whether the lock will ever be given up, and where a program
+/// waits for itself (flock(2) of a file whose lock it inherited with another descriptor) it never is. Not EINTR, which
+/// Linux's FUSE client turns into ERESTARTSYS (`fuse_setlk`), for the kernel alone, and hands to the program as errno 512
+/// where no signal is pending.
+const WAITED: Errno = Errno::raw(libc::EDEADLK);
 /// How soon a lock that others hold is tried again, at first and at last.
 const RETRY: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(100)];
 
@@ -74,6 +79,19 @@ struct Waiting {
     tried: bool,
     /// Nobody wants it any more, should it not be had now.
     given_up: bool,
+    /// When it has waited for long enough.
+    until: Option<Instant>,
+}
+
+impl Waiting {
+    /// What ends the wait if the lock cannot be had now.
+    fn end(&self) -> Option<Errno> {
+        match self.until {
+            _ if self.given_up => Some(Errno::raw(libc::EINTR)),
+            Some(until) if until <= Instant::now() => Some(WAITED),
+            _ => None,
+        }
+    }
 }
 
 /// All locks of the guest.
@@ -82,6 +100,8 @@ pub(crate) struct Locks {
     changed: Condvar,
     /// Most open file descriptions that owners have.
     max: usize,
+    /// The longest wait; zero: there is none.
+    longest: Duration,
 }
 
 /// What holds an owner's record locks on an inode.
@@ -111,12 +131,13 @@ struct State {
 }
 
 impl Locks {
-    /// None yet; at most `max` owners that hold record locks.
-    pub(crate) fn new(max: usize) -> Self {
+    /// None yet; at most `max` owners that hold record locks, and waits no longer than `longest` unless that is zero.
+    pub(crate) fn new(max: usize, longest: Duration) -> Self {
         Self {
             state: Mutex::default(),
             changed: Condvar::new(),
             max,
+            longest,
         }
     }
 
@@ -252,6 +273,9 @@ impl Locks {
             answer,
             tried: false,
             given_up: false,
+            until: Instant::now()
+                .checked_add(self.longest)
+                .filter(|_| !self.longest.is_zero()),
         });
         // It may have been given up since it was found in the way.
         state.retry = Duration::ZERO;
@@ -353,10 +377,10 @@ impl Locks {
                 continue;
             };
             waiting.tried = false;
-            let result = match result {
-                Err(Errno::EAGAIN) if waiting.given_up => Err(Errno::raw(libc::EINTR)),
-                Err(Errno::EAGAIN) => continue,
-                result => result,
+            let result = match (result, waiting.end()) {
+                (Err(Errno::EAGAIN), None) => continue,
+                (Err(Errno::EAGAIN), Some(errno)) => Err(errno),
+                (result, _) => result,
             };
             let waiting = state.waiting.swap_remove(position);
             drop(state);

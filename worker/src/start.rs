@@ -308,7 +308,7 @@ fn volume(
         by_node: ByNode::new(by_node),
         listings: Listings::default(),
         reserve: Reserve::default(),
-        locks: Locks::new(for_locks),
+        locks: Locks::new(for_locks, Duration::from_millis(config.lock_wait_ms)),
         config,
         identities,
         view,

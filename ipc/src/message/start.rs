@@ -57,6 +57,8 @@ pub struct WorkerConfig {
     pub posix_lock: bool,
     /// flock(2) locks are taken on the host.
     pub flock: bool,
+    /// Longest wait for a lock, in milliseconds; 0: without end.
+    pub lock_wait_ms: u64,
     /// User ids between guest and host.
     pub uid_map: Vec<IdRange>,
     /// Group ids between guest and host.

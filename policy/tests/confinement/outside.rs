@@ -90,6 +90,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         zero_open: false,
         posix_lock: true,
         flock: true,
+        lock_wait_ms: 0,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
         view: airlockfs_ipc::message::View::default(),

@@ -100,6 +100,10 @@ pub(crate) struct Share {
     pub(crate) flock: bool,
     #[arg(long, hide = true, overrides_with = "flock")]
     pub(crate) no_flock: bool,
+    /// Longest wait for a lock of --posix-lock or --flock, in seconds; the program then gets EDEADLK. A guest cannot end a
+    /// wait itself, not even by killing the program. 0: without end
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "300")]
+    pub(crate) lock_wait: Duration,
     /// Translate user ids: KIND:FROM:TO:COUNT, KIND being guest, host, squash-guest, squash-host, forbid-guest
     /// (FROM:COUNT) or map
     #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]

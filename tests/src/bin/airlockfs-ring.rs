@@ -127,6 +127,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         zero_open: false,
         posix_lock: false,
         flock: false,
+        lock_wait_ms: 0,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
         view: airlockfs_ipc::message::View::default(),

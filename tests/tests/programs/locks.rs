@@ -249,6 +249,48 @@ fn a_signal_ends_a_wait_of_either_kind() {
     );
 }
 
+/// A program that inherited the lock with another descriptor, or whose lock is the host's for ever, waits no longer than
+/// `--lock-wait`: a guest over virtio-fs cannot even kill it before. What it is told is an errno that it can know.
+#[test]
+fn a_wait_without_end_is_ended() {
+    let _alone = alone();
+    let mounted = Mounted::new(&["--posix-lock", "--flock", "--lock-wait=1.5"]);
+    let path = mounted.at("file");
+    fs::write(&path, "text").expect("write");
+    let (file, again) = (open(&path), open(&path));
+    let whole = || {
+        (
+            flock(&again, libc::LOCK_EX),
+            std::io::Error::last_os_error().raw_os_error(),
+        )
+    };
+    flock(&file, libc::LOCK_EX).expect("flock");
+    let begun = std::time::Instant::now();
+    assert_eq!(whole(), (Err(Errno::EDEADLK), Some(libc::EDEADLK)));
+    assert!(begun.elapsed().as_millis() >= 1500);
+    // The one that waited has nothing, and the next one may have it.
+    flock(&file, libc::LOCK_UN).expect("unlock");
+    assert_eq!(whole().0, Ok(()));
+    flock(&again, libc::LOCK_UN).expect("unlock");
+    // Record locks of two open files of one process, and of the host.
+    let ofd = |file: &File| fcntl(file, FcntlArg::F_OFD_SETLKW(&lock(libc::F_WRLCK, 0, 0))).map(drop);
+    ofd(&file).expect("lock");
+    assert_eq!(ofd(&again), Err(Errno::EDEADLK));
+    drop(file);
+    assert_eq!(ofd(&again), Ok(()));
+    drop(again);
+    let host = open(mounted.host("file"));
+    let held = lock(libc::F_WRLCK, 0, 0);
+    // Linux does not wait for the RELEASE that gave up the last one.
+    fcntl(&host, FcntlArg::F_OFD_SETLKW(&held)).expect("the host's lock");
+    let file = open(&path);
+    assert_eq!(wait(&file, libc::F_WRLCK, 0, 0), Err(Errno::EDEADLK));
+    // One that is given up in time is had.
+    let waiting = std::thread::spawn(move || wait(&file, libc::F_WRLCK, 0, 0));
+    drop(host);
+    assert_eq!(waiting.join().expect("the wait"), Ok(()));
+}
+
 #[test]
 fn two_guests_and_the_host_exclude_each_other() {
     let _alone = alone();

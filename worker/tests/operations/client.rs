@@ -122,6 +122,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         zero_open: false,
         posix_lock: true,
         flock: true,
+        lock_wait_ms: 0,
         uid_map: vec![],
         gid_map: vec![],
         view: airlockfs_ipc::message::View::default(),
