@@ -55,7 +55,7 @@ pub(crate) fn of_worker(features: &Features) -> Vec<Reasoned<Capability>> {
     if features.immutable_flags && !features.readonly {
         list.push(Reasoned {
             what: CAP_LINUX_IMMUTABLE,
-            reason: "FS_IOC_SETFLAGS of immutable and append-only",
+            reason: "FS_IOC_SETFLAGS of immutable and append-only (--allow-immutable)",
         });
     }
     if features.trusted_xattr && features.xattr {

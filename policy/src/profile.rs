@@ -58,7 +58,7 @@ impl Features {
             device_nodes: config.device_nodes,
             project_ids: config.project_ids,
             file_flags: true,
-            immutable_flags: false,
+            immutable_flags: config.immutable_flags,
             trusted_xattr: false,
             donate: config.donate,
             posix_lock: config.posix_lock,

@@ -22,7 +22,7 @@ fn combinations() -> impl Iterator<Item = Features> {
             device_nodes: next(),
             project_ids: next(),
             file_flags: next(),
-            immutable_flags: false,
+            immutable_flags: next(),
             trusted_xattr: false,
             donate: next(),
             posix_lock: next(),
@@ -387,16 +387,12 @@ fn capabilities_are_those_of_a_file_server() {
         assert!(supervisor_profile(&features).capabilities.is_empty());
         let granted = worker_profile(&features).capabilities;
         let has = |capability| granted.iter().any(|granted| granted.what == capability);
-        for never in [
-            CAP_DAC_READ_SEARCH,
-            CAP_SYS_ADMIN,
-            CAP_SETPCAP,
-            CAP_SYS_PTRACE,
-            CAP_LINUX_IMMUTABLE,
-        ] {
+        for never in [CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SETPCAP, CAP_SYS_PTRACE] {
             assert!(!has(never), "{never}");
         }
         assert_eq!(has(CAP_MKNOD), features.device_nodes && !features.readonly);
+        let immutable = features.immutable_flags && !features.readonly;
+        assert_eq!(has(CAP_LINUX_IMMUTABLE), immutable);
         assert_eq!(has(CAP_CHOWN), features.owners && !features.readonly);
         let file_capabilities = features.xattr && !features.readonly && !features.no_setuid;
         assert_eq!(has(CAP_SETFCAP), file_capabilities);

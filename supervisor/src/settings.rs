@@ -174,6 +174,7 @@ pub(crate) fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64)
         no_setuid: cli.share.no_setuid,
         device_nodes: cli.confinement.allow_device_nodes,
         project_ids: cli.confinement.allow_project_ids,
+        immutable_flags: cli.confinement.allow_immutable,
         donate: !cli.confinement.no_donate,
         writeback: cli.share.writeback,
         direct_io: cli.share.allow_direct_io,

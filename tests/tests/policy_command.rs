@@ -69,6 +69,7 @@ fn capability_mask(list: &Value) -> u64 {
         "CAP_FSETID" => 4,
         "CAP_SETGID" => 6,
         "CAP_SETUID" => 7,
+        "CAP_LINUX_IMMUTABLE" => 9,
         "CAP_MKNOD" => 27,
         "CAP_SETFCAP" => 31,
         other => panic!("{other}"),
@@ -84,6 +85,7 @@ fn what_is_shown_is_what_the_processes_report() {
         &[][..],
         &["--readonly"],
         &["--xattr", "--allow-device-nodes", "--no-donate"],
+        &["--allow-immutable"],
         &["--uid=0", "--gid=0", "--mode=755"],
     ] {
         let shown = shown(options);

@@ -40,6 +40,8 @@ pub struct WorkerConfig {
     pub device_nodes: bool,
     /// The guest may change project ids of files and their inheritance (FS_IOC_FSSETXATTR).
     pub project_ids: bool,
+    /// The immutable and append-only flags may be set and cleared (chattr +i, +a).
+    pub immutable_flags: bool,
     /// Descriptors of regular files may go to the supervisor.
     pub donate: bool,
     /// The guest caches writes: files opened write-only must be readable too, and O_APPEND is the guest's business.

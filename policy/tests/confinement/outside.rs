@@ -82,6 +82,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         no_setuid: false,
         device_nodes: false,
         project_ids: false,
+        immutable_flags: false,
         donate: true,
         writeback: false,
         direct_io: false,

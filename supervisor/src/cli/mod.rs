@@ -175,6 +175,10 @@ pub(crate) struct Confinement {
     /// Let the guest change project ids of files, and so which quota of the host counts them
     #[arg(long)]
     pub(crate) allow_project_ids: bool,
+    /// Let the guest make files immutable or append-only, chattr +i and +a (the worker keeps CAP_LINUX_IMMUTABLE; only as
+    /// the host's root)
+    #[arg(long)]
+    pub(crate) allow_immutable: bool,
     /// Keep every file's descriptor in the worker; data then passes through the ring
     #[arg(long)]
     pub(crate) no_donate: bool,

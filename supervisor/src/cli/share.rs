@@ -70,7 +70,8 @@ pub(crate) struct Share {
     pub(crate) xattr: bool,
     #[arg(long, hide = true, overrides_with = "xattr")]
     pub(crate) no_xattr: bool,
-    /// Rules over attribute names, in virtiofsd's language, e.g. ':map::user.virtiofs.:'; implies --xattr
+    /// Rules over attribute names, in virtiofsd's language, such as ':map:trusted.:user.virtiofs.:' for an overlay in the
+    /// guest (container engines); implies --xattr
     #[arg(long, value_name = "RULES")]
     pub(crate) xattrmap: Option<String>,
     /// Serve POSIX ACLs; implies --xattr

@@ -139,8 +139,8 @@ pub(crate) fn negotiate(init: &Init, options: &Options) -> InitOutcome {
 /// ATOMIC_O_TRUNC, with which the guest's kernel asks whether a program runs from the file only after the file is empty;
 /// HANDLE_KILLPRIV, whose server cannot know whether the writer may keep setuid: without it an older guest's kernel
 /// decides and sends SETATTR; EXPLICIT_INVAL_DATA, because virtio-fs has no queue for notifications, so stale data
-/// would stay for ever; EXPORT_SUPPORT, because names are never `.` or `..`; the DAX, passthrough and io_uring
-/// flags, which need what virtio-fs does not have here.
+/// would stay for ever; EXPORT_SUPPORT, with which the guest asks by node id for what it forgot: nobody knows it any
+/// more; the DAX, passthrough and io_uring flags, which need what virtio-fs does not have here.
 fn wanted(options: &Options) -> u64 {
     let mode = options.cache.mode;
     let optional = [

@@ -116,6 +116,10 @@ fn profiles() -> Vec<(&'static str, Profile)> {
         project_ids: true,
         ..writing.clone()
     };
+    let immutable = Features {
+        immutable_flags: true,
+        ..writing.clone()
+    };
     let all = |readonly| Features {
         readonly,
         xattr: true,
@@ -133,6 +137,7 @@ fn profiles() -> Vec<(&'static str, Profile)> {
         (option(Feature::XattrWrite), &xattr),
         (option(Feature::DeviceNodes), &devices),
         (option(Feature::ProjectIds), &projects),
+        ("with --allow-immutable unless --readonly", &immutable),
         (option(Feature::Write), &all(false)),
         (option(Feature::ReadOnly), &all(true)),
     ]

@@ -119,6 +119,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         no_setuid: false,
         device_nodes: false,
         project_ids: false,
+        immutable_flags: false,
         donate: true,
         writeback: false,
         direct_io: false,

@@ -488,6 +488,56 @@ fn file_flags_are_read_and_set() {
     });
 }
 
+/// chattr +i and +a: by their option alone, and then as on a local file system.
+#[test]
+fn files_are_made_immutable_where_that_is_allowed() {
+    let work = |directory: &Path| {
+        let mut outcomes = Vec::new();
+        fs::write(directory.join("file"), "text").expect("write");
+        fs::create_dir(directory.join("dir")).expect("mkdir");
+        let tried = |outcomes: &mut Vec<String>| {
+            outcomes.push(io_outcome(fs::write(directory.join("file"), "more")));
+            let append = File::options().append(true).open(directory.join("file"));
+            outcomes.push(io_outcome(append.map(drop)));
+            outcomes.push(io_outcome(fs::rename(
+                directory.join("file"),
+                directory.join("moved"),
+            )));
+            outcomes.push(io_outcome(fs::remove_file(directory.join("file"))));
+            outcomes.push(io_outcome(fs::set_permissions(
+                directory.join("file"),
+                fs::Permissions::from_mode(0o600),
+            )));
+            outcomes.push(io_outcome(fs::write(directory.join("dir/new"), "new")));
+            outcomes.push(io_outcome(fs::remove_file(directory.join("dir/new"))));
+        };
+        for flag in ["i", "a"] {
+            for name in ["file", "dir"] {
+                outcomes.push(run("chattr", &[&format!("+{flag}"), name], directory));
+                outcomes.push(run("lsattr", &["-d", name], directory));
+            }
+            tried(&mut outcomes);
+            for name in ["file", "dir"] {
+                outcomes.push(run("chattr", &[&format!("-{flag}"), name], directory));
+            }
+            // As it was before, whatever could be done.
+            let _ = fs::remove_file(directory.join("dir/new"));
+            let _ = fs::rename(directory.join("moved"), directory.join("file"));
+            fs::write(directory.join("file"), "text").expect("write");
+        }
+        outcomes
+    };
+    same_everywhere(
+        &[&["--allow-immutable", "--cache=never"], &["--allow-immutable"]],
+        work,
+    );
+    let mounted = Mounted::new(&[]);
+    fs::write(mounted.at("file"), "text").expect("write");
+    let refused = run("chattr", &["+i", "file"], &mounted.at("."));
+    assert!(refused.contains("Operation not permitted"), "{refused}");
+    fs::remove_file(mounted.at("file")).expect("unlink");
+}
+
 /// The calls of `ioctl_iflags(2)` alone cross; what else ext4 has is not there.
 #[test]
 fn other_ioctls_are_not_for_this_file_system() {

@@ -110,9 +110,9 @@ impl Entries {
                 let mut unread = other.flatten().unwrap_or_else(|| volume.listings.begin());
                 unread.clear();
                 self.next = None;
-                if let Err(error) = lseek(open, offset.cast_signed(), Whence::SeekSet) {
+                if let Err(error) = go_to(open, &mut unread, offset) {
                     volume.listings.end(unread);
-                    return Err(error.into());
+                    return Err(error);
                 }
                 self.next = Some(offset);
                 unread
@@ -169,6 +169,27 @@ impl Entries {
             unread.take(length);
         }
     }
+}
+
+/// Goes to a position. One beyond 2^63, which some file systems (NFS, FUSE) give and lseek(2) takes for a negative one, is
+/// looked for from the start: it is behind the entry that says so.
+fn go_to(open: &Open, unread: &mut Unread, position: u64) -> Result<(), Errno> {
+    match lseek(open, position.cast_signed(), Whence::SeekSet) {
+        Err(nix::errno::Errno::EINVAL) if position > i64::MAX.unsigned_abs() => {}
+        result => return Ok(result.map(drop)?),
+    }
+    lseek(open, 0, Whence::SeekSet)?;
+    while unread.refill(|room| read_entries(open, room))? {
+        while !unread.is_empty() {
+            let record = parse(unread.bytes()).ok_or(Errno::EIO)?;
+            let (next, length) = (record.next, record.length);
+            unread.take(length);
+            if next == position {
+                return Ok(());
+            }
+        }
+    }
+    Err(Errno::EINVAL)
 }
 
 /// The inode of a name. `None` for the dots, for what is not there any more, and where the guest knows too many inodes:

@@ -114,6 +114,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         no_setuid: false,
         device_nodes: false,
         project_ids: false,
+        immutable_flags: false,
         donate: true,
         writeback: false,
         direct_io: true,
