@@ -174,16 +174,12 @@ fn the_tag_fills_its_field() {
 }
 
 #[test]
-fn there_are_as_many_queues_as_cpus_up_to_eight() {
-    let cpus = std::thread::available_parallelism()
-        .expect("a number")
-        .get()
-        .min(8);
+fn there_are_eight_request_queues_unless_told() {
     let daemon = Daemon::start(["--tag", "queues"]);
     let fs = daemon.connect();
     let space = fs.session().vmm().config().expect("config").clone();
-    assert_eq!(space.num_request_queues as usize, cpus);
-    assert_eq!(fs.session().vmm().request_queues(), cpus);
+    assert_eq!(space.num_request_queues, 8);
+    assert_eq!(fs.session().vmm().request_queues(), 8);
 }
 
 #[test]
