@@ -94,12 +94,13 @@ fn run() -> u8 {
             format,
             program,
             worker,
+            at_once,
         }) => {
             let programs = audit::Programs {
                 supervisor: program.clone(),
                 worker: worker.clone(),
             };
-            return audit::run(*pid, *format, programs);
+            return audit::run(*pid, *format, &programs, *at_once);
         }
         None => {}
     }

@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use airlockfs_tests::bridge::{Bridge, BridgeConfig};
 use airlockfs_tests::daemon::{Daemon, Launch, bin_dir};
 use airlockfs_tests::deny::Lies;
 use airlockfs_tests::fuse::abi::ROOT;
@@ -20,6 +21,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::ptrace;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::Value;
@@ -406,4 +408,25 @@ fn a_pair_that_works_is_not_disturbed() {
     }
     audits.join().expect("audits");
     assert!(daemon.is_alive());
+}
+
+/// A share on a file system whose server does not answer, as anybody's fake may have: the audit ends, and says so.
+#[test]
+fn a_file_system_that_does_not_answer_holds_up_nobody() {
+    let server = Daemon::start(["--cache=never"]);
+    fs::create_dir(server.host("directory")).expect("mkdir");
+    let mount = TempDir::new().expect("a mount point");
+    let _bridge = Bridge::mount(server.socket(), &mount, &BridgeConfig::default()).expect("mount");
+    let daemon = Launch::airlockfs().share(&mount.join("directory")).start();
+    assert_eq!(outcomes(pid(&daemon), [""; 0]).0, 0);
+    let stalled = server.supervisor();
+    stalled.signal(Signal::SIGSTOP).expect("SIGSTOP");
+    let output = audit(pid(&daemon), [""; 0]);
+    stalled.signal(Signal::SIGCONT).expect("SIGCONT");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("NOT audited") && said.contains("within 30 s"),
+        "{said}"
+    );
 }

@@ -332,6 +332,19 @@ fn explain_says_who_may_touch_a_path() {
         said.contains("read_file") && !said.contains("write_file"),
         "{said}"
     );
+    // One of two shares is read-only.
+    let other = home.join("other");
+    std::fs::create_dir(&other).expect("mkdir");
+    let two = [
+        format!("--share=a={}", text_of(&share)),
+        format!("--share-ro=b={}", text_of(&other)),
+    ];
+    for (path, writes) in [(&share, true), (&other, false)] {
+        let output = policy(&["explain", &text_of(path), &two[0], &two[1]]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(said.contains("write_file"), writes, "{said}");
+    }
     for outside in [
         "/etc/passwd",
         "/proc/self/fd",

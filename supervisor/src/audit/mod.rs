@@ -6,9 +6,11 @@
 //! itself, before the first guest byte, and holds it open.
 //!
 //! Any user can make a pair that looks like ours, to deceive or to hinder: nothing of it is opened that could be waited
-//! for, all is read up to a limit, shown with what a terminal would obey escaped, and the whole has a limit of time.
+//! for, all is read up to a limit, shown with what a terminal would obey escaped, and the whole is a process of its own that
+//! has a limit of time.
 
 mod descriptors;
+mod limited;
 mod look;
 mod own_user;
 mod place;
@@ -23,9 +25,6 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 use crate::cli::{AuditFormat, Cli, CommandLine, one_line};
 use crate::{compat, settings};
@@ -42,35 +41,22 @@ struct Pair {
     profiles: (Profile, Profile),
 }
 
-/// How long it may take: far more than it ever needs. A page of its command line may lie in a file whose server does not
-/// answer, and more that no look beforehand can tell.
-const LIMIT: Duration = Duration::from_secs(30);
-
 /// Exit code where something that should hold does not, or cannot be seen.
 const FAILED: u8 = 2;
 
 /// Audits the pair whose supervisor is `pid`. Exit code 0: all holds; 1: options weakened it; 2: something that should
 /// hold does not, or cannot be seen.
-pub(crate) fn run(pid: i32, format: AuditFormat, programs: Programs) -> u8 {
-    let (tell, told) = mpsc::channel();
-    let audit = move || {
-        // Whoever asked may have lost patience.
-        let _ = tell.send(audit(pid, format, &programs));
-    };
-    let started = thread::Builder::new().name("audit".to_owned()).spawn(audit);
-    let code = started.map_err(|error| error.to_string()).and_then(|_| {
-        let waited = told.recv_timeout(LIMIT);
-        waited.map_err(|_| {
-            format!(
-                "what it shows in /proc cannot be read within {} s",
-                LIMIT.as_secs()
-            )
-        })
-    });
-    code.unwrap_or_else(|error| {
-        eprintln!("airlockfsd: process {pid}: NOT audited: {error}");
-        FAILED
-    })
+pub(crate) fn run(pid: i32, format: AuditFormat, programs: &Programs, at_once: bool) -> u8 {
+    match at_once {
+        true => audit(pid, format, programs),
+        false => limited::run(pid, format, programs),
+    }
+}
+
+/// Says why there is no verdict.
+fn failed_to_audit(pid: i32, why: &str) -> u8 {
+    eprintln!("airlockfsd: process {pid}: NOT audited: {why}");
+    FAILED
 }
 
 fn audit(pid: i32, format: AuditFormat, programs: &Programs) -> u8 {

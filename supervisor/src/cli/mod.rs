@@ -57,6 +57,9 @@ pub(crate) enum Command {
         /// The airlockfs-worker that it should run, if not the one beside this program
         #[arg(long, value_name = "PATH")]
         worker: Option<PathBuf>,
+        /// In this process, without a limit of time
+        #[arg(long, hide = true)]
+        at_once: bool,
     },
 }
 

@@ -101,6 +101,16 @@ fn donate(worker: &mut Worker, handle: Handle) -> Option<File> {
     }
 }
 
+/// Whoever asks: a supervisor that has fallen, too.
+#[test]
+fn nothing_is_donated_where_that_is_off() {
+    let mut worker = Worker::start(|config| config.donate = false);
+    let (_, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
+    assert!(donate(&mut worker, handle).is_none());
+    worker.write(handle, 0, b"by the ring").unwrap();
+    assert_eq!(worker.read(handle, 0, 100).unwrap(), b"by the ring");
+}
+
 #[test]
 fn a_donated_descriptor_is_the_open_file() {
     let mut worker = Worker::start(|_| ());
