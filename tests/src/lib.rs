@@ -21,6 +21,7 @@ pub mod fuse;
 pub mod ground;
 pub mod mount;
 pub mod procfs;
+pub mod program;
 pub mod skip;
 pub mod stallfs;
 pub mod stop;

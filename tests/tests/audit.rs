@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use airlockfs_tests::fuse::Client;
 use airlockfs_tests::fuse::abi::{ROOT, attr_flags};
 use airlockfs_tests::mount::Mount;
 use airlockfs_tests::procfs::Process;
+use airlockfs_tests::program;
 use airlockfs_tests::tempdir::TempDir;
 use serde_json::Value;
 
@@ -334,7 +336,7 @@ fn a_pair_that_runs_another_profile_fails() {
 fn an_unconfined_pair_fails() {
     let home = TempDir::new().expect("a directory");
     for name in ["airlockfsd", "airlockfs-worker"] {
-        std::fs::copy("/bin/sh", home.join(name)).expect("copy");
+        program::copy(Path::new("/bin/sh"), &home.join(name));
     }
     let mut supervisor = Command::new(home.join("airlockfsd"))
         .stdin(Stdio::piped())
@@ -345,7 +347,9 @@ fn an_unconfined_pair_fails() {
     let worker = home.join("airlockfs-worker");
     writeln!(stdin, "{} -c 'echo started; read line'", worker.display()).expect("write");
     let mut stdout = BufReader::new(supervisor.stdout.take().expect("a pipe"));
-    stdout.read_line(&mut String::new()).expect("read");
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("read");
+    assert_eq!(line, "started\n");
 
     let (code, points) = outcomes(i32::try_from(supervisor.id()).expect("a pid"));
     drop(stdin);

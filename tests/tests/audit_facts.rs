@@ -15,6 +15,7 @@ use airlockfs_tests::bridge::{Bridge, BridgeConfig};
 use airlockfs_tests::daemon::{Daemon, Launch, bin_dir};
 use airlockfs_tests::deny::Lies;
 use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::program;
 use airlockfs_tests::tempdir::TempDir;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::mount::{MsFlags, mount};
@@ -89,7 +90,7 @@ impl Fakes {
         let home = TempDir::new().expect("a directory");
         fs::set_permissions(&*home, fs::Permissions::from_mode(0o755)).expect("chmod");
         for name in ["airlockfsd", "airlockfs-worker"] {
-            fs::copy("/bin/sh", home.join(name)).expect("copy");
+            program::copy(Path::new("/bin/sh"), &home.join(name));
         }
         let mut command = Command::new(home.join("airlockfsd"));
         prepare(&home, &mut command);
@@ -177,7 +178,7 @@ fn another_action_of_the_filter_fails() {
 fn copies(home: &Path) -> [PathBuf; 2] {
     ["airlockfsd", "airlockfs-worker"].map(|name| {
         let copy = home.join(name);
-        fs::copy(bin_dir().expect("binaries").join(name), &copy).expect("copy");
+        program::copy(&bin_dir().expect("binaries").join(name), &copy);
         copy
     })
 }
@@ -203,7 +204,7 @@ fn the_program_is_told_by_its_inode_and_only_root_may_change_it() {
 
     // Anybody may write to one now, and the other's place is taken.
     fs::set_permissions(&worker, fs::Permissions::from_mode(0o757)).expect("chmod");
-    fs::copy(&program, home.join("new")).expect("copy");
+    program::copy(&program, &home.join("new"));
     fs::rename(home.join("new"), &program).expect("rename");
     let (code, points) = outcomes(pid(&daemon), &named);
     assert_eq!(code, 2);
@@ -224,7 +225,7 @@ fn foreign_code_in_the_process_is_found() {
         .filter_map(|line| line.split_whitespace().nth(5))
         .find(|path| path.contains("libgcc_s.so"));
     let copy = home.join("library.so");
-    fs::copy(library.expect("a library that is no loader's"), &copy).expect("copy");
+    program::copy(Path::new(library.expect("a library that is no loader's")), &copy);
     let daemon = Launch::airlockfs().env("LD_PRELOAD", &copy).start();
     let (code, points) = outcomes(pid(&daemon), [""; 0]);
     assert_eq!(code, 2);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use airlockfs_tests::bridge::{Bridge, BridgeConfig};
@@ -71,7 +71,7 @@ fn a_program_works_on_the_mount_as_on_a_directory() {
 fn a_running_program_cannot_be_emptied() {
     let (daemon, mount, bridge) = mounted(&[]);
     let program = mount.join("sleep");
-    fs::copy("/usr/bin/sleep", &program).expect("copy");
+    airlockfs_tests::program::copy(Path::new("/usr/bin/sleep"), &program);
     let size = fs::metadata(&program).expect("stat").len();
     let mut running = Command::new(&program).arg("1000").spawn().expect("start");
     let empty = fs::File::options()

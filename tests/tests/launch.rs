@@ -1,12 +1,13 @@
 //! Starting: by path or descriptor, as root or as an ordinary user; and what goes wrong is one line with its own code.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use airlockfs_tests::daemon::{Daemon, Failure, Launch, READY, bin_dir};
 use airlockfs_tests::fuse::abi::ROOT;
+use airlockfs_tests::program;
 use airlockfs_tests::skip::skip;
 use airlockfs_tests::tempdir::TempDir;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -95,7 +96,7 @@ fn a_security_option_given_twice_is_refused() {
 fn a_worker_that_is_not_there_is_told() {
     let home = TempDir::new().expect("a directory");
     let daemon = home.join("airlockfsd");
-    fs::copy(bin_dir().expect("binaries").join("airlockfsd"), &daemon).expect("copy");
+    program::copy(&bin_dir().expect("binaries").join("airlockfsd"), &daemon);
     one_line(&failure(Launch::program(&daemon)), &["airlockfs-worker"]);
 }
 
@@ -133,9 +134,7 @@ fn a_launcher_may_close_the_standard_streams() {
     let home = TempDir::new().expect("a directory");
     let launcher = home.join("launcher");
     let daemon = bin_dir().expect("a place for binaries").join("airlockfsd");
-    let script = format!("#!/bin/sh\nexec {} \"$@\" <&- >&-\n", daemon.display());
-    fs::write(&launcher, script).expect("write");
-    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)).expect("chmod");
+    program::script(&launcher, &format!("exec {} \"$@\" <&- >&-", daemon.display()));
     let daemon = Launch::program(&launcher).start();
     // It ends when its VMM does.
     let client = daemon.client();
@@ -187,7 +186,7 @@ fn an_ordinary_user_starts_it() {
     // The binaries, where that user can read them.
     let home = TempDir::new().expect("a directory");
     for name in ["airlockfsd", "airlockfs-worker"] {
-        fs::copy(bin_dir().expect("binaries").join(name), home.join(name)).expect("copy");
+        program::copy(&bin_dir().expect("binaries").join(name), &home.join(name));
     }
     let daemon = Launch::program(&home.join("airlockfsd")).user(1000).start();
     let client = daemon.client();
@@ -308,12 +307,11 @@ fn cpus_that_its_cgroup_is_given_later_are_used() {
     std::os::unix::fs::symlink(worker, launcher.join("airlockfs-worker")).expect("a link");
     let members = set.directory.join(set.members);
     let script = format!(
-        "#!/bin/sh\necho $$ > {} && exec {} \"$@\"\n",
+        "echo $$ > {} && exec {} \"$@\"",
         members.display(),
         daemon.display()
     );
-    fs::write(&program, script).expect("write");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    program::script(&program, &script);
     let daemon = Launch::program(&program).start();
     assert_eq!(cpus(&daemon), [first]);
     set.write("cpuset.cpus", &every);

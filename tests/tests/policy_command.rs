@@ -1,6 +1,7 @@
 //! `airlockfsd policy`: what it prints is what the processes run under.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use airlockfs_tests::daemon::{Daemon, bin_dir};
@@ -228,8 +229,8 @@ impl Container {
         for name in ["bin", "dev", "proc", "sys"] {
             std::fs::create_dir_all(home.join("rootfs").join(name)).expect("mkdir");
         }
-        std::fs::copy("/bin/busybox", home.join("rootfs/bin/busybox"))
-            .expect("busybox (Debian: busybox-static)");
+        // Debian: busybox-static.
+        airlockfs_tests::program::copy(Path::new("/bin/busybox"), &home.join("rootfs/bin/busybox"));
         Self(home)
     }
 

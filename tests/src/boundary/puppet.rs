@@ -185,7 +185,7 @@ pub fn start_with(
 fn link(from: PathBuf, to: PathBuf) -> Result<()> {
     // Another file system takes a copy.
     if fs::hard_link(&from, &to).is_err() {
-        fs::copy(&from, &to).with_context(|| format!("copy {}", from.display()))?;
+        crate::program::copy(&from, &to);
     }
     Ok(())
 }
