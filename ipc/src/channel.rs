@@ -62,41 +62,66 @@ impl Channel {
         let received = datagram::receive(self.as_fd(), &mut bytes, 0, |descriptor| {
             descriptors.push(descriptor);
         })?;
-        let message = decode(&received, descriptors.len(), most)?;
+        if received.lost || descriptors.len() > most {
+            return Err(too_large());
+        }
+        let message = decode(&received, descriptors.len())?;
         Ok(message.map(|message| (message, descriptors)))
     }
 
     /// As [`Self::receive`] for datagrams of at most 64 bytes with at most one descriptor, but an error of kind `WouldBlock`
     /// when there is none. Takes no memory of the heap.
-    pub fn try_receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    pub fn try_receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Attached)>> {
         let mut bytes = [MaybeUninit::uninit(); SMALL];
         let (mut first, mut count) = (None, 0);
         let received = datagram::receive(self.as_fd(), &mut bytes, libc::MSG_DONTWAIT, |descriptor| {
             count += 1;
             first.get_or_insert(descriptor);
         })?;
-        let message = decode(&received, count, 1)?;
-        Ok(message.map(|message| (message, first)))
+        let message = decode(&received, count)?;
+        let attached = match (first, count, received.lost) {
+            (None, _, false) => Attached::Nothing,
+            (None, _, true) => Attached::Lost,
+            (Some(descriptor), 1, false) => Attached::One(descriptor),
+            // One of several, whatever became of the others.
+            (Some(_), ..) => return Err(too_large()),
+        };
+        Ok(message.map(|message| (message, attached)))
     }
 }
 
+/// What came beside a message that may bring one descriptor.
+#[derive(Debug)]
+pub enum Attached {
+    /// None was sent.
+    Nothing,
+    /// This one.
+    One(OwnedFd),
+    /// One was sent at least, and the kernel did not hand it over: this process holds as many as it may, or a security
+    /// module forbids it.
+    Lost,
+}
+
 /// The message in what was received with `descriptors` descriptors; `None` at the end.
-fn decode<T: DeserializeOwned>(
-    received: &Received<'_>,
-    descriptors: usize,
-    most: usize,
-) -> io::Result<Option<T>> {
-    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-    if received.truncated || descriptors > most {
-        return Err(invalid("a datagram that is too large"));
+fn decode<T: DeserializeOwned>(received: &Received<'_>, descriptors: usize) -> io::Result<Option<T>> {
+    if received.truncated {
+        return Err(too_large());
     }
-    if received.message.is_empty() && descriptors == 0 {
+    if received.message.is_empty() && descriptors == 0 && !received.lost {
         return Ok(None);
     }
     match postcard::take_from_bytes(received.message) {
         Ok((message, [])) => Ok(Some(message)),
         _ => Err(invalid("a datagram that does not decode")),
     }
+}
+
+fn too_large() -> io::Error {
+    invalid("a datagram that is too large")
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl AsFd for Channel {
@@ -137,7 +162,10 @@ mod tests {
         );
         ours.send(&8_u32, &borrowed[..1]).expect("send");
         let (message, received) = theirs.try_receive::<u32>().expect("a datagram").expect("no end");
-        assert!(message == 8 && received.is_some());
+        assert!(message == 8 && matches!(received, Attached::One(_)));
+        ours.send(&9_u32, &[]).expect("send");
+        let (message, received) = theirs.try_receive::<u32>().expect("a datagram").expect("no end");
+        assert!(message == 9 && matches!(received, Attached::Nothing));
         let none = theirs.try_receive::<u32>().expect_err("there is none");
         assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
         drop(ours);

@@ -1,8 +1,11 @@
 //! Step 7: from a reply of the worker to an answer in guest memory.
 
+use std::sync::Once;
+
 use airlockfs_ipc::{
-    Errno, ProtocolError,
+    Errno, Handle, ProtocolError,
     message::Reply,
+    recycle,
     ring::{BULK_SIZE, Bulk, SlotId},
 };
 
@@ -238,14 +241,9 @@ impl Group {
         let handle = io.handle();
         let file = match reply {
             Reply::Donated => {
-                let writeback = self.shared.options.writeback;
                 let mode_seen = handles.mode_changes();
-                let file = self
-                    .lane
-                    .receive_donation(handle)
-                    .and_then(|descriptor| DonatedFile::check(descriptor, access, writeback, mode_seen));
-                match file {
-                    Ok(file) => Some(handles.donated(handle, file)),
+                match self.take_donation(handle, access, mode_seen) {
+                    Ok(file) => file,
                     Err(error) => {
                         self.give_back(bulk);
                         self.answer_error(caller, Errno::EIO, memory);
@@ -253,16 +251,14 @@ impl Group {
                     }
                 }
             }
-            Reply::NotDonated | Reply::Error(_) => {
-                handles.refused(handle);
-                None
-            }
+            Reply::NotDonated | Reply::Error(_) => None,
             _ => {
                 self.give_back(bulk);
                 self.answer_error(caller, Errno::EIO, memory);
                 return Err(ProtocolError("another answer than a donation"));
             }
         };
+        let file = self.settle(handle, file);
         match (file, bulk) {
             (Some(file), bulk) if self.may_operate(io, &file) => {
                 self.give_back(bulk);
@@ -272,6 +268,46 @@ impl Group {
             (_, None) => self.through_ring(caller, io, memory),
         }
         Ok(())
+    }
+
+    /// The file that the worker donated for `handle`; none if this process cannot take it. That breaks no rules, and the
+    /// worker serves the file.
+    fn take_donation(
+        &mut self,
+        handle: Handle,
+        access: Access,
+        mode_seen: u32,
+    ) -> Result<Option<DonatedFile>, ProtocolError> {
+        static NOT_HANDED_OVER: Once = Once::new();
+        static UNKNOWN: Once = Once::new();
+        let Some(descriptor) = self.lane.receive_donation(handle)? else {
+            NOT_HANDED_OVER.call_once(|| {
+                log::info!(
+                    "a file's descriptor is not handed over: this process holds as many as its limit allows, or a security \
+                     module forbids it; the data of such files goes through the worker"
+                );
+            });
+            return Ok(None);
+        };
+        let file = DonatedFile::check(descriptor, access, self.shared.options.writeback, mode_seen)?;
+        if file.is_none() {
+            UNKNOWN.call_once(|| {
+                log::info!(
+                    "only the worker may look at a file (on a FUSE mount without allow_other?); the data of such files goes \
+                     through the worker"
+                );
+            });
+        }
+        Ok(file)
+    }
+
+    /// What is known of `handle` from now on: its file, or that it has none.
+    fn settle(&self, handle: Handle, file: Option<DonatedFile>) -> Option<recycle::Shared<DonatedFile>> {
+        let handles = self.shared.handles.as_ref()?;
+        if file.is_none() {
+            handles.refused(handle);
+        }
+        file.map(|file| handles.donated(handle, file))
     }
 
     /// The worker will not answer this request any more.

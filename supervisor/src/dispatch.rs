@@ -8,7 +8,7 @@ use airlockfs_ipc::{
 };
 
 use crate::{
-    data::{Access, Attempt, DonatedFile, Job, Route, attempt},
+    data::{Access, DonatedFile, Route},
     fuse::{self, IN_HEADER_LEN, InitOutcome, Io, Operation, ReplyShape},
     guest_io,
     guest_memory::Memory,
@@ -368,75 +368,7 @@ impl Group {
             memory,
         );
     }
-
-    /// Carries `io` out here, at once or by a data thread.
-    pub(crate) fn local(
-        &mut self,
-        caller: Caller,
-        io: Io,
-        file: &recycle::Shared<DonatedFile>,
-        data_at: usize,
-        memory: &Memory,
-        room: &mut Room,
-    ) {
-        // The worker may begin with what was submitted while this thread moves data.
-        self.lane.flush();
-        match attempt(io, file, memory, &self.chain, data_at, 0, false) {
-            Attempt::Done(reply) => self.answer_io(caller, io, &reply, memory, room),
-            Attempt::WouldWait(done) => {
-                let mut job = self.spare_jobs.pop().unwrap_or_else(Job::empty);
-                job.caller = caller;
-                job.io = io;
-                job.data_at = data_at;
-                job.done = done;
-                job.file = Some(file.clone());
-                std::mem::swap(&mut job.chain, &mut self.chain);
-                self.in_pool += 1;
-                self.shared.pool.submit(job, &self.port);
-            }
-        }
-    }
-
-    /// A data thread finished a job.
-    pub(crate) fn job_done(&mut self, mut job: Box<Job>, memory: &Memory, room: &mut Room) {
-        std::mem::swap(&mut job.chain, &mut self.chain);
-        self.answer_io(job.caller, job.io, &job.reply, memory, room);
-        if self.spare_jobs.len() < SPARE_JOBS {
-            self.spare_jobs.push(job);
-        }
-    }
-
-    /// Answers an operation on an open file.
-    pub(crate) fn answer_io(
-        &mut self,
-        caller: Caller,
-        io: Io,
-        reply: &Reply<'_>,
-        memory: &Memory,
-        room: &mut Room,
-    ) {
-        if let Reply::Data { size } | Reply::Written { size } = reply {
-            self.moved += *size as usize;
-        }
-        let Some(session) = self.view.of(&self.shared.session) else {
-            return self.answer_error(caller, Errno::EIO, memory);
-        };
-        match fuse::reply::encode(io.reply(), reply, caller.unique, session, &mut room.head) {
-            // The data stands behind the header already.
-            Ok(encoded) => self.answer(
-                caller,
-                room.head.get(..encoded.head).unwrap_or_default(),
-                encoded.bulk,
-                memory,
-            ),
-            // Not the worker's doing, and impossible while both sides of it are right.
-            Err(_) => self.answer_error(caller, Errno::EIO, memory),
-        }
-    }
 }
-
-/// Jobs kept for use again.
-const SPARE_JOBS: usize = 64;
 
 /// The handle a reply opened.
 pub(crate) fn opened(reply: &Reply<'_>) -> Option<Handle> {

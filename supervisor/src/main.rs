@@ -31,6 +31,7 @@ mod guest_io;
 mod guest_memory;
 mod ids;
 mod launch;
+mod local;
 mod logging;
 mod own_user;
 mod pending;

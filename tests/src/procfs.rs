@@ -1,9 +1,12 @@
 //! What /proc says of a process, and waiting for its end.
 #![allow(unsafe_code, reason = "pidfd_open has no safe wrapper in nix")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -88,6 +91,33 @@ impl Process {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Lets it open no more descriptors if it is `full`, else again as many as its hard limit says.
+    pub fn limit_descriptors(&self, full: bool) -> Result<()> {
+        // The limit is one of numbers: the first one that is free.
+        let held: BTreeSet<i32> = self.descriptors()?.iter().map(|(number, _)| *number).collect();
+        let free = (0..).find(|number| !held.contains(number)).unwrap_or_default();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.pid))?;
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"));
+        let hard = line.and_then(|line| line.split_whitespace().nth(1));
+        let hard = hard.context("Max open files")?;
+        let soft = if full { free.to_string() } else { hard.to_owned() };
+        let id = |name: &str| -> Result<u32> {
+            let ids = self.status(name)?;
+            Ok(ids.split_whitespace().next().context("an id")?.parse()?)
+        };
+        // By a process of its own user, which needs no capability for that (prlimit(2)).
+        let status = Command::new("prlimit")
+            .args(["--pid", &self.pid.to_string(), &format!("--nofile={soft}:{hard}")])
+            .uid(id("Uid")?)
+            .gid(id("Gid")?)
+            .status()
+            .context("prlimit (util-linux)")?;
+        ensure!(status.success(), "prlimit: {status}");
+        Ok(())
     }
 
     /// Its children.

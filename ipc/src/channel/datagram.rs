@@ -32,8 +32,10 @@ const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
 pub(super) struct Received<'a> {
     /// The message.
     pub(super) message: &'a [u8],
-    /// There were more, or more descriptors.
+    /// There was more.
     pub(super) truncated: bool,
+    /// There were more descriptors: more than there is room for, or the kernel did not hand them over (MSG_CTRUNC).
+    pub(super) lost: bool,
 }
 
 /// A header for `bytes` without control data. It is valid as long as `part`, which it points to, and `bytes` are.
@@ -129,6 +131,7 @@ pub(super) fn receive<'a>(
     let message = unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), length.min(bytes.len())) };
     Ok(Received {
         message,
-        truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
+        truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+        lost: header.msg_flags & libc::MSG_CTRUNC != 0,
     })
 }

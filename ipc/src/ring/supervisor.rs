@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Errno, Handle, ProtocolError,
-    channel::{Channel, pair},
+    channel::{Attached, Channel, pair},
     message::{Reply, Request},
     poll::AdaptivePoll,
 };
@@ -140,7 +140,7 @@ pub struct SupervisorLane {
     /// The last look was of the latter kind.
     idle: bool,
     fell_asleep: Option<Instant>,
-    strays: Vec<(Handle, OwnedFd)>,
+    strays: Vec<(Handle, Option<OwnedFd>)>,
 }
 
 impl SupervisorLane {
@@ -250,16 +250,23 @@ impl SupervisorLane {
         BulkBuffer::new(&self.memory, bulk.0)
     }
 
-    /// The descriptor that came with [`Reply::Donated`] for `handle`. Others found on the way are kept for theirs.
-    pub fn receive_donation(&mut self, handle: Handle) -> Result<OwnedFd, ProtocolError> {
+    /// The descriptor that came with [`Reply::Donated`] for `handle`. `None`: it was sent, and the kernel does not hand it
+    /// over. Others found on the way are kept for theirs.
+    pub fn receive_donation(&mut self, handle: Handle) -> Result<Option<OwnedFd>, ProtocolError> {
         if let Some(place) = self.strays.iter().position(|(stray, _)| *stray == handle) {
             return Ok(self.strays.swap_remove(place).1);
         }
         loop {
             // Sent before the reply was published, so it is there, or the worker lies.
-            let received = self.channel.try_receive::<Handle>();
-            let Ok(Some((owner, Some(descriptor)))) = received else {
-                return Err(ProtocolError("a donation without its descriptor"));
+            let (owner, descriptor) = match self.channel.try_receive::<Handle>() {
+                Ok(Some((owner, Attached::One(descriptor)))) => (owner, Some(descriptor)),
+                Ok(Some((owner, Attached::Lost))) => (owner, None),
+                Ok(_) => return Err(ProtocolError("a donation without its descriptor")),
+                // The kernel lacks memory, most likely; what it says of the worker is that there is nothing.
+                Err(error) if error.raw_os_error().is_some_and(|number| number != libc::EAGAIN) => {
+                    return Ok(None);
+                }
+                Err(_) => return Err(ProtocolError("a donation without its descriptor")),
             };
             if owner == handle {
                 return Ok(descriptor);

@@ -44,19 +44,19 @@ pub(crate) struct DonatedFile {
 impl DonatedFile {
     /// Checks what the worker sent: a regular file, open for exactly what the guest opened it for. With `writeback` a
     /// file opened for writing only may be readable too, since the guest's page cache fills pages.
+    ///
+    /// `None`: this process may not know what it is, and so cannot use it. A FUSE mount without `allow_other` refuses
+    /// fstat(2) to all but who mounted it, a security module may refuse anything.
     pub(crate) fn check(
         descriptor: OwnedFd,
         access: Access,
         writeback: bool,
         mode_seen: u32,
-    ) -> Result<Self, ProtocolError> {
-        let status =
-            fstat(&descriptor).map_err(|_| ProtocolError("a donated descriptor without fstat(2)"))?;
-        if status.st_mode & libc::S_IFMT != libc::S_IFREG {
-            return Err(ProtocolError("a donated descriptor that is no regular file's"));
-        }
-        let flags = fcntl(&descriptor, FcntlArg::F_GETFL)
-            .map_err(|_| ProtocolError("a donated descriptor without flags"))?;
+    ) -> Result<Option<Self>, ProtocolError> {
+        // The file system is not asked for these.
+        let Ok(flags) = fcntl(&descriptor, FcntlArg::F_GETFL) else {
+            return Ok(None);
+        };
         if flags & libc::O_PATH != 0 {
             return Err(ProtocolError("a donated descriptor that is a mere path"));
         }
@@ -67,8 +67,14 @@ impl DonatedFile {
                 "a donated descriptor open for something else than the guest's",
             ));
         }
+        let Ok(status) = fstat(&descriptor) else {
+            return Ok(None);
+        };
+        if status.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(ProtocolError("a donated descriptor that is no regular file's"));
+        }
         let direct = flags & libc::O_DIRECT != 0;
-        Ok(Self {
+        Ok(Some(Self {
             descriptor,
             writable: mode != libc::O_RDONLY,
             // O_SYNC includes O_DSYNC's bit.
@@ -76,7 +82,7 @@ impl DonatedFile {
             reading: AtomicU8::new(if direct { Reading::Waits } else { Reading::MayWait } as u8),
             special_mode: AtomicBool::new(is_special(status.st_mode)),
             mode_seen: AtomicU32::new(mode_seen),
-        })
+        }))
     }
 
     /// How reads behave, as far as is known.
@@ -136,7 +142,8 @@ impl DonatedFile {
     pub(crate) fn for_test() -> Self {
         use nix::sys::memfd::{MFdFlags, memfd_create};
         let file = memfd_create(c"test", MFdFlags::empty()).unwrap();
-        Self::check(file, Access { mode: libc::O_RDWR }, false, 0).unwrap()
+        let checked = Self::check(file, Access { mode: libc::O_RDWR }, false, 0);
+        checked.unwrap().unwrap()
     }
 }
 

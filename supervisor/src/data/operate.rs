@@ -22,6 +22,14 @@ pub(crate) enum Attempt {
     Done(Reply<'static>),
     /// It would have to wait: try again with `may_wait` and the bytes moved so far, from a thread that can.
     WouldWait(usize),
+    /// This process may not; so many bytes were moved before. The worker may, perhaps: some file systems look at who calls
+    /// and not at who opened the file (FUSE, /proc/sys), and so do security modules.
+    Denied(usize),
+}
+
+/// An error that may be this process's alone.
+fn is_denial(error: Errno) -> bool {
+    matches!(error, Errno::EACCES | Errno::EPERM)
 }
 
 /// Carries out `io`, of which `done` bytes were moved by an earlier attempt. The data of a write begins at byte
@@ -59,7 +67,11 @@ pub(crate) fn attempt(
 }
 
 fn finish<T, E: Into<Errno>>(result: Result<T, E>, reply: impl FnOnce(T) -> Reply<'static>) -> Attempt {
-    Attempt::Done(result.map_or_else(|error| Reply::Error(error.into()), reply))
+    match result.map_err(Into::into) {
+        Ok(value) => Attempt::Done(reply(value)),
+        Err(error) if is_denial(error) => Attempt::Denied(0),
+        Err(error) => Attempt::Done(Reply::Error(error)),
+    }
 }
 
 /// What FUSE tells of a regular file, from stat(2).
@@ -124,6 +136,7 @@ fn read(
                     return Attempt::WouldWait(done);
                 }
             }
+            Err(error) if is_denial(error) => return Attempt::Denied(done),
             Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
             Err(_) => break,
         }
@@ -152,6 +165,7 @@ fn write(
             size - done,
         ) {
             Ok(moved) if moved.done > 0 => done += moved.done,
+            Err(error) if is_denial(error) => return Attempt::Denied(done),
             Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
             Ok(_) | Err(_) => break,
         }
@@ -203,7 +217,7 @@ mod tests {
     fn run(file: &DonatedFile, memory: &Memory, io: Io) -> Reply<'static> {
         match attempt(io, file, memory, &chain(memory), 80, 0, true) {
             Attempt::Done(reply) => reply,
-            Attempt::WouldWait(_) => panic!("it might wait"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -39,8 +39,8 @@ pub(crate) struct Job {
     pub(crate) done: usize,
     /// On what; none once it is done.
     pub(crate) file: Option<recycle::Shared<DonatedFile>>,
-    /// The answer.
-    pub(crate) reply: Reply<'static>,
+    /// The answer; none if this process may not do it.
+    pub(crate) reply: Option<Reply<'static>>,
 }
 
 impl Job {
@@ -56,7 +56,7 @@ impl Job {
             data_at: 0,
             done: 0,
             file: None,
-            reply: Reply::Error(Errno::EIO),
+            reply: None,
         })
     }
 
@@ -71,8 +71,12 @@ impl Job {
             self.done,
             true,
         ) {
-            Attempt::Done(reply) => reply,
-            Attempt::WouldWait(_) => Reply::Error(Errno::EIO),
+            Attempt::Done(reply) => Some(reply),
+            Attempt::WouldWait(_) => Some(Reply::Error(Errno::EIO)),
+            Attempt::Denied(done) => {
+                self.done = done;
+                None
+            }
         };
     }
 }
@@ -272,7 +276,7 @@ mod tests {
         assert_eq!(uniques, (0..100).collect::<Vec<_>>());
         assert!(
             jobs.iter()
-                .all(|job| job.reply == Reply::Done && job.file.is_none())
+                .all(|job| job.reply == Some(Reply::Done) && job.file.is_none())
         );
     }
 }

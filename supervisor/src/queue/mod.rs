@@ -69,6 +69,9 @@ pub(crate) struct Group {
     batch: Option<Batch>,
     /// Jobs that the data threads have.
     pub(crate) in_pool: usize,
+    /// Jobs that this process may not do, until the lane has room for them.
+    #[expect(clippy::vec_box, reason = "the boxes go round between the group and the pool")]
+    pub(crate) denied: Vec<Box<Job>>,
     /// Jobs to be used again.
     #[expect(clippy::vec_box, reason = "the boxes go round between the group and the pool")]
     pub(crate) spare_jobs: Vec<Box<Job>>,
@@ -118,6 +121,7 @@ impl Group {
             forgets: Vec::with_capacity(FORGETS),
             batch: None,
             in_pool: 0,
+            denied: Vec::new(),
             spare_jobs: Vec::new(),
             moved: 0,
             only_forgets: false,
@@ -218,7 +222,7 @@ impl Group {
             }
             // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
             let forgets = !self.forgets.is_empty() || self.batch.is_some();
-            let awaited = self.awaited() > 0 || forgets || withheld;
+            let awaited = self.awaited() > 0 || forgets || withheld || !self.denied.is_empty();
             if self.look(offers, awaited) {
                 continue;
             }
@@ -294,6 +298,7 @@ impl Group {
                 progress = true;
                 self.fail(&pending, memory);
             }
+            progress |= self.fail_denied(memory);
         }
         while !self.shared.failure.is_set() {
             let completed = match self.lane.next_completion(&mut scratch.message) {
@@ -312,7 +317,7 @@ impl Group {
             self.in_pool -= 1;
             self.job_done(job, memory, &mut scratch.room);
         }
-        progress
+        progress | self.send_denied(memory)
     }
 
     /// Dispatches the heads taken, as far as there is room for their requests; another queue's first each time.

@@ -14,11 +14,12 @@ mod ioctl {
 }
 
 /// Opens /dev/fuse and mounts it on a directory as the virtio-fs driver mounts: permissions are checked by the
-/// kernel, all users are allowed, and nothing limits the size of reads.
-pub(super) fn mount(directory: &Path, flags: Option<MsFlags>) -> Result<File> {
+/// kernel, all users are allowed unless it is `private`, and nothing limits the size of reads.
+pub(super) fn mount(directory: &Path, flags: Option<MsFlags>, private: bool) -> Result<File> {
     let device = open()?;
+    let others = if private { "" } else { ",allow_other" };
     let options = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
+        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{others}",
         device.as_raw_fd()
     );
     mount_call(

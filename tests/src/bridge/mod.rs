@@ -32,6 +32,8 @@ pub struct BridgeConfig {
     pub queues: Option<usize>,
     /// More mount options (`ro`, `nosuid`, …) as flags of mount(2).
     pub flags: Option<nix::mount::MsFlags>,
+    /// Nobody but root may look at it, as `fusermount` mounts without `allow_other`.
+    pub private: bool,
 }
 
 /// A mounted daemon. Dropped, it is unmounted.
@@ -60,7 +62,7 @@ impl Bridge {
         let mount = directory
             .canonicalize()
             .with_context(|| format!("mount point {}", directory.display()))?;
-        let device = device::mount(&mount, config.flags)?;
+        let device = device::mount(&mount, config.flags, config.private)?;
         let relay = Relay::new(vmm, device).inspect_err(|_| {
             // Nobody will ever answer what is mounted now; the first error is the one to tell.
             let _ = umount2(&mount, MntFlags::MNT_DETACH);

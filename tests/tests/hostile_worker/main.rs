@@ -3,6 +3,7 @@
 //! The supervisor never panics, is never killed by its filter, and writes nowhere but where the guest said.
 
 mod answers;
+mod denied;
 mod descriptors;
 mod entries;
 mod life;

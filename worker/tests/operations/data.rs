@@ -95,7 +95,7 @@ fn with_a_writeback_cache_files_are_readable_and_not_appended_to() {
 
 fn donate(worker: &mut Worker, handle: Handle) -> Option<File> {
     match worker.call(&Request::Donate { handle }) {
-        Ok(Reply::Donated) => Some(worker.lane.receive_donation(handle).unwrap().into()),
+        Ok(Reply::Donated) => Some(worker.lane.receive_donation(handle).unwrap().unwrap().into()),
         Ok(Reply::NotDonated) => None,
         other => panic!("{other:?}"),
     }

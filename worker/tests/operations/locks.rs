@@ -363,7 +363,7 @@ fn a_flock_belongs_to_the_open_file() {
     // The supervisor's descriptor is the same open file, and does not keep the lock.
     let donate = worker.call(&Request::Donate { handle: two });
     assert_eq!(donate, Ok(Reply::Donated));
-    let donated = worker.lane.receive_donation(two).unwrap();
+    let donated = worker.lane.receive_donation(two).unwrap().unwrap();
     let release = Request::Release {
         handle: two,
         flock_owner: Some(2),

@@ -181,7 +181,7 @@ fn send_all(options: impl FnOnce(&mut WorkerConfig), changes_nothing: bool, pref
                     let Request::Donate { handle } = *request else {
                         panic!("{request:?}")
                     };
-                    worker.lane.receive_donation(handle).unwrap();
+                    worker.lane.receive_donation(handle).unwrap().unwrap();
                 }
                 Ok(Reply::Opened { handle } | Reply::Created { handle, .. }) if wanted != "OpenDir" => {
                     worker.release(handle).unwrap();
