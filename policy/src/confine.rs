@@ -14,9 +14,9 @@ use seccompiler::BpfProgram;
 use crate::mounts::Leaving;
 use crate::proof::{self, Ordered, Outside, Places};
 use crate::{
-    ExitKind, Features, Namespaces, Process, Profile, StartError, capabilities, descriptors, identity, idmap,
-    landlock, limits, mounts, namespaces, report, sealed, seccomp, supervisor_profile, sys, trap,
-    worker_profile,
+    Advised, ExitKind, Features, Namespaces, Process, Profile, StartError, capabilities, descriptors,
+    identity, idmap, landlock, limits, log, mounts, namespaces, report, sealed, seccomp, supervisor_profile,
+    sys, trap, worker_profile,
 };
 
 /// Proof that this process is confined; serving demands it.
@@ -67,7 +67,7 @@ pub struct SupervisorPlan<'a> {
     pub nofile: u64,
 }
 
-/// A process that has given up everything but system calls. It starts its threads now, which inherit all of that, and
+/// A process that has given up everything but system calls. It starts its threads now (its log's runs), which inherit all of that, and
 /// then has them all filtered: so the filter lets nothing through that only starting a thread takes.
 #[must_use = "the system call filter is not in force yet"]
 #[derive(Debug)]
@@ -98,6 +98,7 @@ impl Unfiltered {
         if let Some(leaving) = self.leaving {
             leaving.finish()?;
         }
+        log::await_writer();
         let sealed = sealed::seal(&self.report, &self.outline)?;
         if self.seccomp == SeccompMode::Trap {
             trap::report(self.process).map_err(|error| {
@@ -123,6 +124,10 @@ impl Unfiltered {
         report.uid = ordered.uid;
         report.gid = ordered.gid;
         report.capabilities = ordered.capabilities;
+        log::start_writer().map_err(|error| {
+            let message = format!("cannot start a thread: {}", Advised(&error));
+            StartError::new(ExitKind::OsError, message)
+        })?;
         report.syscalls = filter.as_ref().map_or(0, |_| profile.syscall_count());
         let length = filter.as_ref().map_or(0, Vec::len);
         report.filter_instructions = u32::try_from(length).unwrap_or(u32::MAX);

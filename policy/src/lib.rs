@@ -18,6 +18,7 @@ mod identity;
 mod idmap;
 mod landlock;
 mod limits;
+pub mod log;
 mod mounts;
 mod namespaces;
 mod outline;

@@ -88,6 +88,8 @@ pub enum Test {
     Is(u64),
     /// These bits of it (first) have this value (second).
     Bits(u64, u64),
+    /// Anything but this.
+    Not(u64),
 }
 
 /// A condition on one argument.
@@ -110,6 +112,11 @@ impl Pin {
     /// Of the `int` argument's `mask` bits exactly `value` is set.
     pub(crate) const fn int_bits(argument: u8, mask: u32, value: u32) -> Self {
         Self::new(argument, Width::Int, Test::Bits(mask as u64, value as u64))
+    }
+
+    /// The `int` argument is not `value`.
+    pub(crate) const fn int_not(argument: u8, value: i32) -> Self {
+        Self::new(argument, Width::Int, Test::Not(value as u32 as u64))
     }
 
     /// The `long` argument is exactly `value`.
@@ -139,6 +146,7 @@ impl Pin {
         match self.test {
             Test::Is(wanted) => value == wanted,
             Test::Bits(mask, wanted) => value & mask == wanted,
+            Test::Not(unwanted) => value != unwanted,
         }
     }
 }
@@ -148,6 +156,7 @@ impl fmt::Display for Pin {
         match self.test {
             Test::Is(value) => write!(f, "arg{} == {value:#x}", self.argument),
             Test::Bits(mask, value) => write!(f, "arg{} & {mask:#x} == {value:#x}", self.argument),
+            Test::Not(value) => write!(f, "arg{} != {value:#x}", self.argument),
         }
     }
 }

@@ -11,6 +11,15 @@ pub(crate) const NOT_EXECUTABLE: Pin = Pin::long_bits(2, EXEC, 0);
 /// Every mode of fallocate(2) that a guest may ask for; FALLOC_FL_NO_HIDE_STALE would show others' data.
 pub(crate) const FALLOCATE: Pin = Pin::int_bits(1, !0xfb, 0);
 
+/// Not descriptor 2 as argument 0: the log is written to by write(2) and nothing else. It may be the launcher's file, pipe,
+/// terminal or socket: nothing is read there, no hole punched, no place chosen, no message with an address sent, and no
+/// second number made for it by which all that could be done.
+pub(crate) const NOT_LOG: Pin = Pin::int_not(0, libc::STDERR_FILENO);
+
+/// Of preadv2(2) and pwritev2(2), whose offset is one register here (the next one's bits are shifted out of 64): no negative
+/// one. -1 would be the descriptor's own position, so that a terminal, a pipe or a socket could be read.
+pub(crate) const PLACED: Pin = Pin::long_bits(3, 1 << 63, 0);
+
 /// Private anonymous memory, flags of mmap(2): what malloc takes.
 const ANONYMOUS: Pin = Pin::long(3, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64);
 

@@ -148,6 +148,7 @@ fn condition(pin: &Pin) -> Result<SeccompCondition, BackendError> {
     let (operator, value) = match pin.test {
         Test::Is(value) => (SeccompCmpOp::Eq, value),
         Test::Bits(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
+        Test::Not(value) => (SeccompCmpOp::Ne, value),
     };
     SeccompCondition::new(pin.argument, length, operator, value)
 }

@@ -35,7 +35,7 @@ const BOTH: &[Held] = held! {
     "landlock denies": "binding and connecting TCP ports", "since ABI 4; there is no network besides";
     "landlock denies": "connecting abstract sockets outside", "since ABI 6";
     "landlock denies": "signals to processes outside", "since ABI 6";
-    "descriptors": "0 and 1 are /dev/null, 2 is the log", "what a launcher opened is closed";
+    "descriptors": "0 and 1 are /dev/null, 2 is the log, for writing at its end", "what a launcher opened is closed";
     "descriptors": "the ring (sealed memfd), its doorbells (eventfd) and channels (socketpair)", "the other process";
     "descriptors": "the report (sealed memfd)", "`audit` reads what the process found true when it confined itself";
 };

@@ -2,7 +2,7 @@
 //! to the VMM. No call here takes a path, makes a socket or controls a device.
 
 use crate::rule::{Pin, SyscallRule, refuse, rule};
-use crate::runtime::FALLOCATE;
+use crate::runtime::{FALLOCATE, NOT_LOG, PLACED};
 
 /// Protection and flags of mmap(2) for guest memory as the VMM hands it over.
 const READ_WRITE: Pin = Pin::long(2, (libc::PROT_READ | libc::PROT_WRITE) as u64);
@@ -22,21 +22,22 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     ),
     rule!(Base, SYS_close, "what the VMM or the worker handed over is closed after use"),
     rule!(Base, SYS_fcntl, "a duplicate of the VMM's connection, to end it by; the access mode of donated descriptors",
-        [Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)],
+        [NOT_LOG, Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)],
     ),
     // The VMM: vhost-user.
     rule!(Base, SYS_accept4, "the VMM connects, and again after a reboot", [Pin::int(3, libc::SOCK_CLOEXEC)]),
     rule!(Base, SYS_recvmsg, "vhost-user messages with descriptors; donated descriptors",
-        [Pin::int(2, 0)], [Pin::int_bits(2, !libc::MSG_DONTWAIT as u32, libc::MSG_CMSG_CLOEXEC as u32)],
+        [NOT_LOG, Pin::int(2, 0)],
+        [NOT_LOG, Pin::int_bits(2, !libc::MSG_DONTWAIT as u32, libc::MSG_CMSG_CLOEXEC as u32)],
     ),
-    rule!(Base, SYS_sendmsg, "vhost-user replies", [Pin::int(2, libc::MSG_NOSIGNAL)]),
+    rule!(Base, SYS_sendmsg, "vhost-user replies", [NOT_LOG, Pin::int(2, libc::MSG_NOSIGNAL)]),
     refuse!(Base, SYS_getsockopt, ENOPROTOOPT,
         "the crate vhost asks what it is that GPU_SET_SOCKET brings, before this back end can refuse it"
     ),
-    rule!(Base, SYS_shutdown, "ends the VMM's connection", [Pin::int(1, libc::SHUT_RDWR)]),
+    rule!(Base, SYS_shutdown, "ends the VMM's connection", [NOT_LOG, Pin::int(1, libc::SHUT_RDWR)]),
     rule!(Base, SYS_mmap, "guest memory, never executable", [READ_WRITE, SHARED]),
     rule!(Donate, SYS_lseek, "LSEEK for data and holes of donated files",
-        [Pin::int(2, libc::SEEK_DATA)], [Pin::int(2, libc::SEEK_HOLE)],
+        [NOT_LOG, Pin::int(2, libc::SEEK_DATA)], [NOT_LOG, Pin::int(2, libc::SEEK_HOLE)],
     ),
     // The worker.
     rule!(Base, SYS_waitid, "says how the worker ended",
@@ -45,9 +46,10 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     // File data.
     rule!(Donate, SYS_fstat, "GETATTR of a donated file; a donated descriptor must be a regular file's; whether it is setuid"),
     rule!(Base, SYS_preadv2, "its own state in /proc, read back once the filter is in force; READ that waits",
-        [Pin::int(5, 0)],
+        [NOT_LOG, PLACED, Pin::int(5, 0)],
     ),
-    rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory", [Pin::int(5, libc::RWF_NOWAIT)],
+    rule!(Donate, SYS_preadv2, "READ from a donated file to guest memory",
+        [NOT_LOG, PLACED, Pin::int(5, libc::RWF_NOWAIT)],
         unseen: "what is not in the page cache is read without RWF_NOWAIT",
     ),
     rule!(Donate, SYS_fstatfs, "whether a file that knows no RWF_NOWAIT lies in memory, so that reading never waits",
@@ -55,6 +57,8 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     ),
     rule!(Donate, SYS_fsync, "FSYNC of a donated file, which may be open for reading only"),
     rule!(Donate, SYS_fdatasync, "FSYNC of a donated file"),
-    rule!(DonateWrite, SYS_pwritev2, "WRITE from guest memory to a donated file", [Pin::int(5, 0)]),
-    rule!(DonateWrite, SYS_fallocate, "FALLOCATE on a donated file", [FALLOCATE]),
+    rule!(DonateWrite, SYS_pwritev2, "WRITE from guest memory to a donated file",
+        [NOT_LOG, PLACED, Pin::int(5, 0)],
+    ),
+    rule!(DonateWrite, SYS_fallocate, "FALLOCATE on a donated file", [NOT_LOG, FALLOCATE]),
 ];

@@ -76,6 +76,19 @@ pub(crate) fn stop_timers() {
     }
 }
 
+/// A line of the log on a terminal that other processes have is not to stop the process (SIGTTOU, `stty tostop`).
+pub(crate) fn ignore_background_writes() {
+    // SAFETY: no handler of ours is installed.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+}
+
+/// Whether this is the master of a pseudoterminal: only that tells the terminal's number (TIOCGPTN, ioctl_tty(2)).
+pub(crate) fn is_terminal_master(descriptor: BorrowedFd<'_>) -> bool {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: the kernel stores an unsigned int.
+    unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::TIOCGPTN, &raw mut number) == 0 }
+}
+
 /// close_range(2): closes every descriptor from `first` to `last`. None of them may belong to a living `OwnedFd`.
 pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: no pointers; the caller vouches for the descriptors.

@@ -500,14 +500,17 @@ fn the_program_lets_through_what_the_lines_say_and_finds_it_soon() {
                 let wanted = lines.iter().flat_map(|rule| rule.pins).map(|pins| {
                     let mut arguments = [0; 6];
                     for pin in *pins {
-                        let (Test::Is(value) | Test::Bits(_, value)) = pin.test;
-                        arguments[usize::from(pin.argument)] |= value;
+                        arguments[usize::from(pin.argument)] |= match pin.test {
+                            Test::Is(value) | Test::Bits(_, value) => value,
+                            Test::Not(_) => 0,
+                        };
                     }
                     arguments
                 });
                 let wanted: Vec<_> = wanted.chain([[0; 6], [u64::MAX; 6]]).collect();
                 let wrong = wanted.iter().flat_map(|right| {
                     (0..6).flat_map(|argument| {
+                        // With bit 1 a descriptor that was 0 is the log's.
                         [0, 1, 7, 31, 32, 63].map(|bit| {
                             let mut arguments = *right;
                             arguments[argument] ^= 1 << bit;

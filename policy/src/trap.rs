@@ -29,7 +29,8 @@ pub(crate) fn report(process: Process) -> io::Result<()> {
     }
     action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: the handler uses its own stack and two system calls, nothing of the thread that it interrupts.
+    // SAFETY: the handler uses its own stack and the log, which it gets hold of or does without: nothing of the thread that it
+    // interrupts. No memory is allocated: the log's thread has made room.
     match unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -51,12 +52,8 @@ extern "C" fn handler(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     for argument in arguments {
         line.hexadecimal(argument);
     }
-    line.text("\n");
-    // SAFETY: pointer and length describe the line; _exit ends the process. Both are async-signal-safe.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length);
-        libc::_exit(i32::from(TRAPPED));
-    }
+    crate::log::last_words(line.bytes.get(..line.length).unwrap_or_default());
+    crate::log::end(TRAPPED);
 }
 
 /// Number and arguments of the call.

@@ -2,7 +2,7 @@
 //! Numbers of descriptors are paths relative to the working directory, `/proc/self/fd`.
 
 use crate::rule::{Pin, SyscallRule, rule};
-use crate::runtime::FALLOCATE;
+use crate::runtime::{FALLOCATE, NOT_LOG, PLACED};
 
 /// A path relative to the working directory: a descriptor's number.
 const BY_NUMBER: Pin = Pin::int(0, libc::AT_FDCWD);
@@ -40,10 +40,10 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     // The supervisor.
     rule!(Base, SYS_write, "doorbells; log lines on stderr"),
     rule!(Base, SYS_recvmsg, "the control channel's end of file: the supervisor is gone",
-        [Pin::int(2, libc::MSG_CMSG_CLOEXEC)],
+        [NOT_LOG, Pin::int(2, libc::MSG_CMSG_CLOEXEC)],
     ),
     rule!(Base, SYS_sendmsg, "answers start-up; donates descriptors of regular files",
-        [Pin::int(2, libc::MSG_NOSIGNAL)],
+        [NOT_LOG, Pin::int(2, libc::MSG_NOSIGNAL)],
     ),
     rule!(Base, SYS_restart_syscall, "a wait goes on after SIGSTOP and SIGCONT",
         unseen: "a process that is stopped (a debugger, a cgroup's freezer) while it waits for a limited time",
@@ -75,19 +75,20 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_capset, "CAP_DAC_OVERRIDE comes back where the caller's fsuid alone may not, CAP_FSETID where nobody's takes it"),
     // File data.
     rule!(Base, SYS_preadv2, "READ to the ring; its own state in /proc, read back once the filter is in force",
-        [Pin::int(5, 0)], [Pin::int(5, libc::RWF_NOWAIT)],
+        [NOT_LOG, PLACED, Pin::int(5, 0)], [NOT_LOG, PLACED, Pin::int(5, libc::RWF_NOWAIT)],
     ),
     rule!(Base, SYS_lseek, "LSEEK; READDIR at an offset",
-        [Pin::int(2, libc::SEEK_SET)], [Pin::int(2, libc::SEEK_DATA)], [Pin::int(2, libc::SEEK_HOLE)],
+        [NOT_LOG, Pin::int(2, libc::SEEK_SET)], [NOT_LOG, Pin::int(2, libc::SEEK_DATA)],
+        [NOT_LOG, Pin::int(2, libc::SEEK_HOLE)],
     ),
     rule!(Base, SYS_fsync, "FSYNC, FSYNCDIR"),
     rule!(Base, SYS_fdatasync, "FSYNC, FSYNCDIR"),
     rule!(Base, SYS_syncfs, "SYNCFS"),
-    rule!(Write, SYS_pwritev2, "WRITE from the ring", [Pin::int(5, 0)]),
+    rule!(Write, SYS_pwritev2, "WRITE from the ring", [NOT_LOG, PLACED, Pin::int(5, 0)]),
     rule!(Write, SYS_truncate, "SETATTR of the size, by the descriptor's link"),
-    rule!(Write, SYS_ftruncate, "SETATTR of the size, by handle"),
-    rule!(Write, SYS_fallocate, "FALLOCATE", [FALLOCATE]),
-    rule!(Write, SYS_copy_file_range, "COPY_FILE_RANGE", [Pin::int(5, 0)]),
+    rule!(Write, SYS_ftruncate, "SETATTR of the size, by handle", [NOT_LOG]),
+    rule!(Write, SYS_fallocate, "FALLOCATE", [NOT_LOG, FALLOCATE]),
+    rule!(Write, SYS_copy_file_range, "COPY_FILE_RANGE", [NOT_LOG, Pin::int_not(2, libc::STDERR_FILENO), Pin::int(5, 0)]),
     // Changes of the tree.
     rule!(Write, SYS_mkdirat, "MKDIR"),
     rule!(SetId, SYS_mknodat, "MKNOD of regular files", [kind(libc::S_IFREG)]),
@@ -125,16 +126,16 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [Pin::int(1, GET_FLAGS)], [Pin::int(1, GET_FS_XATTR)],
     ),
     rule!(FileFlagsWrite, SYS_ioctl, "IOCTL: flags of an inode are set",
-        [Pin::int(1, SET_FLAGS)],
+        [NOT_LOG, Pin::int(1, SET_FLAGS)],
     ),
-    rule!(ProjectIds, SYS_ioctl, "IOCTL: project ids are set", [Pin::int(1, SET_FS_XATTR)]),
+    rule!(ProjectIds, SYS_ioctl, "IOCTL: project ids are set", [NOT_LOG, Pin::int(1, SET_FS_XATTR)]),
     // Locks.
     rule!(PosixLock, SYS_fcntl, "GETLK, SETLK: record locks that belong to the open file",
-        [Pin::int(1, libc::F_OFD_GETLK)], [Pin::int(1, libc::F_OFD_SETLK)],
+        [Pin::int(1, libc::F_OFD_GETLK)], [NOT_LOG, Pin::int(1, libc::F_OFD_SETLK)],
     ),
     rule!(Flock, SYS_flock, "SETLK of whole files, never waiting",
-        [Pin::int(1, libc::LOCK_SH | libc::LOCK_NB)], [Pin::int(1, libc::LOCK_EX | libc::LOCK_NB)],
-        [Pin::int(1, libc::LOCK_UN | libc::LOCK_NB)],
+        [NOT_LOG, Pin::int(1, libc::LOCK_SH | libc::LOCK_NB)], [NOT_LOG, Pin::int(1, libc::LOCK_EX | libc::LOCK_NB)],
+        [NOT_LOG, Pin::int(1, libc::LOCK_UN | libc::LOCK_NB)],
     ),
 ];
 

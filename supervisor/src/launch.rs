@@ -9,7 +9,7 @@ use airlockfs_policy::{
 };
 
 use crate::{
-    cli::Cli,
+    cli::{Cli, SandboxArg},
     crew::Crew,
     own_user::OwnUser,
     policy_command::Policy,
@@ -22,6 +22,10 @@ use crate::{
 
 /// Launches and serves until the VMM or a signal ends it.
 pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
+    let (workers_log, weaker_log) = match cli.service.syslog {
+        true => airlockfs_policy::log::system(cli.confinement.sandbox == SandboxArg::Namespace)?,
+        false => (airlockfs_policy::log::own()?, None),
+    };
     settings::check(&cli)?;
     settings::warn_of_limits();
     let as_root = nix::unistd::geteuid().is_root();
@@ -40,7 +44,13 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
         lanes,
         control,
         process,
-    } = worker_process::start(config, namespace, 1 + queues.lanes, cli.device.poll_us)?;
+    } = worker_process::start(
+        config,
+        namespace,
+        1 + queues.lanes,
+        cli.device.poll_us,
+        workers_log,
+    )?;
     // While the worker is loaded and confines itself, this process does the same.
     let mut expected = vec![
         (listener.as_fd(), "the listening vhost-user socket"),
@@ -93,7 +103,12 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
             .iter()
             .chain(&note)
             .for_each(|note| log::info!("{note}"));
-        for line in weakened.iter().chain(&workers.weakened).chain(&own.weakened) {
+        for line in weaker_log
+            .iter()
+            .chain(&weakened)
+            .chain(&workers.weakened)
+            .chain(&own.weakened)
+        {
             log::warn!("weaker than by default: {line}");
         }
         let policy = Policy::of(&cli, as_root);

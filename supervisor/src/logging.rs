@@ -1,40 +1,33 @@
-//! Lines for people, on stderr: one write(2) each. The `log` facade is how rust-vmm's crates report too.
+//! Lines for people, on their way to [`airlockfs_policy::log`]. The `log` facade is how rust-vmm's crates report too.
 
 use std::{
-    io::Write,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use airlockfs_policy::ExitKind;
+use airlockfs_policy::log::say;
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::end::end;
-
-/// From now on lines of `level` and above appear, and a panic in any thread ends the process: without that thread
-/// requests would wait for ever.
+/// From now on lines of `level` and above appear, and a panic in any thread ends the process.
 pub(crate) fn start(level: LevelFilter) {
-    std::panic::set_hook(Box::new(|panic| {
-        write_line(format_args!("airlockfsd: internal error: {panic}"));
-        end(ExitKind::Software.code());
-    }));
+    airlockfs_policy::log::start("airlockfsd");
     // Fails only when called twice, which leaves the first logger in place.
-    let _ = log::set_logger(&STDERR);
+    let _ = log::set_logger(&SINK);
     log::set_max_level(level);
 }
 
 /// A line that launchers wait for, whatever the level.
 pub(crate) fn announce(line: &str) {
-    write_line(format_args!("{line}"));
+    say(format_args!("{line}"));
 }
 
-struct Stderr;
+struct Sink;
 
-static STDERR: Stderr = Stderr;
+static SINK: Sink = Sink;
 /// For lines of other crates: a guest can cause some of them as often as it likes.
 static FOREIGN: Rate = Rate::new();
 
-impl Log for Stderr {
+impl Log for Sink {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
@@ -42,9 +35,9 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         let level = record.level().as_str();
         if record.target().starts_with("airlockfs") {
-            write_line(format_args!("airlockfsd: {level}: {}", record.args()));
+            say(format_args!("airlockfsd: {level}: {}", record.args()));
         } else if let Some(more) = FOREIGN.admit() {
-            write_line(format_args!(
+            say(format_args!(
                 "airlockfsd: {level}: {}: {}{more}",
                 record.target(),
                 record.args()
@@ -53,11 +46,6 @@ impl Log for Stderr {
     }
 
     fn flush(&self) {}
-}
-
-fn write_line(line: std::fmt::Arguments<'_>) {
-    // Nobody reads stderr any more: nothing to be done about it.
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Bounds how often a line appears that a guest can cause.

@@ -44,7 +44,6 @@ mod settings;
 mod shared;
 mod socket;
 mod sys;
-mod syslog;
 mod wait;
 mod watch;
 mod worker_process;
@@ -84,7 +83,7 @@ fn run() -> u8 {
         }
         Err(error) => {
             let what = cli::one_line(&error);
-            eprintln!("airlockfsd: {what}; see airlockfsd --help");
+            logging::announce(&format!("airlockfsd: {what}; see airlockfsd --help"));
             return ExitKind::Usage.code();
         }
     };
@@ -109,12 +108,6 @@ fn run() -> u8 {
     if cli.service.print_capabilities {
         println!("{CAPABILITIES}");
         return 0;
-    }
-    if cli.service.syslog
-        && let Err(error) = syslog::redirect_stderr()
-    {
-        eprintln!("airlockfsd: --syslog: {error}");
-        return error.kind.code();
     }
     logging::start(cli.service.log_level);
     // It may be confined by then.

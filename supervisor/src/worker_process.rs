@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{MetadataExt, OpenOptionsExt},
@@ -155,12 +155,13 @@ fn share(
     })
 }
 
-/// Starts the worker and tells it what to serve; the process' `executing` must be waited for and [`Control::started`] heard.
+/// Starts the worker, with `log` as its descriptor 2, and tells it what to serve; the process' `executing` must be waited for and [`Control::started`] heard.
 pub(crate) fn start(
     config: WorkerConfig,
     user_namespace: UserNamespace,
     lanes: u16,
     poll_limit: Duration,
+    log: OwnedFd,
 ) -> Result<Worker, StartError> {
     let failed = |what: &str, error: std::io::Error| {
         StartError::new(ExitKind::OsError, format!("{what}: {}", Advised(&error)))
@@ -168,16 +169,16 @@ pub(crate) fn start(
     let executable = open_executable()?;
     let (control, worker_control) =
         channel::pair().map_err(|error| failed("cannot make the control channel", error))?;
-    let stderr = std::io::stderr();
     let mut process = spawn_worker(&WorkerLaunch {
         executable: executable.as_fd(),
         control: worker_control.as_fd(),
-        log: stderr.as_fd(),
+        log: log.as_fd(),
         sandbox: config.sandbox,
         user_namespace,
         allow_missing: &config.allow_missing,
         joins_network: true,
     })?;
+    drop(log);
     // While the worker is loaded.
     let ring = match SupervisorRing::create(lanes, poll_limit) {
         Ok(ring) => ring,

@@ -13,8 +13,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::deny::Lies;
 use crate::fuse::{Client, SessionConfig};
@@ -68,6 +71,7 @@ pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     inherit: Vec<OwnedFd>,
+    log: Option<OwnedFd>,
 }
 
 impl Launch {
@@ -95,6 +99,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             inherit: Vec::new(),
+            log: None,
         }
     }
 
@@ -207,6 +212,32 @@ impl Launch {
         )
     }
 
+    /// Its stderr, in place of a pipe that is read here: only [`Self::spawn`] starts it then.
+    #[must_use]
+    pub fn stderr(mut self, log: OwnedFd) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Starts it with this directory as its /dev, in a mount namespace of its own. Root does.
+    ///
+    /// # Panics
+    /// There can be no null device in it.
+    #[must_use]
+    pub fn dev(self, dir: &Path) -> Self {
+        let mode = Mode::from_bits_truncate(0o666);
+        mknod(&dir.join("null"), SFlag::S_IFCHR, mode, makedev(1, 3)).expect("a null device");
+        let dir = dir.to_owned();
+        // System calls; paths as short as these take no memory.
+        self.before(move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let (none, slave) = (None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC);
+            mount(none, "/", none, slave, none)?;
+            mount(Some(dir.as_path()), "/dev", none, MsFlags::MS_BIND, none)?;
+            Ok(())
+        })
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// # Panics
@@ -257,7 +288,7 @@ impl Launch {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stderr(self.log.take().map_or_else(Stdio::piped, Stdio::from));
         let numbers: Vec<i32> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
         let umask = self.umask;
         let limits = std::mem::take(&mut self.limits);
@@ -295,7 +326,10 @@ impl Launch {
             )
         })?;
         drop(inherit);
-        let log = Log::read(child.stderr.take().context("stderr")?);
+        let log = match child.stderr.take() {
+            Some(stderr) => Log::read(stderr),
+            None => Arc::default(),
+        };
         let process = Process::open(child.id() as i32)?;
         Ok(Daemon {
             child,

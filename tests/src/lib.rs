@@ -24,6 +24,7 @@ pub mod procfs;
 pub mod program;
 pub mod skip;
 pub mod stallfs;
+pub mod stderr;
 pub mod stop;
 pub mod tempdir;
 pub mod trace;

@@ -1,6 +1,7 @@
 //! `airlockfsd audit`: what holds of a running pair, and what an option took away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -64,6 +65,7 @@ fn all_hold(daemon: &Daemon) {
             "namespaces",
             "root",
             "descriptors",
+            "log",
             "report",
             "profile",
             "Landlock",
@@ -242,6 +244,47 @@ fn all_holds_as_kata_starts_it() {
     assert!(pair.iter().all(|process| process.ended_within(10_000)));
 }
 
+/// What each process could make its own, and what it had to leave as the launcher made it.
+#[test]
+fn a_log_that_the_filter_alone_keeps_from_more_than_lines_is_named() {
+    const USER: u32 = 1000;
+    let home = TempDir::new().expect("a directory");
+    let (ours, socket) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    let file = |reads| {
+        let mut options = File::options();
+        options.read(reads).write(true).create(true);
+        OwnedFd::from(options.open(home.join("log")).expect("a file"))
+    };
+    for (stderr, user, expected) in [
+        (file(true), None, ("ok", "")),
+        (
+            file(false),
+            Some(USER),
+            ("weakened", "stderr that is a file which its user may not open"),
+        ),
+        (
+            OwnedFd::from(socket),
+            None,
+            ("weakened", "stderr that is a socket"),
+        ),
+    ] {
+        let launch = Launch::airlockfs().by_fd().stderr(stderr);
+        let launch = match user {
+            Some(user) => launch.user(user),
+            None => launch,
+        };
+        let daemon = launch.spawn().expect("a daemon");
+        let _guest = daemon.client();
+        let (code, points) = outcomes(daemon.supervisor().pid());
+        assert_eq!(code, i32::from(expected.0 == "weakened"));
+        for process in ["supervisor", "worker"] {
+            let (outcome, option) = &points[&(process.to_owned(), "log".to_owned())];
+            assert_eq!((outcome.as_str(), option.as_str()), expected, "{process}");
+        }
+    }
+    drop(ours);
+}
+
 #[test]
 fn what_options_weaken_is_named() {
     let daemon = Daemon::start(["--seccomp", "none", "--sandbox", "none"]);
@@ -341,6 +384,13 @@ fn an_unconfined_pair_fails() {
     let mut supervisor = Command::new(home.join("airlockfsd"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(
+            File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .expect("/dev/null"),
+        )
         .spawn()
         .expect("a shell");
     let mut stdin = supervisor.stdin.take().expect("a pipe");
@@ -363,6 +413,7 @@ fn an_unconfined_pair_fails() {
             "namespaces",
             "root",
             "descriptors",
+            "log",
         ] {
             let (outcome, _) = &points[&(process.to_owned(), point.to_owned())];
             assert_eq!(outcome, "failed", "{process}: {point}");

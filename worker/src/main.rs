@@ -8,7 +8,8 @@
 //! panic over what a request or the file system says.
 //!
 //! Threads: one for each lane of the ring and spares, any of which serves any lane; one that watches them; one that has file
-//! locks tried again that requests wait for, one that lets go of mounts which nobody uses, and the main thread, which waits for
+//! locks tried again that requests wait for, one that lets go of mounts which nobody uses, one that writes the log, and the main
+//! thread, which waits for
 //! the supervisor's end and then ends the process. The watching and the main thread make no call on the share, which may hang.
 //!
 //! Lock order: a directory handle's entries or an owner's file locks on an inode, who moves directories, then the table of
@@ -65,6 +66,7 @@ fn main() {
 
 /// The program.
 fn run() -> ! {
+    airlockfs_policy::log::start("airlockfs-worker");
     let Serving { control, informs } = match start::start() {
         Ok(serving) => serving,
         Err(start::NotStarted { error, told }) => {
@@ -92,17 +94,6 @@ fn run() -> ! {
                 "ERROR: a message on the control channel that is no farewell; ending the session"
             ));
             sys::end(ExitKind::Protocol.code())
-        }
-    }
-}
-
-/// Ends the process when the thread that holds it panics: its lane would wait for ever.
-struct EndsWithPanic;
-
-impl Drop for EndsWithPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            sys::end(ExitKind::Software.code());
         }
     }
 }

@@ -346,7 +346,6 @@ fn run(
         .name("watch".into())
         .spawn(move || {
             gate.pass();
-            let _guard = crate::EndsWithPanic;
             crew::broken(watch::watch(&crew, limit))
         })
         .map_err(cannot)?;

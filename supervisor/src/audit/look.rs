@@ -65,6 +65,14 @@ impl Found {
         self.is(libc::S_IFREG)
     }
 
+    pub(super) const fn is_socket(&self) -> bool {
+        self.is(libc::S_IFSOCK)
+    }
+
+    pub(super) const fn is_fifo(&self) -> bool {
+        self.is(libc::S_IFIFO)
+    }
+
     pub(super) const fn is_character_device(&self) -> bool {
         self.is(libc::S_IFCHR)
     }

@@ -11,6 +11,7 @@
 
 mod descriptors;
 mod limited;
+mod log;
 mod look;
 mod own_user;
 mod place;
@@ -74,6 +75,7 @@ fn audit(pid: i32, format: AuditFormat, programs: &Programs) -> u8 {
     points::check(&pair, &mut points);
     place::check(&pair, &mut points);
     descriptors::check(&pair, &mut points);
+    log::check(&pair, &mut points);
     sealed::check(&pair, &mut points);
     for (((process, _), before), after) in pair.both().into_iter().zip(before).zip(traits()) {
         point(&mut points, process, "unchanged", None, unchanged(before, after));

@@ -66,6 +66,9 @@ pub(crate) struct Argument {
     /// Only these bits are compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mask: Option<String>,
+    /// The value is the one that does not pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) not: bool,
     pub(crate) value: String,
 }
 
@@ -200,6 +203,7 @@ fn argument(pin: &Pin) -> Argument {
     let (mask, value) = match pin.test {
         Test::Is(value) => (None, value),
         Test::Bits(mask, value) => (Some(format!("{mask:#x}")), value),
+        Test::Not(value) => (None, value),
     };
     Argument {
         index: pin.argument,
@@ -208,6 +212,7 @@ fn argument(pin: &Pin) -> Argument {
             Width::Long => 64,
         },
         mask,
+        not: matches!(pin.test, Test::Not(_)),
         value: format!("{value:#x}"),
     }
 }

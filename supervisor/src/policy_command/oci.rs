@@ -73,33 +73,43 @@ pub(super) fn filter(cli: &Cli) -> Filter {
 }
 
 /// Conditions, one for each argument at most: container runtimes take several of one argument as alternatives. Of an
-/// `int` argument the upper half of the register does not count, so it is masked away.
+/// `int` argument the upper half of the register does not count, so it is masked away; but where a value is forbidden there
+/// is no condition for that, and libseccomp compares the whole register: what has that value in its lower half alone passes
+/// here, and not the processes' own filters.
 fn args(pins: &[Pin]) -> Vec<Arg> {
+    let mut unequal = Vec::new();
     let mut by_argument: BTreeMap<u8, (u64, u64)> = BTreeMap::new();
     for pin in pins {
         let (mask, value) = match (pin.test, pin.width) {
             (Test::Bits(mask, value), _) => (mask, value),
             (Test::Is(value), Width::Int) => (0xffff_ffff, value),
             (Test::Is(value), Width::Long) => (u64::MAX, value),
+            (Test::Not(value), _) => {
+                unequal.push(Arg {
+                    index: pin.argument,
+                    value,
+                    value_two: None,
+                    op: "SCMP_CMP_NE",
+                });
+                continue;
+            }
         };
         let both = by_argument.entry(pin.argument).or_default();
         *both = (both.0 | mask, both.1 | value);
     }
-    by_argument
-        .into_iter()
-        .map(|(index, (mask, value))| match mask {
-            u64::MAX => Arg {
-                index,
-                value,
-                value_two: None,
-                op: "SCMP_CMP_EQ",
-            },
-            _ => Arg {
-                index,
-                value: mask,
-                value_two: Some(value),
-                op: "SCMP_CMP_MASKED_EQ",
-            },
-        })
-        .collect()
+    let equal = by_argument.into_iter().map(|(index, (mask, value))| match mask {
+        u64::MAX => Arg {
+            index,
+            value,
+            value_two: None,
+            op: "SCMP_CMP_EQ",
+        },
+        _ => Arg {
+            index,
+            value: mask,
+            value_two: Some(value),
+            op: "SCMP_CMP_MASKED_EQ",
+        },
+    });
+    unequal.into_iter().chain(equal).collect()
 }

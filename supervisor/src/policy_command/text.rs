@@ -85,6 +85,7 @@ pub(super) fn conditions(call: &Syscall) -> Vec<String> {
 
 fn condition(pin: &Argument) -> String {
     match &pin.mask {
+        None if pin.not => format!("arg{} != {}", pin.index, pin.value),
         None => format!("arg{} == {}", pin.index, pin.value),
         Some(mask) => format!("arg{} & {mask} == {}", pin.index, pin.value),
     }

@@ -39,7 +39,7 @@ pub(crate) fn loopback(port: u16) -> Vec<u8> {
 }
 
 /// `struct sockaddr_un`.
-fn unix(name: &[u8]) -> Vec<u8> {
+pub(crate) fn unix(name: &[u8]) -> Vec<u8> {
     [&[1, 0], name].concat()
 }
 

@@ -7,6 +7,7 @@ mod common;
 mod denials;
 mod kernel_log;
 mod late;
+mod log;
 mod names;
 mod pair;
 mod policy;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         worker::TESTS,
         denials::TESTS,
         late::TESTS,
+        log::TESTS,
         shipped::TESTS,
     ]
     .concat();

@@ -1,7 +1,7 @@
 //! A real pair of processes that serves a guest, with the attacker in both.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
@@ -80,7 +80,27 @@ impl Pair {
 
     /// As root, or as an ordinary user.
     pub(crate) fn started(filter: Filter, options: &[&str], user: Option<u32>) -> Self {
+        Self::launched(filter, options, user, None)
+    }
+
+    /// As root, with this stderr in place of one that is read here, and this /dev if there is one.
+    pub(crate) fn with_stderr(
+        filter: Filter,
+        options: &[&str],
+        stderr: OwnedFd,
+        dev: Option<&std::path::Path>,
+    ) -> Self {
+        Self::launched(filter, options, None, Some((stderr, dev)))
+    }
+
+    fn launched(
+        filter: Filter,
+        options: &[&str],
+        user: Option<u32>,
+        elsewhere: Option<(OwnedFd, Option<&std::path::Path>)>,
+    ) -> Self {
         build();
+        let read_here = elsewhere.is_none();
         let mut options = options.to_vec();
         // As many descriptors on every machine.
         options.push("--num-request-queues=2");
@@ -110,26 +130,37 @@ impl Pair {
                 .inherit(theirs);
             ours
         });
-        let daemon = match user {
+        let launch = match user {
             Some(uid) => launch.user(uid),
             None => launch,
-        }
-        .start();
+        };
+        let daemon = match elsewhere {
+            // It listens already, and hears its guest when it is confined.
+            Some((stderr, dev)) => {
+                let launch = launch.by_fd().stderr(stderr);
+                let launch = match dev {
+                    Some(dev) => launch.dev(dev),
+                    None => launch,
+                };
+                launch.spawn().expect("a daemon")
+            }
+            None => launch.start(),
+        };
         for process in ["airlockfsd", "airlockfs-worker"] {
             assert!(
-                daemon.wait_for_log(&format!("{process}: BREACHED: ")),
+                !read_here || daemon.wait_for_log(&format!("{process}: BREACHED: ")),
                 "it is silent"
             );
         }
         let policies = shown(&options, user);
         for policy in &policies {
             assert!(
-                daemon.wait_for_log(&policy.digest),
+                !read_here || daemon.wait_for_log(&policy.digest),
                 "it runs under another profile, or airlockfsd is of older sources (cargo build -p airlockfsd)"
             );
         }
-        let workers = daemon.worker().expect("a worker");
         let guest = daemon.client();
+        let workers = daemon.worker().expect("a worker");
         if !options.contains(&"--readonly") {
             let directory = named
                 .and_then(|named| named.split('=').next())

@@ -25,12 +25,14 @@ pub(crate) struct Rule {
     pub(crate) errno: Option<i64>,
 }
 
-/// A pinned argument: these bits of the register have this value.
+/// A pinned argument: these bits of the register have this value, or do not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pin {
     pub(crate) index: usize,
     pub(crate) mask: u64,
     pub(crate) value: u64,
+    /// The value is the one that does not pass.
+    pub(crate) not: bool,
 }
 
 /// What the filter has to do with a call.
@@ -62,7 +64,7 @@ impl Policy {
 
 impl Pin {
     fn matches(&self, registers: &[u64; 6]) -> bool {
-        registers[self.index] & self.mask == self.value
+        (registers[self.index] & self.mask == self.value) != self.not
     }
 }
 
@@ -107,6 +109,7 @@ fn pin(shown: &Value) -> Pin {
         index: shown["index"].as_u64().expect("an index") as usize,
         mask: shown["mask"].as_str().map_or(width, hexadecimal),
         value: hexadecimal(shown["value"].as_str().expect("a value")),
+        not: shown["not"] == true,
     }
 }
 

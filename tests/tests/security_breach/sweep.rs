@@ -106,11 +106,13 @@ fn a_call_that_is_not_on_the_list_kills_in_production() {
 /// passes the filter does nothing.
 fn good(pins: &[Pin]) -> [u64; 6] {
     let mut registers = [u64::MAX; 6];
-    for pin in pins {
+    // What must not have a value has another one already.
+    let pins = || pins.iter().filter(|pin| !pin.not);
+    for pin in pins() {
         registers[pin.index] = 0;
     }
     // Two pins may share a register, each with bits of its own.
-    for pin in pins {
+    for pin in pins() {
         registers[pin.index] |= pin.value;
     }
     registers
@@ -121,9 +123,20 @@ fn altered(pair: &Pair, who: Who, rule: &Rule) -> Vec<(i64, [u64; 6])> {
     let mut calls = Vec::new();
     for pins in &rule.alternatives {
         for pin in pins {
-            for bit in (0..64).map(|bit| 1_u64 << bit).filter(|bit| pin.mask & bit != 0) {
+            let right = good(pins)[pin.index];
+            let wrong: Vec<u64> = match pin.not {
+                // The upper half of the register does not count for an `int`.
+                true => vec![pin.value, pin.value | !pin.mask],
+                false => {
+                    let bits = (0..64).map(|bit| 1_u64 << bit);
+                    bits.filter(|bit| pin.mask & bit != 0)
+                        .map(|bit| right ^ bit)
+                        .collect()
+                }
+            };
+            for value in wrong {
                 let mut registers = good(pins);
-                registers[pin.index] ^= bit;
+                registers[pin.index] = value;
                 if pair.policy(who).verdict(rule.number, &registers) == Verdict::Forbidden {
                     calls.push((rule.number, registers));
                 }
