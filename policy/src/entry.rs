@@ -19,10 +19,9 @@ const PANICKED: u8 = 101;
 pub fn run(main: impl FnOnce() -> u8 + UnwindSafe) -> u8 {
     if let Err(error) = all_standard_streams() {
         // Where standard error is not one of those that are missing, it tells.
-        let _ = writeln!(
-            std::io::stderr(),
+        crate::log::say(format_args!(
             "airlockfs: a standard stream is closed, and /dev/null cannot take its place: {error}"
-        );
+        ));
         return ExitKind::Unavailable.code();
     }
     crate::sys::ignore_broken_pipes();
