@@ -42,6 +42,7 @@ pub use error::{Advised, ExitKind, StartError};
 pub use idmap::{IdMapRange, UserNamespace};
 pub use landlock::{LandlockPlan, Right};
 pub use limits::Limit;
+pub use mounts::harden;
 pub use namespaces::Namespaces;
 pub use profile::{Features, Process, Profile, Reasoned, all_rules, supervisor_profile, worker_profile};
 pub use rule::{Feature, Pin, SyscallRule, Test, Width};

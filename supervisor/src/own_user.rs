@@ -3,7 +3,7 @@
 //!
 //! Whoever has a user id holds a lock on a file that stands for it, by the protocol of systemd's dynamic users
 //! (systemd.exec(5), DynamicUser=): in the same directory where there is systemd, so that neither takes the other's. The
-//! lock lives with the process. Nothing is written to the file, and the process can only read it.
+//! lock lives with the process. Nothing is written to the file, the process can only read it, and executes nothing of it.
 
 use std::{
     ffi::OsString,
@@ -171,7 +171,9 @@ fn locks() -> Option<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = openat(AT_FDCWD, path, flags, Mode::empty()).ok()?;
     let status = fstat(&directory).ok()?;
-    (status.st_uid == 0 && status.st_mode & 0o022 == 0).then_some(directory)
+    let sound = status.st_uid == 0 && status.st_mode & 0o022 == 0;
+    // What is held of it is not to be mapped executable, empty as it is. Who may not make mounts goes without that.
+    sound.then(|| airlockfs_policy::harden(directory.as_fd()).unwrap_or(directory))
 }
 
 /// Locks what stands for a user id. None: it is somebody's.

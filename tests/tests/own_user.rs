@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -103,8 +104,17 @@ fn its_user_is_locked_as_long_as_it_lives_by_a_file_that_it_can_only_read() {
         locked == 0
     };
     assert!(!free());
+    let found = fs::metadata(&file).expect("its file");
+    assert_eq!(found.len(), 0);
     let held = daemon.supervisor().descriptors().expect("its descriptors");
-    let (number, _) = held.iter().find(|(_, target)| *target == file).expect("the lock");
+    let is_lock = |number: i32| {
+        let held = fs::metadata(format!("/proc/{}/fd/{number}", daemon.supervisor().pid()));
+        held.is_ok_and(|held| (held.dev(), held.ino()) == (found.dev(), found.ino()))
+    };
+    let (number, _) = held
+        .iter()
+        .find(|(number, _)| is_lock(*number))
+        .expect("the lock");
     let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", daemon.supervisor().pid()));
     let info = info.expect("fdinfo");
     let flags = info
