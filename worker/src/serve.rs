@@ -254,7 +254,7 @@ impl Serving<'_> {
             Request::GetXattr { node, name, size } => {
                 let (buffer, size) = self.bulk_or_size(&ticket, size)?;
                 self.room.resize(xattr::XATTR_MAX, 0);
-                xattr::get(volume, node, name, size, &mut self.room, buffer.as_ref())
+                xattr::get(volume, node, name, size, self.room, buffer.as_ref())
             }
             Request::ListXattr { node, size } => {
                 let (buffer, size) = self.bulk_or_size(&ticket, size)?;
