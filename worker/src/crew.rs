@@ -144,7 +144,7 @@ impl Crew {
     }
 
     /// The session is over: what waits in any lane is refused, whoever asked for it being gone, and the tables are emptied.
-    /// Gives what tells when all is closed that was open, which may be never.
+    /// Gives what is disconnected when all is closed that was open, which may be never.
     pub(crate) fn reset(&self) -> Result<Receiver<()>, ProtocolError> {
         let mut buffer = MessageBuffer::new();
         for lane in &self.lanes {
@@ -152,12 +152,12 @@ impl Crew {
                 lane.answer(ticket, &Reply::Error(Errno::EIO));
             }
         }
-        let remains = lookup::reset(&self.volume);
-        let (tell, closed) = sync_channel(1);
+        let (session, remains) = lookup::reset(&self.volume);
+        let (tell, closed) = sync_channel(0);
+        session.tell_end(tell);
         self.leave_to_spare(Box::new(move |_| {
             drop(remains);
-            // Nobody waits any more.
-            let _ = tell.send(());
+            drop(session);
         }));
         Ok(closed)
     }

@@ -17,7 +17,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     os::fd::OwnedFd,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
 };
@@ -92,6 +92,12 @@ impl Waiting {
             _ => None,
         }
     }
+
+    /// Tells how it ended. By then nothing is held for it: the answer may be the last that the session waits for.
+    fn tell(self, result: Result<(), Errno>) {
+        drop(self.wanted);
+        (self.answer)(result);
+    }
 }
 
 /// All locks of the guest.
@@ -128,6 +134,24 @@ struct State {
     interrupted: VecDeque<u64>,
     waiting: Vec<Waiting>,
     retry: Duration,
+    /// Held by whoever tries a lock of this session.
+    session: Session,
+}
+
+/// A session, held by whoever tries its locks or closes its files: while it is, one of them may still be had for a moment.
+#[derive(Clone, Default)]
+pub(crate) struct Session(Arc<Mutex<Option<SyncSender<()>>>>);
+
+impl Session {
+    /// Whether both are one.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// From now on it is told when nobody holds it any more: the other end of `tell` is disconnected then.
+    pub(crate) fn tell_end(&self, tell: SyncSender<()>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(tell);
+    }
 }
 
 impl Locks {
@@ -321,11 +345,11 @@ impl Locks {
         }
     }
 
-    /// Gives up everything. What is still to be closed.
-    pub(crate) fn clear(&self) -> impl Send + use<> {
+    /// Gives up everything. The session, and what is still to be closed.
+    pub(crate) fn clear(&self) -> (Session, impl Send + use<>) {
         let mut all = std::mem::take(&mut *self.state());
         interrupt(std::mem::take(&mut all.waiting));
-        all.records
+        (all.session, all.records)
     }
 
     fn run(&self, crew: &Arc<Crew>) {
@@ -354,21 +378,28 @@ impl Locks {
                         list.push((waiting.name, waiting.holder, waiting.wanted.clone()));
                     }
                 }
-                errands.push(list);
+                errands.push((list, state.session.clone()));
             }
             drop(state);
-            for list in errands {
-                crew.leave_to_spare(Box::new(move |volume| volume.locks.try_again(list)));
+            for (list, session) in errands {
+                crew.leave_to_spare(Box::new(move |volume| {
+                    volume.locks.try_again(list, &session);
+                    drop(session);
+                }));
             }
             state = self.state();
         }
     }
 
-    /// Tries the waiting locks of one inode.
-    fn try_again(&self, list: Vec<(u64, Holder, Wanted)>) {
+    /// Tries the waiting locks of one inode, in a session that may be over meanwhile.
+    fn try_again(&self, list: Vec<(u64, Holder, Wanted)>, session: &Session) {
         for (name, holder, wanted) in list {
             let result = self.try_now(holder, &wanted);
             let mut state = self.state();
+            if !state.session.is(session) {
+                // In the next one others may have these names.
+                return;
+            }
             let Some(position) = state.waiting.iter().position(|waiting| waiting.name == name) else {
                 continue;
             };
@@ -383,7 +414,8 @@ impl Locks {
             };
             let waiting = state.waiting.swap_remove(position);
             drop(state);
-            (waiting.answer)(result);
+            drop(wanted);
+            waiting.tell(result);
         }
         self.changed.notify_one();
     }
@@ -474,6 +506,6 @@ impl State {
 
 fn interrupt(waiting: Vec<Waiting>) {
     for waiting in waiting {
-        (waiting.answer)(Err(Errno::raw(libc::EINTR)));
+        waiting.tell(Err(Errno::raw(libc::EINTR)));
     }
 }

@@ -8,6 +8,7 @@ use airlockfs_ipc::{
 use super::{attr, lock, open};
 use crate::{
     crew::Errand,
+    locks::Session,
     session,
     sys::{CName, stat},
     volume::Volume,
@@ -55,17 +56,20 @@ pub(crate) fn forget(volume: &Volume, records: &[u8]) -> Reply<'static> {
     Reply::Done
 }
 
-/// Drops everything the guest holds. What is left to be closed, which may take time or hang.
+/// Drops everything the guest holds. The session whose locks may still be tried, and what is left to be closed, which may
+/// take time or hang.
 #[must_use]
-pub(crate) fn reset(volume: &Volume) -> Box<dyn Send> {
+pub(crate) fn reset(volume: &Volume) -> (Session, Box<dyn Send>) {
     session::end();
-    Box::new((
-        volume.locks.clear(),
+    let (session, records) = volume.locks.clear();
+    let remains = Box::new((
+        records,
         volume.handles.clear(),
         volume.by_node.clear(),
         volume.listings.clear(),
         volume.inodes.reset(),
-    ))
+    ));
+    (session, remains)
 }
 
 /// What a request does that must be done even if nobody waits for it any more: what is let go of would stay for ever else.
