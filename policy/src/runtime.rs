@@ -38,9 +38,6 @@ pub(crate) const RUNTIME: &[SyscallRule] = &[
     rule!(Base, SYS_sched_yield, "whoever else wants this CPU goes first: the worker in its turn, anybody while a thread looks for work"),
     rule!(Base, SYS_munmap, "gives memory back"),
     rule!(Base, SYS_brk, "malloc's heap"),
-    rule!(Trap, SYS_rt_sigreturn, "a handler of SIGSYS returns; otherwise there are no signal handlers",
-        unseen: "ours ends the process; that of the test which tries every call returns",
-    ),
     rule!(Base, SYS_fcntl, "debug builds of Rust check a descriptor before closing it", [Pin::int(1, libc::F_GETFD)]),
     #[cfg(not(target_arch = "x86_64"))]
     rule!(Base, SYS_getcpu, "which CPU a thread runs on, where the C library has no rseq (glibc before 2.35)"),

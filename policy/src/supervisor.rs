@@ -7,6 +7,11 @@ use crate::runtime::{FALLOCATE, NOT_LOG, PLACED};
 /// Protection and flags of mmap(2) for guest memory as the VMM hands it over.
 const READ_WRITE: Pin = Pin::long(2, (libc::PROT_READ | libc::PROT_WRITE) as u64);
 const SHARED: Pin = Pin::long(3, (libc::MAP_SHARED | libc::MAP_NORESERVE) as u64);
+/// Flags of mmap(2) for empty memory in the place of what the VMM took away.
+const REPLACED: Pin = Pin::long(
+    3,
+    (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE) as u64,
+);
 
 /// Lines besides [`crate::runtime::RUNTIME`].
 #[rustfmt::skip]
@@ -24,6 +29,8 @@ pub(crate) const TABLE: &[SyscallRule] = &[
     rule!(Base, SYS_fcntl, "a duplicate of the VMM's connection, to end it by; the access mode of donated descriptors",
         [NOT_LOG, Pin::int(1, libc::F_DUPFD_CLOEXEC)], [Pin::int(1, libc::F_GETFL)],
     ),
+    rule!(Base, SYS_rt_sigreturn, "handlers return: of SIGIO, which ends a write that the VMM lets block, and of SIGBUS, for guest memory \
+        that it took away"),
     // The VMM: vhost-user.
     rule!(Base, SYS_accept4, "the VMM connects, and again after a reboot", [Pin::int(3, libc::SOCK_CLOEXEC)]),
     rule!(Base, SYS_recvmsg, "vhost-user messages with descriptors; donated descriptors",
@@ -35,7 +42,11 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         "the crate vhost asks what it is that GPU_SET_SOCKET brings, before this back end can refuse it"
     ),
     rule!(Base, SYS_shutdown, "ends the VMM's connection", [NOT_LOG, Pin::int(1, libc::SHUT_RDWR)]),
-    rule!(Base, SYS_mmap, "guest memory, never executable", [READ_WRITE, SHARED]),
+    rule!(Base, SYS_mmap, "guest memory, never executable; empty memory in its place when the VMM truncated its file",
+        [READ_WRITE, SHARED], [READ_WRITE, REPLACED, Pin::int(4, -1)],
+    ),
+    rule!(Base, SYS_fstat, "size of the files of guest memory; kind of what the VMM gives for kicks and interrupts, and of donated \
+        descriptors; GETATTR of a donated file, and whether it is setuid"),
     rule!(Donate, SYS_lseek, "LSEEK for data and holes of donated files",
         [NOT_LOG, Pin::int(2, libc::SEEK_DATA)], [NOT_LOG, Pin::int(2, libc::SEEK_HOLE)],
     ),
@@ -44,7 +55,6 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [Pin::int(0, libc::P_PIDFD as i32), Pin::int(3, libc::WEXITED | libc::WNOHANG)],
     ),
     // File data.
-    rule!(Donate, SYS_fstat, "GETATTR of a donated file; a donated descriptor must be a regular file's; whether it is setuid"),
     rule!(Base, SYS_preadv2, "its own state in /proc, read back once the filter is in force; READ that waits",
         [NOT_LOG, PLACED, Pin::int(5, 0)],
     ),

@@ -51,6 +51,7 @@ impl Group {
                 _ => Err(ProtocolError("another answer than a lock")),
             },
             Awaits::StaleLock => return Ok(()),
+            Awaits::Clean => return is_done(reply),
             Awaits::Begin(negotiated) => {
                 let reset = is_done(reply);
                 if reset.is_ok() {
@@ -313,7 +314,7 @@ impl Group {
     /// The worker will not answer this request any more.
     pub(crate) fn fail(&mut self, pending: &Pending, memory: &Memory) {
         match pending.awaits {
-            Awaits::Nothing | Awaits::StaleLock => {}
+            Awaits::Nothing | Awaits::StaleLock | Awaits::Clean => {}
             Awaits::Lock => self.answer_lock(pending.caller, Some(Errno::EIO), memory),
             _ => self.answer_error(pending.caller, Errno::EIO, memory),
         }

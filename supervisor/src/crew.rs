@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -20,14 +20,19 @@ pub(crate) struct Crew {
 
 #[derive(Debug, Default)]
 struct Here {
-    threads: Mutex<usize>,
+    /// How many threads, and why one of them is not prepared.
+    state: Mutex<(usize, Option<io::Error>)>,
     came: Condvar,
 }
 
 impl Here {
     fn come(&self) {
-        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.state().0 += 1;
         self.came.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, (usize, Option<io::Error>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,10 +52,25 @@ impl Crew {
         stack: usize,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
+        self.start_prepared(name, stack, || Ok(()), work)
+    }
+
+    /// The same with what the thread must `prepare` before the filter is in force; [`Self::wait`] tells if it could not.
+    pub(crate) fn start_prepared(
+        &mut self,
+        name: &str,
+        stack: usize,
+        prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
         let come = self.newcomer();
         let thread = thread::Builder::new().name(name.to_owned()).stack_size(stack);
+        let here = self.here.clone();
         thread
             .spawn(move || {
+                if let Err(error) = prepare() {
+                    here.state().1 = Some(error);
+                }
                 come();
                 work();
             })
@@ -68,10 +88,14 @@ impl Crew {
     }
 
     /// Returns when all are here.
-    pub(crate) fn wait(self) {
-        let threads = self.here.threads.lock();
-        let threads = threads.unwrap_or_else(PoisonError::into_inner);
-        drop(self.here.came.wait_while(threads, |here| *here < self.started));
+    ///
+    /// # Errors
+    /// One of them could not prepare itself.
+    pub(crate) fn wait(self) -> io::Result<()> {
+        let all = |state: &mut (usize, _)| state.0 < self.started;
+        let state = self.here.came.wait_while(self.here.state(), all);
+        let failed = state.unwrap_or_else(PoisonError::into_inner).1.take();
         self.anywhere.spread();
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use airlockfs_ipc::ring::SupervisorLane;
+use airlockfs_ipc::{ProtocolError, ring::SupervisorLane};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use virtio_bindings::bindings::{
@@ -21,13 +21,17 @@ use virtio_bindings::bindings::{
 use crate::{
     backend::{Seat, Vring},
     crew::Crew,
+    fault,
     guest_memory::Memory,
-    shared::Shared,
+    mappings::Mappings,
+    shared::{FailureReason, Shared},
     wait::Waiter,
 };
 
 /// The longest tag, in bytes (`struct virtio_fs_config`).
 pub(crate) const TAG_MAX: usize = 36;
+/// How often a thread that does not come to rest is looked at.
+const NUDGE: Duration = Duration::from_millis(100);
 /// Room for what a queue's thread does, from the ring to the answer.
 const STACK: usize = 2 << 20;
 
@@ -37,11 +41,17 @@ pub(crate) struct Device {
     /// The high-priority queue's first.
     seats: Vec<Seat>,
     request_queues: usize,
-    /// Tells when queues may be idle.
+    /// Tells the watching thread when queues may be idle.
     idle: Waiter,
+    /// Tells the main thread.
+    rests: Waiter,
     /// Given only with `--tag`: QEMU has its own and warns of a device that offers a config space.
     tag: Option<[u8; TAG_MAX]>,
-    /// The connection came as far as SET_FEATURES.
+    /// What is mapped of guest memory.
+    mappings: Arc<Mappings>,
+    /// The connection is a VMM's.
+    claimed: AtomicBool,
+    /// It came as far as SET_FEATURES.
     negotiated: AtomicBool,
 }
 
@@ -54,8 +64,9 @@ impl Device {
         tag: Option<[u8; TAG_MAX]>,
     ) -> io::Result<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let idle = Waiter::new()?;
+        let (idle, rests) = (Waiter::new()?, Waiter::new()?);
         idle.add_edge(&bell, 0)?;
+        rests.add_edge(&bell, 0)?;
         let bell = Arc::new(bell);
         let turns = lanes.len().saturating_sub(1).max(1);
         let seats = lanes
@@ -74,7 +85,10 @@ impl Device {
             seats,
             request_queues,
             idle,
+            rests,
             tag,
+            mappings: Arc::default(),
+            claimed: AtomicBool::new(false),
             negotiated: AtomicBool::new(false),
         })
     }
@@ -82,8 +96,9 @@ impl Device {
     /// Starts the queues' threads.
     pub(crate) fn start(self: &Arc<Self>, crew: &mut Crew) -> io::Result<()> {
         for number in 0..self.seats.len() {
-            let device = self.clone();
-            crew.start(&format!("queue {number}"), STACK, move || {
+            let (device, aimed) = (self.clone(), self.clone());
+            let prepare = move || aimed.seats.get(number).map_or(Ok(()), Seat::prepare);
+            crew.start_prepared(&format!("queue {number}"), STACK, prepare, move || {
                 if let Some(seat) = device.seats.get(number) {
                     seat.serve();
                 }
@@ -114,9 +129,9 @@ impl Device {
         self.seats.iter().flat_map(of)
     }
 
-    /// The VMM said which features it uses.
-    pub(crate) fn set_negotiated(&self) {
-        self.negotiated.store(true, Relaxed);
+    /// Whoever is connected claimed the device or set something of it.
+    pub(crate) fn set_claimed(&self) {
+        self.claimed.store(true, Relaxed);
     }
 
     /// Whether the connection came as far as SET_FEATURES.
@@ -124,10 +139,21 @@ impl Device {
         self.negotiated.load(Relaxed)
     }
 
+    /// The VMM said which features it uses: it is about to drive the device.
+    pub(crate) fn set_negotiated(&self) {
+        self.negotiated.store(true, Relaxed);
+    }
+
     /// Whether the connection that just ended was a VMM's. Who only looks if somebody listens (another daemon on the
-    /// same path, a launcher that waits for the socket) sets no features.
-    pub(crate) fn take_negotiated(&self) -> bool {
-        self.negotiated.swap(false, Relaxed)
+    /// same path, a launcher that waits for the socket) says nothing, or asks and sets nothing.
+    pub(crate) fn take_claimed(&self) -> bool {
+        self.negotiated.store(false, Relaxed);
+        self.claimed.swap(false, Relaxed)
+    }
+
+    /// What is mapped of guest memory, for all connections.
+    pub(crate) fn mappings(&self) -> &Arc<Mappings> {
+        &self.mappings
     }
 
     /// Wakes all queues' threads.
@@ -143,9 +169,13 @@ impl Device {
         let deadline = Instant::now() + limit;
         self.seats.iter().for_each(Seat::watch);
         while !self.seats.iter().all(Seat::is_idle) {
-            let left = deadline.checked_duration_since(Instant::now());
-            if left.is_none() || self.idle.wait(left).is_err() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return false;
+            };
+            match self.idle.wait(Some(left.min(NUDGE))) {
+                Ok(0) => self.seats.iter().for_each(Seat::nudge),
+                Ok(_) => {}
+                Err(_) => return false,
             }
         }
         true
@@ -154,31 +184,52 @@ impl Device {
     /// The VMM stopped the ring at this place: waits for what it has in flight.
     pub(crate) fn stopped(&self, seat: &Seat, place: usize) {
         self.shared.session.rings_stopped();
-        seat.wait_stopped(place);
+        seat.wait_stopped(&self.rests, place);
     }
 
-    /// The VMM reset the device and disabled the rings: waits for what is in flight.
+    /// The VMM reset the device and disabled the rings: waits for what is in flight, and ends the session.
     pub(crate) fn reset(&self) {
-        self.shared.session.rings_stopped();
-        self.seats.iter().for_each(Seat::wait_idle);
+        self.seats.iter().for_each(|seat| seat.wait_idle(&self.rests));
+        self.end_session();
     }
 
-    /// The VMM went: nothing is done in its memory any more, and the queues are as they were before it came.
+    /// The VMM went: nothing is done in its memory any more. Waits for what is in flight, for nobody, and ends the session.
+    /// Then everything is as it was before the first VMM came, in this process and in the worker. Ends early when the
+    /// boundary failed.
     pub(crate) fn abandon(&self) {
-        self.shared.session.rings_stopped();
         self.vrings().for_each(|(_, vring)| vring.stop());
         // Answers must not reach memory that another VMM maps by then.
         let guard = self.shared.memory.lock();
         guard
             .unwrap_or_else(PoisonError::into_inner)
             .replace(Memory::new());
-        self.seats.iter().for_each(Seat::abandon);
+        self.seats.iter().for_each(|seat| seat.abandon(&self.rests));
+        self.end_session();
+        self.mappings.sweep();
+        fault::forget();
     }
 
-    /// After [`Device::abandon`]: waits for what is still in flight, for nobody, so that the next connection begins with
-    /// empty lanes. Ends early when the boundary failed.
-    pub(crate) fn wait_abandoned(&self) {
-        self.seats.iter().for_each(Seat::wait_abandoned);
+    /// Drops all that the guest has here and in the worker: nodes, handles, locks it holds or waits for, donated files,
+    /// what INIT agreed on, FORGETs on their way. No ring is used meanwhile.
+    fn end_session(&self) {
+        let rests = &self.rests;
+        self.seats.iter().for_each(|seat| seat.discard(rests));
+        // What is in flight may still open files or begin a session.
+        self.seats.iter().for_each(|seat| seat.wait_drained(rests));
+        let used = self.shared.session.end();
+        if let Some(handles) = &self.shared.handles {
+            handles.clear();
+        }
+        // This ends waits for locks, too.
+        if used
+            && !self.shared.failure.is_set()
+            && let Some(seat) = self.seats.first()
+            && !seat.reset_worker(rests)
+        {
+            let full = ProtocolError("waits for locks that do not end");
+            self.shared.failure.set(FailureReason::Violation(full));
+        }
+        self.seats.iter().for_each(|seat| seat.clean(rests));
     }
 
     /// The virtio features that are offered.

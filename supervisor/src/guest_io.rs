@@ -13,7 +13,10 @@ use airlockfs_ipc::{
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
-use crate::guest_memory::{BadAddress, Memory, Pieces};
+use crate::{
+    fault,
+    guest_memory::{BadAddress, Memory, Pieces},
+};
 
 /// Vectors in one call: pages of a 1 MiB request. Larger ones take several calls.
 const VECTORS: usize = 256;
@@ -96,12 +99,33 @@ fn with_vectors(
     }
     loop {
         match usize::try_from(call(vectors.as_ptr(), count)) {
-            Ok(done) => return Ok(Moved { asked, done }),
+            Ok(done) => {
+                // Less than asked: the end of the file, or of memory that the VMM took away.
+                touch(&vectors, done);
+                return Ok(Moved { asked, done });
+            }
             Err(_) => match Errno::last() {
                 error if error.number() == libc::EINTR => {}
+                error if error.number() == libc::EFAULT => {
+                    // All of it was mapped: the VMM took it away.
+                    fault::report();
+                    return Err(Errno::EIO);
+                }
                 error => return Err(error),
             },
         }
+    }
+}
+
+/// Reads the byte behind the first `done` ones, if there is one. Memory that is not there is told by that ([`fault`]).
+fn touch(vectors: &[libc::iovec], mut done: usize) {
+    for vector in vectors {
+        if done < vector.iov_len {
+            // SAFETY: in bounds of a range of mapped guest memory; any byte will do.
+            let _ = unsafe { vector.iov_base.cast::<u8>().add(done).read_volatile() };
+            return;
+        }
+        done -= vector.iov_len;
     }
 }
 

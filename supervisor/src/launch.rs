@@ -128,7 +128,12 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
         newcomer.into_iter().for_each(|come| come())
     })
     .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
-    crew.wait();
+    crew.wait().map_err(|error| {
+        StartError::new(
+            ExitKind::OsError,
+            format!("a thread cannot prepare itself: {error}"),
+        )
+    })?;
     // The filter lets nobody make one.
     let hears = Waiter::level([&worker]).ok();
     let (confined, report) = unfiltered
@@ -154,8 +159,9 @@ fn first_cause_heard(worker: &Control, hears: Option<&Waiter>, own: StartError) 
 
 fn failed(error: ServeError) -> StartError {
     let kind = match &error {
-        ServeError::Vmm(_) => ExitKind::Protocol,
+        ServeError::Vmm(_) | ServeError::Memory => ExitKind::Protocol,
         ServeError::System(..) => ExitKind::OsError,
+        ServeError::NoVmm(_) => ExitKind::Unavailable,
         ServeError::Boundary(reason) => reason.kind(),
     };
     StartError::new(kind, error.to_string())

@@ -50,6 +50,8 @@ pub(crate) enum Awaits {
     Begin(Negotiated),
     /// DESTROY.
     End,
+    /// The end of all that a VMM's session left in the worker: nobody in the guest waits for it.
+    Clean,
     /// An operation.
     Answer {
         /// How its answer is laid out.
@@ -117,6 +119,13 @@ impl PendingTable {
     pub(crate) fn locks(&self, queue: u8) -> usize {
         let all = self.slots.iter().filter_map(|(place, _)| place.as_ref());
         all.filter(|pending| pending.is_lock_of(queue)).count()
+    }
+
+    /// How many requests waited for a lock that nobody wants any more.
+    pub(crate) fn stale_locks(&self) -> usize {
+        let all = self.slots.iter().filter_map(|(place, _)| place.as_ref());
+        all.filter(|pending| matches!(pending.awaits, Awaits::StaleLock))
+            .count()
     }
 
     /// How many of them nobody waits for.

@@ -3,7 +3,10 @@
 
 use std::{
     fmt, io,
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64},
@@ -23,12 +26,12 @@ use crate::{
     crew::Crew,
     data::{HandleTable, Pool},
     device::{Device, TAG_MAX},
-    fuse,
+    door::{Arrival, Door},
+    fault, fuse,
     guest_memory::{Memory, SharedMemory},
     logging,
     session::Session,
     shared::{Failure, FailureReason, Shared},
-    wait::Waiter,
     watch::{Ends, Greeting, Outside, READY, Watch},
 };
 
@@ -74,6 +77,10 @@ pub(crate) enum ServeError {
     Boundary(FailureReason),
     /// A system call that must not fail did, or a thread could not be started.
     System(&'static str, io::Error),
+    /// No VMM came, and none can come any more.
+    NoVmm(io::Error),
+    /// The VMM's memory is not there any more.
+    Memory,
     /// The VMM broke the vhost-user protocol.
     Vmm(vhost::vhost_user::Error),
 }
@@ -84,6 +91,15 @@ impl fmt::Display for ServeError {
             Self::Boundary(reason @ FailureReason::NotStarted(_)) => write!(f, "{reason}"),
             Self::Boundary(reason) => write!(f, "the session ended: {reason}"),
             Self::System(what, error) => write!(f, "{what}: {}", Advised(error)),
+            Self::NoVmm(error) => write!(
+                f,
+                "no VMM came, and none can: the listening socket was shut down ({error})"
+            ),
+            Self::Memory => write!(
+                f,
+                "the VMM's memory failed: a file that it shares was truncated, or its file system has no room or no \
+                 huge page for it"
+            ),
             Self::Vmm(error) => write!(f, "the VMM's vhost-user messages make no sense: {error}"),
         }
     }
@@ -94,17 +110,15 @@ impl std::error::Error for ServeError {}
 /// What serves, made before the system call filter is in force, which lets none of this be made.
 pub(crate) struct Prepared {
     watch: Arc<Watch>,
-    door: UnixListener,
-    /// Waits for VMMs and for the end.
-    arrivals: Waiter,
+    door: Door,
     on_disconnect: OnDisconnect,
 }
 
-/// Makes what serves VMMs that come to `door`, through the ring's `lanes`, the high-priority queue's
+/// Makes what serves VMMs that come to `listener`, through the ring's `lanes`, the high-priority queue's
 /// first. Starts all threads, into `crew`. Nothing that a VMM, a guest or the worker says is read before [`serve`], and no
 /// guest's request before the worker serves.
 pub(crate) fn prepare(
-    door: UnixListener,
+    listener: UnixListener,
     lanes: Vec<SupervisorLane>,
     ends: Ends,
     greeting: Greeting,
@@ -112,6 +126,7 @@ pub(crate) fn prepare(
     crew: &mut Crew,
 ) -> Result<Prepared, ServeError> {
     let system = |what| move |error| ServeError::System(what, error);
+    fault::handle().map_err(system("no handler of SIGBUS"))?;
     let failure_bell = event().map_err(system("no eventfd"))?;
     let memory = SharedMemory::new(Memory::new());
     let pool = Pool::new(memory.clone(), options.data_threads.max(1), crew);
@@ -139,11 +154,10 @@ pub(crate) fn prepare(
     let watching = watch.clone();
     crew.start("watch", STACK, move || watching.run(&outside, greeting))
         .map_err(system("no watching thread"))?;
-    let arrivals = Waiter::level([&watch.bell, &door]).map_err(system("no epoll set"))?;
+    let door = Door::new(listener, watch.bell.as_fd()).map_err(system("no epoll set"))?;
     Ok(Prepared {
         watch,
         door,
-        arrivals,
         on_disconnect: options.on_disconnect,
     })
 }
@@ -170,34 +184,39 @@ impl Prepared {
     /// Serves one VMM after another.
     fn serve_all(&self) -> Result<(), ServeError> {
         let watch = &self.watch;
+        let mut any_vmm = false;
         loop {
-            while self
-                .arrivals
-                .wait(None)
-                .map_err(|error| ServeError::System("epoll_wait", error))?
-                == 0
-            {}
+            let arrival = self.door.next();
             if watch.is_over() {
                 return Ok(());
             }
-            let result = self.serve_one();
+            let result = match arrival {
+                Ok(Arrival::Somebody(socket, duplicate)) => self.serve_one(socket, duplicate),
+                Ok(Arrival::Nobody) => continue,
+                Err(error) if any_vmm => {
+                    log::info!("no other VMM can come: the listening socket was shut down ({error})");
+                    return Ok(());
+                }
+                Err(error) => return Err(ServeError::NoVmm(error)),
+            };
             if watch.is_over() {
                 return Ok(());
             }
-            let was_a_vmm = watch.device.take_negotiated();
+            let was_a_vmm = watch.device.take_claimed();
+            any_vmm |= was_a_vmm;
             log::info!("{} is gone", if was_a_vmm { "the VMM" } else { "a visitor" });
             if watch.shared.failure.is_set() {
                 // Nobody waits for an answer any more, and no other could be served.
                 return result;
             }
-            watch.device.abandon();
             match self.on_disconnect {
+                // The process ends, and with it all that the VMM left here; nothing is waited for.
                 OnDisconnect::Exit if was_a_vmm => return result,
                 OnDisconnect::Exit | OnDisconnect::Listen => {
                     if let Err(error) = result {
                         log::warn!("{error}");
                     }
-                    watch.device.wait_abandoned();
+                    watch.device.abandon();
                     logging::announce(READY);
                 }
             }
@@ -205,12 +224,7 @@ impl Prepared {
     }
 
     /// Carries out what a VMM says until it goes, or all is over.
-    fn serve_one(&self) -> Result<(), ServeError> {
-        let accepted = self.door.accept().and_then(|(socket, _)| {
-            let duplicate = socket.try_clone()?;
-            Ok((socket, duplicate))
-        });
-        let (socket, duplicate) = accepted.map_err(|error| ServeError::System("no connection", error))?;
+    fn serve_one(&self, socket: UnixStream, duplicate: UnixStream) -> Result<(), ServeError> {
         let result = match self.watch.connected(duplicate) {
             true => self.carry_out(socket),
             false => Ok(()),
@@ -226,7 +240,11 @@ impl Prepared {
         // The lock is the crate's wish; there is one thread.
         let mut messages = BackendReqHandler::from_stream(socket, Arc::new(Mutex::new(connection)));
         loop {
-            match messages.handle_request() {
+            let carried_out = messages.handle_request();
+            // What the VMM took away, nobody may use any more.
+            watch.device.mappings().sweep();
+            match carried_out {
+                _ if fault::happened() => return Err(ServeError::Memory),
                 Ok(()) => {}
                 Err(Disconnected | PartialMessage | SocketBroken(_)) => return Ok(()),
                 Err(_) if watch.is_over() => return Ok(()),

@@ -102,9 +102,18 @@ impl Session {
         self.changed(state);
     }
 
-    /// The virtqueues were stopped, the device reset or the VMM went: the next INIT is welcome.
+    /// The virtqueues were stopped: the next INIT is welcome.
     pub(crate) fn rings_stopped(&self) {
         self.lock().stopped = true;
+    }
+
+    /// The VMM went or reset the device: no session runs. True if the worker may hold something of one, and must be
+    /// reset before the next.
+    pub(crate) fn end(&self) -> bool {
+        let mut state = self.lock();
+        let before = std::mem::take(&mut *state);
+        self.changed(state);
+        before.worker_used
     }
 
     fn changed(&self, state: MutexGuard<'_, State>) {

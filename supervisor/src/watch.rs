@@ -24,7 +24,7 @@ use nix::sys::{
 use crate::{
     device::Device,
     end::end,
-    logging,
+    fault, logging,
     shared::{FailureReason, Shared},
     wait::Waiter,
     worker_process::{Control, START_LIMIT},
@@ -74,7 +74,7 @@ pub(crate) struct Outside {
     process: OwnedFd,
     /// Never read: the first one ends it all.
     _signals: SignalFd,
-    /// Waits for a signal, the worker's end and a failure of the boundary.
+    /// Waits for a signal, the worker's end and a failure of the boundary, and of the VMM's memory.
     any: Waiter,
     /// Waits for the end of the worker's process.
     exit: Waiter,
@@ -85,13 +85,20 @@ pub(crate) struct Outside {
 /// [`Outside::any`]'s number of the control channel.
 const CONTROL: u32 = 1;
 const CONTROL_ONLY: u32 = 1 << CONTROL;
+/// That of the bell that tells of the VMM's memory.
+const MEMORY: u64 = 3;
+const MEMORY_ONLY: u32 = 1 << MEMORY;
 
 impl Outside {
     /// Waits for `ends`, and for a failure that `watch` shows.
     pub(crate) fn new(ends: Ends, watch: &Watch) -> io::Result<Self> {
         let failure = watch.shared.failure.bell();
+        let any = Waiter::level([&ends.signals, &ends.worker, &failure])?;
+        if let Some(bell) = fault::bell() {
+            any.add_edge(bell, MEMORY)?;
+        }
         Ok(Self {
-            any: Waiter::level([&ends.signals, &ends.worker, &failure])?,
+            any,
             exit: Waiter::level([&ends.worker_process])?,
             clock: Waiter::new()?,
             control: ends.worker,
@@ -106,7 +113,7 @@ impl Outside {
         while let Some(left) = limit.checked_duration_since(Instant::now()) {
             let told = self.any.wait(Some(left));
             match told.map_err(|error| StartError::new(ExitKind::OsError, format!("epoll_wait: {error}")))? {
-                0 => {}
+                0 | MEMORY_ONLY => {}
                 CONTROL_ONLY => return self.control.started().map(Some),
                 _ => return Ok(None),
             }
@@ -117,11 +124,13 @@ impl Outside {
         ))
     }
 
-    /// Waits for anything of [`Outside::any`]: their numbers, as bits. None if that is impossible.
-    fn anything(&self) -> Option<u32> {
+    /// Waits for anything of [`Outside::any`] that ends the daemon: their numbers, as bits. None if that is impossible.
+    /// `memory_failed` is called at first, since that may have been told before, and whenever it is told.
+    fn anything(&self, memory_failed: impl Fn()) -> Option<u32> {
         loop {
+            memory_failed();
             match self.any.wait(None) {
-                Ok(0) => {}
+                Ok(told) if told & !MEMORY_ONLY == 0 => {}
                 told => return told.ok(),
             }
         }
@@ -199,7 +208,7 @@ impl Watch {
 
     fn wait_for_end(&self, outside: &Outside) {
         // If it cannot wait, this is the end as well.
-        let told = outside.anything().unwrap_or(0);
+        let told = outside.anything(|| self.memory_failed()).unwrap_or(0);
         // The worker says nothing once it serves, so this is its end. It is no failure when it was told to end: the main
         // thread says that it is over before the worker hears it.
         if told & CONTROL_ONLY != 0 && !self.is_over() {
@@ -229,16 +238,13 @@ impl Watch {
         };
         let _ = self.bell.write(1);
         // Only now: a connection that is not there yet finds that it is over.
-        if let Some(connection) = self.connection().as_ref() {
-            // One that is closed already has ended.
-            let _ = connection.shutdown(Shutdown::Both);
-        }
+        self.shut_down_connection(|| true);
         // The process ends with the main thread. That may wait for a VMM's message to be carried out, which waits for what
         // is in flight, or for a queue's thread: nobody's silence is to keep a daemon from its end.
         let over = Instant::now() + LAST_STEPS;
-        while let Some(left) = over.checked_duration_since(Instant::now()) {
-            let _ = outside.clock.wait(Some(left));
-        }
+        while let Some(left) = over.checked_duration_since(Instant::now())
+            && outside.clock.wait(Some(left)).is_ok()
+        {}
         log::warn!("something in flight does not end; ending without it");
         outside.control.farewell();
         end(code);
@@ -258,7 +264,7 @@ impl Watch {
         self.device.wake();
         outside.any.remove(&outside.control);
         outside.any.remove(self.shared.failure.bell());
-        outside.anything();
+        outside.anything(|| self.memory_failed());
         log::info!("asked to end");
         self.drain(LAST_ANSWERS);
     }
@@ -295,6 +301,22 @@ impl Watch {
     /// Whether a VMM is connected that came as far as to drive the device.
     fn has_vmm(&self) -> bool {
         self.connection().is_some() && self.device.is_negotiated()
+    }
+
+    /// Shuts down the connection of a VMM whose memory failed.
+    fn memory_failed(&self) {
+        self.shut_down_connection(fault::happened);
+    }
+
+    /// Shuts down the connection, if there is `reason` to: seen under the lock, since the next one had no part in what the
+    /// last one did.
+    fn shut_down_connection(&self, reason: impl Fn() -> bool) {
+        if let Some(connection) = self.connection().as_ref()
+            && reason()
+        {
+            // One that is closed already has ended.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 
     fn connection(&self) -> MutexGuard<'_, Option<UnixStream>> {

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -26,6 +26,17 @@ use crate::tempdir::TempDir;
 
 /// The line that launchers wait for.
 pub const READY: &str = "Waiting for vhost-user socket connection";
+/// What the hostile suites pass for `--on-disconnect`, by the name of their crate. Each is there twice, the second time as
+/// a link whose name ends with `_listen`: a daemon that ends with its VMM must end by itself, one that goes on must serve
+/// the next.
+pub fn on_disconnect(suite: &str) -> &'static str {
+    if suite.ends_with("_listen") {
+        "--on-disconnect=listen"
+    } else {
+        "--on-disconnect=exit"
+    }
+}
+
 /// How long a daemon may take to start or to end before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,6 +75,7 @@ pub struct Launch {
     shared_dir: bool,
     socket: Option<PathBuf>,
     by_fd: bool,
+    listener: Option<UnixListener>,
     umask: Option<u32>,
     user: Option<u32>,
     limits: Vec<(Resource, u64)>,
@@ -92,6 +104,7 @@ impl Launch {
             shared_dir: true,
             socket: None,
             by_fd: false,
+            listener: None,
             umask: None,
             user: None,
             limits: Vec::new(),
@@ -134,6 +147,14 @@ impl Launch {
     /// Hands down a listening socket (`--fd`) instead of its path.
     #[must_use]
     pub fn by_fd(mut self) -> Self {
+        self.by_fd = true;
+        self
+    }
+
+    /// Hands this listening socket down, which the launcher keeps as well.
+    #[must_use]
+    pub fn listener(mut self, listener: &UnixListener) -> Self {
+        self.listener = Some(listener.try_clone().expect("a duplicate"));
         self.by_fd = true;
         self
     }
@@ -279,7 +300,10 @@ impl Launch {
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let mut inherit = std::mem::take(&mut self.inherit);
         if self.by_fd {
-            let listener = UnixListener::bind(&socket)?;
+            let listener = match self.listener.take() {
+                Some(listener) => listener,
+                None => UnixListener::bind(&socket)?,
+            };
             command.arg(format!("--fd={}", listener.as_raw_fd()));
             inherit.push(listener.into());
         } else {
@@ -339,6 +363,7 @@ impl Launch {
             socket,
             share,
             begun,
+            waited: false,
             _home: home,
         })
     }
@@ -363,6 +388,7 @@ pub struct Daemon {
     socket: PathBuf,
     share: PathBuf,
     begun: Instant,
+    waited: bool,
     _home: TempDir,
 }
 
@@ -482,6 +508,7 @@ impl Daemon {
             "the daemon does not end:\n{}",
             self.log().join("\n")
         );
+        self.waited = true;
         self.child.wait().expect("wait")
     }
 
@@ -497,11 +524,29 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             eprintln!("--- the daemon's log\n{}\n---", self.log().join("\n"));
         }
+        let ended = self.child.try_wait().ok().flatten();
         // Both fail only when it ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // How it ended is the test's to judge, if that waited for it; nobody else's death by a signal goes unseen.
+        let died = ended.and_then(|status| status.signal()).filter(|_| !self.waited);
+        if let Some(signal) = died.filter(|signal| FATAL.iter().any(|fatal| *fatal as i32 == *signal))
+            && !std::thread::panicking()
+        {
+            panic!("the daemon died of signal {signal}:\n{}", self.log().join("\n"));
+        }
     }
 }
+
+/// Signals that no test sends.
+const FATAL: [Signal; 6] = [
+    Signal::SIGBUS,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGABRT,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+];
 
 /// The lines of a daemon's stderr, and whether it is closed.
 #[derive(Debug, Default)]

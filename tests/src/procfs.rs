@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -147,6 +148,18 @@ impl Process {
         }
         Ok(all)
     }
+}
+
+/// Locks of all processes on a file, and waits for them (/proc/locks).
+pub fn locks(path: &Path) -> Result<Vec<String>> {
+    let file = fs::metadata(path)?;
+    let inode = format!(":{} ", file.ino());
+    let all = fs::read_to_string("/proc/locks")?;
+    Ok(all
+        .lines()
+        .filter(|line| line.contains(&inode))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The fields of /proc/PID/stat from the third (state) on; the second may hold spaces.

@@ -1,7 +1,7 @@
 //! Whatever bytes a guest puts into a request, the daemon answers an errno, or nothing where there is no room for
 //! one, and goes on serving.
 
-use airlockfs_tests::daemon::Daemon;
+use airlockfs_tests::daemon::{Daemon, on_disconnect};
 use airlockfs_tests::fuse::abi::*;
 use airlockfs_tests::fuse::{Client, Lane, Outcome, SlotId};
 use airlockfs_tests::vmm::queue::Segment;
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use zerocopy::IntoBytes;
 
 fn started() -> (Daemon, Client) {
-    let (daemon, fs) = Daemon::with_client(["--xattr"]);
+    let (daemon, fs) = Daemon::with_client(["--xattr", on_disconnect(env!("CARGO_CRATE_NAME"))]);
     std::fs::write(daemon.host("file"), "text").expect("write");
     (daemon, fs)
 }

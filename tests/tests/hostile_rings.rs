@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use airlockfs_tests::daemon::Daemon;
+use airlockfs_tests::daemon::{Daemon, on_disconnect};
 use airlockfs_tests::fuse::abi::{GETATTR, GetattrIn, IN_HEADER, InHeader, ROOT};
 use airlockfs_tests::fuse::{Client, SessionConfig};
 use airlockfs_tests::stop::Stop;
@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 const SIZE: u16 = 64;
 
 fn started(indirect: bool) -> (Daemon, Client) {
-    let daemon = Daemon::start(["--tag=rings", "--num-request-queues=2"]);
+    let daemon = Daemon::start([on_disconnect(env!("CARGO_CRATE_NAME")), "--num-request-queues=2"]);
     let fs = daemon.connect_with(&SessionConfig {
         vmm: VmmConfig {
             queue_size: SIZE,

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use airlockfs_tests::daemon::Daemon;
-use airlockfs_tests::fuse::Wait;
-use airlockfs_tests::fuse::abi::{GETATTR, GetattrIn, ROOT};
+use airlockfs_tests::daemon::{Daemon, on_disconnect};
+use airlockfs_tests::fuse::abi::{GETATTR, GetattrIn, READ, ROOT, ReadIn};
+use airlockfs_tests::fuse::{Client, Wait};
+use airlockfs_tests::vmm::fds;
+use airlockfs_tests::vmm::memory::GUEST_BASE;
+use airlockfs_tests::vmm::raw::{
+    BACKEND_REQ, PAGE, PROTOCOL_FEATURES, Raw, VERSION, memory, numbers, requests::*, state,
+};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -19,132 +24,47 @@ use nix::unistd::pipe;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 use zerocopy::IntoBytes;
 
-// Requests (QEMU's docs/interop/vhost-user.rst).
-const GET_FEATURES: u32 = 1;
-const SET_FEATURES: u32 = 2;
-const SET_OWNER: u32 = 3;
-const SET_MEM_TABLE: u32 = 5;
-const SET_VRING_NUM: u32 = 8;
-const SET_VRING_ADDR: u32 = 9;
-const SET_VRING_BASE: u32 = 10;
-const GET_VRING_BASE: u32 = 11;
-const SET_VRING_KICK: u32 = 12;
-const SET_VRING_CALL: u32 = 13;
-const SET_VRING_ERR: u32 = 14;
-const GET_PROTOCOL_FEATURES: u32 = 15;
-const SET_PROTOCOL_FEATURES: u32 = 16;
-const GET_QUEUE_NUM: u32 = 17;
-const SET_VRING_ENABLE: u32 = 18;
-const SET_BACKEND_REQ_FD: u32 = 21;
-const GPU_SET_SOCKET: u32 = 33;
-const RESET_DEVICE: u32 = 34;
-const GET_MAX_MEM_SLOTS: u32 = 36;
-const ADD_MEM_REG: u32 = 37;
-const REM_MEM_REG: u32 = 38;
-
-/// Flags of a message: version 1; an answer is wanted.
-const VERSION: u32 = 1;
-const NEED_REPLY: u32 = 8;
-/// Protocol features.
-const BACKEND_REQ: u64 = 1 << 5;
-/// VHOST_USER_F_PROTOCOL_FEATURES.
-const PROTOCOL_FEATURES: u64 = 1 << 30;
-const PAGE: u64 = 4096;
-
 /// What a message is, its request, its body, and the descriptors beside it.
 type Message<'a> = (&'a str, u32, Vec<u8>, Vec<&'a dyn AsFd>);
 
-/// A connection on which anything can be said.
-struct Raw(UnixStream);
+const PATIENCE: Duration = Duration::from_secs(30);
 
-impl Raw {
-    /// One that has said who it is, and agreed on all features.
-    fn connect(daemon: &Daemon) -> Self {
-        let raw = Self(UnixStream::connect(daemon.socket()).expect("connect"));
-        raw.0
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .expect("SO_RCVTIMEO");
-        raw.send(SET_OWNER, &[], &[]);
-        let offered = raw.ask(GET_PROTOCOL_FEATURES, &[]);
-        raw.send(SET_PROTOCOL_FEATURES, &offered.to_ne_bytes(), &[]);
-        let features = raw.ask(GET_FEATURES, &[]);
-        raw.send(SET_FEATURES, &features.to_ne_bytes(), &[]);
-        raw
-    }
-
-    /// On the connection of a VMM that does not say anything meanwhile.
-    fn of(socket: &UnixStream) -> Self {
-        Self(socket.try_clone().expect("a duplicate"))
-    }
-
-    fn say(&self, request: u32, flags: u32, body: &[u8], files: &[&dyn AsFd]) {
-        let header = [request, flags, body.len() as u32].map(u32::to_ne_bytes).concat();
-        let message = [&header[..], body].concat();
-        let files: Vec<i32> = files.iter().map(|file| file.as_fd().as_raw_fd()).collect();
-        // The connection may be at its end: then nothing is heard either.
-        let _ = self.0.send_with_fds(&[&message[..]], &files);
-    }
-
-    fn send(&self, request: u32, body: &[u8], files: &[&dyn AsFd]) {
-        self.say(request, VERSION, body, files);
-    }
-
-    /// The number that is answered.
-    fn ask(&self, request: u32, body: &[u8]) -> u64 {
-        self.send(request, body, &[]);
-        self.answer(request).expect("an answer")
-    }
-
-    fn answer(&self, request: u32) -> Option<u64> {
-        let mut answer = [0; 20];
-        (&self.0).read_exact(&mut answer).ok()?;
-        assert_eq!(answer[..4], request.to_ne_bytes());
-        Some(u64::from_ne_bytes(answer[12..].try_into().expect("8 bytes")))
-    }
-
-    /// Whether it is accepted (REPLY_ACK).
-    fn accepts(&self, request: u32, body: &[u8], files: &[&dyn AsFd]) -> bool {
-        self.say(request, VERSION | NEED_REPLY, body, files);
-        self.answer(request) == Some(0)
-    }
-
-    fn assert_ends(&self, what: &str) {
-        let mut rest = [0; 64];
-        loop {
-            match (&self.0).read(&mut rest) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
-                Err(error) => panic!("{what}: the connection lasts: {error}"),
-            }
-        }
-    }
+/// What the daemon does when a VMM goes: it ends, or in the suite that is a link to this one, it listens.
+fn mode() -> &'static str {
+    on_disconnect(env!("CARGO_CRATE_NAME"))
 }
 
-fn numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
-    numbers.map(u64::to_ne_bytes).concat()
-}
-
-fn state(index: u32, number: u32) -> Vec<u8> {
-    [index, number].map(u32::to_ne_bytes).concat()
-}
-
-fn memory(pages: u64) -> OwnedFd {
-    let memory = memfd_create(c"airlockfs-guest", MFdFlags::empty()).expect("memfd_create");
-    nix::unistd::ftruncate(&memory, (pages * PAGE) as i64).expect("ftruncate");
-    memory
+fn started() -> Daemon {
+    Daemon::start([mode(), "--num-request-queues=2"])
 }
 
 fn listening() -> Daemon {
     Daemon::start(["--on-disconnect=listen", "--num-request-queues=2"])
 }
 
-fn assert_serves(daemon: &Daemon, after: &str) {
-    assert!(daemon.is_alive(), "{after}: {:#?}", daemon.log());
+/// The VMM goes, whatever it was like: the daemon that listens goes on, the other one ends by itself and another takes its
+/// place.
+fn next(mut daemon: Daemon, after: &str) -> Daemon {
+    if mode().ends_with("listen") {
+        assert!(daemon.is_alive(), "{after}: {:#?}", daemon.log());
+        return daemon;
+    }
+    let status = daemon.wait();
+    // EX_PROTOCOL: the VMM is told to be at fault.
+    let known = status.code().is_some_and(|code| [0, 76].contains(&code));
+    assert!(known, "{after}: {status}: {:#?}", daemon.log());
+    started()
+}
+
+/// The next VMM is served.
+fn assert_serves(daemon: Daemon, after: &str) -> Daemon {
+    let daemon = next(daemon, after);
     let fs = daemon.client();
     fs.getattr(ROOT)
         .unwrap_or_else(|error| panic!("{after}: GETATTR: {error}"));
     fs.forget(1 << 40, 1);
+    drop(fs);
+    next(daemon, after)
 }
 
 /// Ids of all threads of the supervisor, and how many descriptors of what kind it has.
@@ -205,7 +125,9 @@ fn one_vmm_after_another_is_served_by_the_same_threads() {
         assert!(daemon.wait_for_log("the VMM is gone"), "{:#?}", daemon.log());
     }
     // The next connection is taken when all of the last is gone.
-    assert_serves(&daemon, "the last");
+    let fs = daemon.client();
+    fs.getattr(ROOT).expect("GETATTR");
+    drop(fs);
     let fs = daemon.client();
     drop(fs);
     assert_eq!(supervisor(&daemon).0, before.0);
@@ -244,7 +166,7 @@ fn odd_kicks() -> Vec<(&'static str, OwnedFd, bool)> {
         ("/dev/null", null.into(), false),
         ("a mere path", path.expect("open").into(), false),
         ("memory", memory(1), false),
-        ("/dev/random, which is always readable", random.into(), true),
+        ("/dev/random, which is always readable", random.into(), false),
         ("a pipe that is empty", reader, true),
         ("a pipe's other end", writer, true),
         ("a pipe that ended", ended, true),
@@ -263,7 +185,7 @@ fn odd_kicks() -> Vec<(&'static str, OwnedFd, bool)> {
 #[test]
 fn a_kick_of_the_wrong_kind_neither_ends_nor_blocks_nor_busies_a_queue() {
     for (what, kick, can_be_waited_for) in odd_kicks() {
-        let daemon = listening();
+        let daemon = started();
         let fs = daemon.client();
         fs.getattr(ROOT).expect("GETATTR");
         let raw = Raw::of(fs.session().vmm().socket());
@@ -291,7 +213,7 @@ fn a_kick_of_the_wrong_kind_neither_ends_nor_blocks_nor_busies_a_queue() {
             );
         }
         drop((raw, fs));
-        assert_serves(&daemon, what);
+        assert_serves(daemon, what);
     }
 }
 
@@ -308,7 +230,7 @@ fn every_kick_is_heard_whatever_it_is_written_to() {
         (theirs.into(), ours.into(), &[1], 100),
         (kicked, event.into(), &1_u64.to_ne_bytes(), 2000),
     ];
-    let (_daemon, fs) = Daemon::with_client(["--tag", "kicks"]);
+    let (_daemon, fs) = Daemon::with_client([mode()]);
     for (kick, writer, token, rounds) in ends {
         let raw = Raw::of(fs.session().vmm().socket());
         assert!(raw.accepts(SET_VRING_KICK, &numbers([1]), &[&kick]));
@@ -330,7 +252,7 @@ fn every_kick_is_heard_whatever_it_is_written_to() {
 /// QEMU with a larger num-request-queues: what to change is in the log.
 #[test]
 fn a_vmm_with_more_queues_than_there_are_is_told_of_with_the_option() {
-    let daemon = listening();
+    let daemon = started();
     let raw = Raw::connect(&daemon);
     assert_eq!(raw.ask(GET_QUEUE_NUM, &[]), 3);
     raw.send(SET_VRING_NUM, &state(3, 128), &[]);
@@ -339,12 +261,13 @@ fn a_vmm_with_more_queues_than_there_are_is_told_of_with_the_option() {
         daemon
             .wait_for_log("request queue 3, and there are 2 of these: give airlockfsd --num-request-queues")
     );
-    assert_serves(&daemon, "a VMM with too many queues");
+    drop(raw);
+    assert_serves(daemon, "a VMM with too many queues");
 }
 
 #[test]
 fn messages_that_make_no_sense_end_their_connection_only() {
-    let daemon = listening();
+    let mut daemon = started();
     let null = File::open("/dev/null").expect("open");
     let (socket, _other) = UnixStream::pair().expect("socketpair");
     let page = memory(1);
@@ -357,6 +280,7 @@ fn messages_that_make_no_sense_end_their_connection_only() {
         let raw = Raw::connect(&daemon);
         raw.ask(GET_PROTOCOL_FEATURES, &[])
     };
+    daemon = next(daemon, "one that asked");
     let messages: &[Message<'_>] = &[
         ("no request", 99, vec![], vec![]),
         ("a second owner", SET_OWNER, vec![], vec![]),
@@ -453,15 +377,19 @@ fn messages_that_make_no_sense_end_their_connection_only() {
         assert!(raw.accepts(RESET_DEVICE, &[], &[]), "a good one, before {what}");
         assert!(!raw.accepts(*request, body, files), "{what}");
         raw.assert_ends(what);
-        assert!(daemon.is_alive(), "{what}: {:#?}", daemon.log());
+        assert!(
+            daemon.wait_for_log("make no sense"),
+            "{what}: {:#?}",
+            daemon.log()
+        );
+        drop(raw);
+        daemon = assert_serves(daemon, what);
     }
-    assert!(daemon.wait_for_log("make no sense"), "{:#?}", daemon.log());
-    assert_serves(&daemon, "all of them");
 }
 
 #[test]
 fn memory_comes_and_goes_in_regions_and_rings_are_found_there() {
-    let daemon = listening();
+    let daemon = started();
     let raw = Raw::connect(&daemon);
     assert_eq!(raw.ask(GET_MAX_MEM_SLOTS, &[]), 509);
     let file = memory(3);
@@ -486,12 +414,12 @@ fn memory_comes_and_goes_in_regions_and_rings_are_found_there() {
         "it is not there any more"
     );
     raw.assert_ends("a ring outside memory");
-    assert_serves(&daemon, "regions");
+    assert_serves(daemon, "regions");
 }
 
 #[test]
 fn rings_of_a_vmm_that_cannot_enable_them_are_enabled() {
-    let daemon = listening();
+    let daemon = started();
     let fs = daemon.client();
     let vmm = fs.session().vmm();
     vmm.enable_queue(1, false).expect("SET_VRING_ENABLE");
@@ -508,7 +436,7 @@ fn rings_of_a_vmm_that_cannot_enable_them_are_enabled() {
 
 #[test]
 fn a_device_that_is_reset_serves_again_once_its_rings_are_enabled() {
-    let (daemon, fs) = Daemon::with_client(["--tag", "reset"]);
+    let (daemon, fs) = Daemon::with_client([mode()]);
     let vmm = fs.session().vmm();
     for _ in 0..3 {
         let raw = Raw::of(vmm.socket());
@@ -525,7 +453,7 @@ fn a_device_that_is_reset_serves_again_once_its_rings_are_enabled() {
 fn a_vmm_that_stops_in_the_middle_of_a_message_keeps_nobody_from_ending() {
     let half = [SET_FEATURES, VERSION, 8].map(u32::to_ne_bytes).concat();
     for length in [1, 11, 12] {
-        let mut daemon = listening();
+        let mut daemon = started();
         let raw = Raw::connect(&daemon);
         assert!(raw.accepts(RESET_DEVICE, &[], &[]));
         raw.0.send_with_fds(&[&half[..length]], &[]).expect("send");
@@ -534,5 +462,277 @@ fn a_vmm_that_stops_in_the_middle_of_a_message_keeps_nobody_from_ending() {
         raw.assert_ends("the daemon");
         let log = daemon.log().join("\n");
         assert!(!log.contains("ending without it"), "{log}");
+    }
+}
+
+/// An eventfd that can take no more, so that a write to it waits for ever.
+fn full_event() -> EventFd {
+    let event = EventFd::new().expect("eventfd");
+    event.write(u64::MAX - 1).expect("a large number");
+    event
+}
+
+/// Sends a GETATTR whose answer is seen in the ring, and does not wait for an interrupt.
+fn ask_quietly(fs: &Client, queue: usize) {
+    let mut lane = fs.session().lane(queue);
+    let slot = lane.acquire().expect("a slot");
+    let len = lane.write(slot, fs.header(GETATTR, ROOT), &[GetattrIn::default().as_bytes()]);
+    lane.submit(slot, len, 104);
+    lane.flush();
+    fs.session().vmm().queue(queue).arm();
+    let begun = Instant::now();
+    while lane.poll().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "no answer");
+        std::thread::yield_now();
+    }
+    lane.release(slot);
+}
+
+/// A VMM whose queue's thread waits in a write to what it gave for interrupts.
+fn stuck(daemon: &Daemon) -> (Client, EventFd) {
+    let fs = daemon.client();
+    fs.getattr(ROOT).expect("GETATTR");
+    // The thread is done with the interrupt for that.
+    let vmm = fs.session().vmm();
+    let base = vmm.stop_queue(1).expect("GET_VRING_BASE");
+    vmm.start_queue(1, base).expect("start");
+    let event = full_event();
+    let raw = Raw::of(fs.session().vmm().socket());
+    assert!(raw.accepts(SET_VRING_CALL, &numbers([1]), &[&event]));
+    ask_quietly(&fs, 1);
+    (fs, event)
+}
+
+#[test]
+fn an_interrupt_that_blocks_keeps_neither_the_next_vmm_nor_the_end_waiting() {
+    let daemon = started();
+    let (fs, _event) = stuck(&daemon);
+    drop(fs);
+    assert_serves(daemon, "a VMM that went");
+
+    // Its own messages are carried out.
+    let daemon = started();
+    let (fs, _event) = stuck(&daemon);
+    let vmm = fs.session().vmm();
+    let base = vmm.stop_queue(1).expect("GET_VRING_BASE");
+    vmm.start_queue(1, base).expect("start");
+    fs.getattr(ROOT).expect("GETATTR");
+    drop(fs);
+    assert_serves(daemon, "a VMM that stopped its rings");
+
+    // It goes in the middle of a message that waits for the thread.
+    let daemon = started();
+    let (fs, _event) = stuck(&daemon);
+    let raw = Raw::of(fs.session().vmm().socket());
+    raw.send(GET_VRING_BASE, &state(1, 0), &[]);
+    raw.0.shutdown(Shutdown::Both).expect("shutdown");
+    drop((raw, fs));
+    assert_serves(daemon, "a VMM that went while it stopped its rings");
+
+    let mut daemon = started();
+    let (_fs, _event) = stuck(&daemon);
+    assert_eq!(daemon.terminate().code(), Some(0), "{:#?}", daemon.log());
+}
+
+/// The thread is got out of it without harm to what it does for a VMM that means well.
+#[test]
+fn an_interrupt_that_was_exchanged_reaches_the_new_one() {
+    let daemon = started();
+    let (fs, event) = stuck(&daemon);
+    let vmm = fs.session().vmm();
+    // The queue's own eventfd again, while the thread waits in a write to the other one.
+    let call = vmm.queue(1).call_fd();
+    call.clear();
+    let raw = Raw::of(vmm.socket());
+    assert!(raw.accepts(SET_VRING_CALL, &numbers([1]), &[&*call]));
+    event.read().expect("room for one");
+    assert!(fds::wait([call.as_fd()], 30_000)[0], "nobody told of the answer");
+    fs.getattr(ROOT).expect("GETATTR");
+}
+
+#[test]
+fn an_interrupt_of_another_kind_than_an_eventfd_ends_the_connection() {
+    let (_reader, full) = pipe().expect("pipe");
+    let (socket, _other) = UnixStream::pair().expect("socketpair");
+    let kinds: [(&str, OwnedFd); 5] = [
+        ("a pipe", full),
+        ("a socket", socket.into()),
+        ("memory", memory(1)),
+        (
+            "a device",
+            File::options()
+                .write(true)
+                .open("/dev/null")
+                .expect("open")
+                .into(),
+        ),
+        ("a directory", File::open("/").expect("open").into()),
+    ];
+    let mut daemon = started();
+    for (what, call) in kinds {
+        let raw = Raw::connect(&daemon);
+        assert!(!raw.accepts(SET_VRING_CALL, &numbers([1]), &[&call]), "{what}");
+        raw.assert_ends(what);
+        drop(raw);
+        daemon = assert_serves(daemon, what);
+    }
+}
+
+#[test]
+fn memory_that_its_file_does_not_hold_is_refused() {
+    let pages = |first, size| numbers([0, 0, size * PAGE, 0, first * PAGE]);
+    let table = |first, size| [state(1, 0), numbers([0, size * PAGE, 0, first * PAGE])].concat();
+    let mut daemon = started();
+    for (first, size) in [(0, 5), (4, 1), (3, 2), (1 << 40, 1)] {
+        for (request, body) in [
+            (ADD_MEM_REG, pages(first, size)),
+            (SET_MEM_TABLE, table(first, size)),
+        ] {
+            let what = format!("pages {first} to {} of 4", first + size);
+            let raw = Raw::connect(&daemon);
+            let file = memory(4);
+            assert!(!raw.accepts(request, &body, &[&file]), "{what}");
+            raw.assert_ends(&what);
+            assert!(daemon.wait_for_log("does not hold"), "{:#?}", daemon.log());
+            drop(raw);
+            daemon = assert_serves(daemon, &what);
+        }
+    }
+    let raw = Raw::connect(&daemon);
+    assert!(raw.accepts(ADD_MEM_REG, &pages(3, 1), &[&memory(4)]));
+    drop(raw);
+    assert_serves(daemon, "memory that is there");
+}
+
+/// Where a VMM cuts its memory off, with a request on its way.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// All of it: the rings are gone.
+    All,
+    /// From the request on.
+    Request,
+    /// From the room for the answer on.
+    Answer,
+}
+
+/// Gives a VMM's request for `opcode` to the daemon and takes the memory away before it is kicked.
+fn cut(fs: &Client, cut: Cut, opcode: u32, node: u64, body: &[u8]) {
+    let vmm = fs.session().vmm();
+    let mut lane = fs.session().lane(1);
+    let slot = lane.acquire().expect("a slot");
+    let len = lane.write(slot, fs.header(opcode, node), &[body]);
+    let (request, answer) = lane.addresses(slot);
+    lane.submit(slot, len, 1 << 20);
+    let mut queue = vmm.queue(1);
+    queue.publish();
+    let at = match cut {
+        Cut::All => GUEST_BASE,
+        Cut::Request => request & !(PAGE - 1),
+        Cut::Answer => (answer + PAGE) & !(PAGE - 1),
+    };
+    vmm.memory().truncate(at).expect("ftruncate");
+    queue.kick();
+}
+
+#[test]
+fn memory_that_is_truncated_ends_its_connection_with_its_reason_and_nothing_else() {
+    for place in [Cut::All, Cut::Request, Cut::Answer] {
+        // By a system call from the file, and by a copy from the ring.
+        for donates in [true, false] {
+            let more: &[&str] = if donates { &[] } else { &["--no-donate"] };
+            let mut daemon = Daemon::start([&[mode()][..], more].concat());
+            fs::write(daemon.host("file"), vec![7; 1 << 20]).expect("write");
+            let what = format!("{place:?}, donates: {donates}");
+            let fs = daemon.client();
+            let node = fs.lookup(ROOT, "file").expect("LOOKUP").nodeid;
+            let file = fs.open(node, libc::O_RDONLY).expect("OPEN");
+            for _ in 0..3 {
+                fs.read(file, 0, 100).expect("READ");
+            }
+            let read = ReadIn {
+                fh: file.fh,
+                size: 1 << 19,
+                ..ReadIn::default()
+            };
+            cut(&fs, place, READ, node, read.as_bytes());
+            Raw::of(fs.session().vmm().socket()).assert_ends(&what);
+            assert!(
+                daemon.wait_for_log("the VMM's memory failed"),
+                "{what}: {:#?}",
+                daemon.log()
+            );
+            drop(fs);
+            let log = |daemon: &Daemon| daemon.log().join("\n");
+            assert!(!log(&daemon).contains("was ended by"), "{what}: {}", log(&daemon));
+            daemon = assert_serves(daemon, &what);
+            assert!(!log(&daemon).contains("was ended by"), "{what}: {}", log(&daemon));
+        }
+    }
+}
+
+/// The main thread looks at the ring as well, when it is told where that is.
+#[test]
+fn memory_that_is_truncated_before_its_rings_are_named_ends_its_connection() {
+    let daemon = started();
+    let raw = Raw::connect(&daemon);
+    let file = memory(4);
+    assert!(raw.accepts(ADD_MEM_REG, &numbers([0, 0, 4 * PAGE, 0, 0]), &[&file]));
+    nix::unistd::ftruncate(&file, 0).expect("ftruncate");
+    let addresses = [state(1, 0), numbers([0, PAGE, 2 * PAGE, 0])].concat();
+    raw.send(SET_VRING_ADDR, &addresses, &[]);
+    raw.assert_ends("memory that is gone");
+    assert!(
+        daemon.wait_for_log("the VMM's memory failed"),
+        "{:#?}",
+        daemon.log()
+    );
+    drop(raw);
+    assert_serves(daemon, "memory that is gone");
+}
+
+/// As many regions as there may be, again and again: those that were taken away are known no longer.
+#[test]
+fn regions_that_come_and_go_for_ever_are_no_more_than_there_may_be() {
+    let daemon = started();
+    let raw = Raw::connect(&daemon);
+    let page = memory(1);
+    let region = |place: u64| numbers([0, place * PAGE, PAGE, place * PAGE, 0]);
+    for _ in 0..4 {
+        for place in 0..509 {
+            assert!(raw.accepts(ADD_MEM_REG, &region(place), &[&page]));
+        }
+        for place in 0..509 {
+            assert!(raw.accepts(REM_MEM_REG, &region(place), &[]));
+        }
+    }
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.supervisor().pid())).expect("maps");
+    assert_eq!(maps.matches("airlockfs-guest").count(), 0);
+    drop(raw);
+    assert_serves(daemon, "regions");
+}
+
+/// Huge pages are replaced whole, also where the region ends in the middle of one.
+#[test]
+fn huge_pages_that_are_taken_away_end_their_connection() {
+    const HUGE: u64 = 2 << 20;
+    let mut daemon = started();
+    for size in [HUGE, HUGE - PAGE] {
+        let what = format!("{size} bytes of huge pages");
+        let file = memfd_create(c"airlockfs-guest", MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB);
+        let file = file.expect("memory of huge pages");
+        nix::unistd::ftruncate(&file, HUGE as i64).expect("ftruncate");
+        let raw = Raw::connect(&daemon);
+        assert!(raw.accepts(ADD_MEM_REG, &numbers([0, 0, size, 0, 0]), &[&file]));
+        nix::unistd::ftruncate(&file, 0).expect("ftruncate");
+        let addresses = [state(1, 0), numbers([0, PAGE, 2 * PAGE, 0])].concat();
+        raw.send(SET_VRING_ADDR, &addresses, &[]);
+        raw.assert_ends(&what);
+        assert!(
+            daemon.wait_for_log("the VMM's memory failed"),
+            "{what}: {:#?}",
+            daemon.log()
+        );
+        drop(raw);
+        daemon = assert_serves(daemon, &what);
     }
 }

@@ -8,17 +8,25 @@ use std::{
 };
 
 use vhost::vhost_user::{Error, Result, message::VhostUserMemoryRegion};
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryRegion};
 
-use crate::guest_memory::{Memory, SharedMemory};
+use crate::{
+    guest_memory::{Memory, SharedMemory},
+    mappings::{Mappings, Region},
+    sys::fstat,
+};
 
 /// Most regions, as vhost in the kernel has it by default (`max_mem_regions` of KVM's 512, less its own).
 pub(super) const SLOTS: usize = 509;
+
+/// The smallest page of any kernel.
+const PAGE: u64 = 4096;
 
 /// The regions of a connection.
 #[derive(Debug)]
 pub(super) struct Regions {
     memory: SharedMemory,
+    mappings: Arc<Mappings>,
     places: Vec<Place>,
 }
 
@@ -49,10 +57,11 @@ impl Place {
 }
 
 impl Regions {
-    /// None yet; they will appear in `memory`.
-    pub(super) fn new(memory: SharedMemory) -> Self {
+    /// None yet; they will appear in `memory`, and as long as they are used in `mappings`.
+    pub(super) fn new(memory: SharedMemory, mappings: Arc<Mappings>) -> Self {
         Self {
             memory,
+            mappings,
             places: Vec::new(),
         }
     }
@@ -69,7 +78,7 @@ impl Regions {
     pub(super) fn set(&mut self, regions: &[VhostUserMemoryRegion], files: Vec<File>) -> Result<()> {
         let mut mapped = Vec::new();
         for (region, file) in regions.iter().zip(files) {
-            mapped.push(Arc::new(map(region, file)?));
+            mapped.push(self.map(region, file)?);
         }
         mapped.sort_by_key(|region| region.start_addr());
         let memory = match mapped.is_empty() {
@@ -89,7 +98,7 @@ impl Regions {
         if self.places.len() >= SLOTS {
             return Err(Error::InvalidParam);
         }
-        let mapped = Arc::new(map(region, file)?);
+        let mapped = self.map(region, file)?;
         let memory = self.memory().insert_region(mapped).map_err(refused)?;
         self.replace(memory);
         self.places.push(Place::of(region));
@@ -121,12 +130,33 @@ impl Regions {
     fn replace(&self, memory: Memory) {
         let guard = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         guard.replace(memory);
+        self.mappings.sweep();
+    }
+
+    fn map(&self, region: &VhostUserMemoryRegion, file: File) -> Result<Arc<Region>> {
+        check_size(region, &file)?;
+        let guest = GuestAddress(region.guest_phys_addr);
+        let mapped = Region::new(region.mmap_region(file)?, guest).ok_or(Error::InvalidParam)?;
+        self.mappings.add(mapped).ok_or(Error::InvalidParam)
     }
 }
 
-fn map(region: &VhostUserMemoryRegion, file: File) -> Result<GuestRegionMmap<()>> {
-    GuestRegionMmap::new(region.mmap_region(file)?, GuestAddress(region.guest_phys_addr))
-        .ok_or(Error::InvalidParam)
+/// Whether a file holds the region that is announced for it. It may be truncated afterwards (see [`crate::fault`]). What is
+/// not a regular file, a device's memory, has no size that can be told.
+fn check_size(region: &VhostUserMemoryRegion, file: &File) -> Result<()> {
+    let status = fstat(file).map_err(|error| refused(io::Error::from_raw_os_error(error.number())))?;
+    if status.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Ok(());
+    }
+    // The last page is there whole.
+    let there = u64::try_from(status.st_size).unwrap_or(0);
+    let there = there.checked_next_multiple_of(PAGE).unwrap_or(there);
+    match region.mmap_offset.checked_add(region.memory_size) {
+        Some(end) if end <= there => Ok(()),
+        _ => Err(refused(io::Error::other(
+            "a region of memory that its file does not hold",
+        ))),
+    }
 }
 
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -143,8 +173,6 @@ mod tests {
 
     use super::*;
 
-    const PAGE: u64 = 4096;
-
     fn region(guest: u64, size: u64, user: u64) -> VhostUserMemoryRegion {
         VhostUserMemoryRegion::new(guest, size, user, 0)
     }
@@ -156,7 +184,7 @@ mod tests {
     }
 
     fn regions() -> Regions {
-        Regions::new(SharedMemory::new(Memory::new()))
+        Regions::new(SharedMemory::new(Memory::new()), Arc::default())
     }
 
     #[test]
@@ -190,6 +218,45 @@ mod tests {
         }
         assert_eq!(regions.guest_address(0x9000).unwrap(), 0);
         regions.memory().write_slice(b"x", GuestAddress(PAGE)).unwrap();
+    }
+
+    #[test]
+    fn a_region_that_its_file_does_not_hold_is_refused() {
+        let mut regions = regions();
+        let at = |size, offset| VhostUserMemoryRegion::new(0, size, 0x9000, offset);
+        for (size, offset) in [
+            (17 * PAGE, 0),
+            (PAGE, 16 * PAGE),
+            (2 * PAGE, 15 * PAGE),
+            (PAGE, u64::MAX - 4095),
+        ] {
+            assert!(
+                regions.set(&[at(size, offset)], vec![file()]).is_err(),
+                "{size:x} {offset:x}"
+            );
+            assert!(
+                regions.add(&at(size, offset), file()).is_err(),
+                "{size:x} {offset:x}"
+            );
+        }
+        regions.set(&[at(PAGE, 15 * PAGE)], vec![file()]).unwrap();
+        // The rest of the last page is there.
+        let odd = file();
+        odd.set_len(PAGE + 1).unwrap();
+        regions.set(&[at(2 * PAGE, 0)], vec![odd]).unwrap();
+    }
+
+    #[test]
+    fn a_region_stays_mapped_while_it_is_used() {
+        let mut regions = regions();
+        regions.set(&[region(0, PAGE, 0x9000)], vec![file()]).unwrap();
+        let used = regions.memory.memory();
+        regions.set(&[], vec![]).unwrap();
+        used.write_slice(b"x", GuestAddress(0)).unwrap();
+        drop(used);
+        assert_eq!(regions.mappings.count(), 1);
+        regions.set(&[], vec![]).unwrap();
+        assert_eq!(regions.mappings.count(), 0);
     }
 
     #[test]

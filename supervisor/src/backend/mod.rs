@@ -6,6 +6,7 @@
 //! of this is there before the filter, and stays from connection to connection.
 
 mod memory;
+mod rest;
 mod seat;
 mod vring;
 
@@ -27,7 +28,9 @@ use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 
 use self::memory::{Regions, SLOTS};
-use crate::{chain::DESCRIPTORS_MAX, cli::REQUEST_QUEUES_MAX, device::Device, guest_memory::SharedMemory};
+use crate::{
+    chain::DESCRIPTORS_MAX, cli::REQUEST_QUEUES_MAX, device::Device, guest_memory::SharedMemory, sys::fstat,
+};
 
 pub(crate) use self::{seat::Seat, vring::Vring};
 
@@ -55,14 +58,16 @@ impl Connection {
     /// A new one: nothing was said.
     pub(crate) fn new(device: Arc<Device>, memory: SharedMemory) -> Self {
         Self {
-            device,
             owned: false,
             features: 0,
-            regions: Regions::new(memory),
+            regions: Regions::new(memory, device.mappings().clone()),
+            device,
         }
     }
 
+    /// A virtqueue that the VMM sets something of.
     fn queue(&self, index: impl Into<u32>) -> Result<Queue<'_>> {
+        self.device.set_claimed();
         let index = usize::try_from(index.into()).unwrap_or(usize::MAX);
         let Some((seat, place)) = self.device.queue(index) else {
             log::error!(
@@ -93,6 +98,22 @@ fn look(seat: &Seat, started: io::Result<bool>) -> Result<()> {
     Ok(())
 }
 
+/// The type of an eventfd, as of all that is no file of any file system (`anon_inode`).
+const EVENT: libc::mode_t = 0;
+
+/// Whether a descriptor of the VMM is of one of these types (`st_mode`, inode(7)). A device or a file system decides itself
+/// how long a call on its files takes. An eventfd, which the specification demands, may block as well when it is
+/// written to, but then a signal ends that ([`crate::nudge`]).
+fn check_kind(descriptor: &File, types: &[libc::mode_t]) -> Result<()> {
+    let status = fstat(descriptor).map_err(|_| Error::InvalidParam)?;
+    match types.contains(&(status.st_mode & libc::S_IFMT)) {
+        true => Ok(()),
+        false => Err(Error::ReqHandlerError(io::Error::other(
+            "a descriptor for events that is no eventfd",
+        ))),
+    }
+}
+
 fn not_offered<T>() -> Result<T> {
     Err(Error::InvalidOperation("not offered"))
 }
@@ -102,6 +123,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
         if std::mem::replace(&mut self.owned, true) {
             return Err(Error::InvalidOperation("already claimed"));
         }
+        self.device.set_claimed();
         Ok(())
     }
 
@@ -128,6 +150,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
         if features & !self.device.features() != 0 {
             return Err(Error::InvalidParam);
         }
+        self.device.set_claimed();
         self.features = features;
         let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         for (seat, vring) in self.device.vrings() {
@@ -147,6 +170,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
         files: Vec<File>,
         postcopy: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
+        self.device.set_claimed();
         match postcopy {
             Some(_) => not_offered(),
             None => self.regions.set(regions, files).map(|()| None),
@@ -204,11 +228,17 @@ impl VhostUserBackendReqHandlerMut for Connection {
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> Result<()> {
         let Queue { seat, vring, .. } = self.queue(index)?;
+        if let Some(kick) = &kick {
+            check_kind(kick, &[EVENT, libc::S_IFIFO, libc::S_IFSOCK])?;
+        }
         look(seat, vring.set_kick(kick))
     }
 
     fn set_vring_call(&mut self, index: u8, call: Option<File>) -> Result<()> {
         let Queue { seat, vring, .. } = self.queue(index)?;
+        if let Some(call) = &call {
+            check_kind(call, &[EVENT])?;
+        }
         look(seat, vring.set_call(call))
     }
 
@@ -222,6 +252,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
     }
 
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {
+        self.device.set_claimed();
         match features & !self.device.protocol_features().bits() {
             0 => Ok(()),
             _ => Err(Error::InvalidParam),
@@ -259,6 +290,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
         file: File,
         postcopy: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
+        self.device.set_claimed();
         match postcopy {
             Some(_) => not_offered(),
             None => self.regions.add(region, file).map(|()| None),

@@ -3,24 +3,26 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicU32, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Duration,
 };
 
 use airlockfs_ipc::ring::SupervisorLane;
 use airlockfs_policy::ExitKind;
 use nix::sys::eventfd::EventFd;
 
-use super::{BELL, DOORBELL, Vring};
+use super::{BELL, DOORBELL, Vring, rest::Rests};
 use crate::{
     data::Port,
     end::end,
-    queue::{Group, QUEUES_MAX, Scratch, Unfinished},
+    nudge::Nudge,
+    queue::{Group, Scratch, Unfinished},
     shared::Shared,
     wait::Waiter,
 };
+
+/// How long the main thread waits for a queue's thread before it looks at what that is at: at first, and at most.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
 
 /// Queues, their rings and what their thread waits for, for all connections of the daemon.
 pub(crate) struct Seat {
@@ -29,34 +31,19 @@ pub(crate) struct Seat {
     group: Mutex<(Group, Scratch)>,
     waiter: Arc<Waiter>,
     port: Arc<Port>,
-    /// What was unfinished when the thread last had a rest, if somebody waits for that. Whoever waits for it does not need the
-    /// lock, which a thread that is busy with other queues hardly lets go of.
-    rest: Mutex<Rest>,
-    rested: Condvar,
-    /// Rung at the same time, for whoever does not wait for ever.
-    idle_bell: Arc<EventFd>,
-    waiting: AtomicU32,
+    rests: Rests,
+    /// Gets the thread out of a write to what the VMM gave for interrupts.
+    nudge: Nudge,
     shared: Arc<Shared>,
 }
 
-/// A moment at which the thread was not at work.
-#[derive(Debug, Default)]
-struct Rest {
-    /// Which one it was.
-    count: u64,
-    unfinished: Unfinished,
-}
-
-/// No request that must finish.
-const NOTHING: Unfinished = [0; QUEUES_MAX];
-
 impl Seat {
-    /// One for the device's queues of these `numbers`, whose thread runs [`Seat::serve`].
+    /// One for the device's queues of these `numbers`, whose thread runs [`Seat::serve`]. `bell` is rung when it rests.
     pub(crate) fn new(
         numbers: Vec<usize>,
         shared: Arc<Shared>,
         lane: SupervisorLane,
-        idle_bell: Arc<EventFd>,
+        bell: Arc<EventFd>,
     ) -> io::Result<Self> {
         let port = Arc::new(Port::new()?);
         let waiter = Arc::new(Waiter::new()?);
@@ -69,10 +56,8 @@ impl Seat {
             group: Mutex::new((group, Scratch::new())),
             waiter,
             port,
-            rest: Mutex::default(),
-            rested: Condvar::new(),
-            idle_bell,
-            waiting: AtomicU32::new(0),
+            rests: Rests::new(bell),
+            nudge: Nudge::new()?,
             shared,
         })
     }
@@ -80,6 +65,11 @@ impl Seat {
     /// The rings, each at its place in the group.
     pub(crate) fn vrings(&self) -> &[Vring] {
         &self.vrings
+    }
+
+    /// What the thread does first, before the system call filter is in force.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        self.nudge.aim_here()
     }
 
     /// Serves the queues for ever, once the worker serves.
@@ -91,23 +81,18 @@ impl Seat {
                 log::error!("a queue's thread cannot wait: {error}");
                 end(ExitKind::OsError.code());
             }
-            let mut place = self.lock();
+            let mut place = self.group.lock().unwrap_or_else(PoisonError::into_inner);
             let (group, scratch) = &mut *place;
-            let awaited = || self.waiting.load(SeqCst) > 0;
-            limit = group.run(&self.vrings, scratch, awaited);
+            limit = group.run(&self.vrings, scratch, || self.rests.are_awaited());
             if self.shared.failure.is_set() {
                 // A worker that broke the rules may ring without end.
                 self.waiter.remove(group.lane.doorbell());
             }
             // Who waits counts itself first and tries the lock then: it sees what was left behind, or is seen here.
-            if awaited() {
+            if self.rests.are_awaited() {
                 let unfinished = group.unfinished();
                 drop(place);
-                let mut rest = self.rest();
-                rest.count = rest.count.wrapping_add(1);
-                rest.unfinished = unfinished;
-                self.rested.notify_all();
-                let _ = self.idle_bell.write(1);
+                self.rests.tell(unfinished);
             }
         }
     }
@@ -117,66 +102,116 @@ impl Seat {
         self.port.ring();
     }
 
-    /// Waits until no request of the queue at `place` is in flight that ends by itself.
-    pub(crate) fn wait_stopped(&self, place: usize) {
-        self.wait_while(|unfinished| unfinished.get(place).is_some_and(|count| *count > 0));
+    /// Waits until no request of the queue at `place` is in flight that ends by itself. All waiting of the main thread
+    /// goes through `waiter`, which tells of the bell.
+    pub(crate) fn wait_stopped(&self, waiter: &Waiter, place: usize) {
+        self.wait_while(waiter, |unfinished| unfinished.at(place) > 0);
     }
 
     /// The same for all of them.
-    pub(crate) fn wait_idle(&self) {
-        self.wait_while(|unfinished| *unfinished != NOTHING);
+    pub(crate) fn wait_idle(&self, waiter: &Waiter) {
+        self.wait_while(waiter, |unfinished| !unfinished.is_idle());
     }
 
-    /// The VMM is gone and the rings are stopped: nothing is written to them any more. What the thread is at ends before.
-    pub(crate) fn abandon(&self) {
-        let mut place = self.lock();
-        place.0.discard();
+    /// The VMM is gone and the rings are stopped: they are as they were before the first one came. What the thread is at
+    /// ends before.
+    pub(crate) fn abandon(&self, waiter: &Waiter) {
+        let _place = self.at_rest(waiter);
         self.vrings.iter().for_each(Vring::reset);
     }
 
-    /// Waits for what is in flight for nobody. Ends early when the boundary failed.
-    pub(crate) fn wait_abandoned(&self) {
-        self.wait_while(|unfinished| *unfinished != NOTHING && !self.shared.failure.is_set());
-        self.lock().0.discard();
+    /// The rings are stopped or disabled, and the session ends: what was to be written to them is forgotten.
+    pub(crate) fn discard(&self, waiter: &Waiter) {
+        self.at_rest(waiter).0.discard();
+        self.wake();
+    }
+
+    /// After [`Self::discard`]: waits until the worker has nothing of this group, but perhaps waits for locks that nobody
+    /// wants any more. Ends early when the boundary failed.
+    pub(crate) fn wait_drained(&self, waiter: &Waiter) {
+        self.wait_while(waiter, |unfinished| {
+            !unfinished.is_drained() && !self.shared.failure.is_set()
+        });
+    }
+
+    /// Has the worker drop all that the guest has there. False: the lane is full of what the worker does not answer.
+    pub(crate) fn reset_worker(&self, waiter: &Waiter) -> bool {
+        let asked = self.at_rest(waiter).0.reset_worker();
+        self.wake();
+        asked
+    }
+
+    /// Waits until the worker has nothing of this group at all. Then the group is as it was before the first VMM came.
+    /// Ends early when the boundary failed.
+    pub(crate) fn clean(&self, waiter: &Waiter) {
+        self.wait_while(waiter, |unfinished| {
+            !unfinished.is_empty() && !self.shared.failure.is_set()
+        });
+        self.at_rest(waiter).0.clean();
     }
 
     /// Whether no request is in flight that ends by itself. If there is, or the thread is at work, which may never end
-    /// where a file's data is on a disk or a server that does not answer, the idle bell tells when to ask again.
+    /// where a file's data is on a disk or a server that does not answer, the bell tells when to ask again.
     pub(crate) fn is_idle(&self) -> bool {
-        match self.group.try_lock() {
-            Ok(place) => place.0.unfinished() == NOTHING,
-            Err(TryLockError::Poisoned(error)) => error.into_inner().0.unfinished() == NOTHING,
-            Err(TryLockError::WouldBlock) => false,
-        }
+        self.try_lock()
+            .is_some_and(|place| place.0.unfinished().is_idle())
     }
 
-    /// From now on the idle bell is rung.
+    /// From now on the bell is rung.
     pub(crate) fn watch(&self) {
-        self.waiting.fetch_add(1, SeqCst);
+        self.rests.watch();
     }
 
-    fn wait_while(&self, busy: impl Fn(&Unfinished) -> bool) {
-        let rest = self.rest();
-        let last = rest.count;
-        self.waiting.fetch_add(1, SeqCst);
-        // A thread that sleeps, or has not begun, need not be asked.
-        let now = match self.group.try_lock() {
-            Ok(place) => Some(place.0.unfinished()),
-            Err(TryLockError::Poisoned(error)) => Some(error.into_inner().0.unfinished()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        if now.is_none_or(|unfinished| busy(&unfinished)) {
-            let busy = |rest: &mut Rest| rest.count == last || busy(&rest.unfinished);
-            drop(self.rested.wait_while(rest, busy));
+    /// Gets the thread out of a write to what the VMM gave for interrupts, if it has been in one for long. What it would
+    /// have told there is told: what blocks has something to be read.
+    pub(crate) fn nudge(&self) {
+        if self.vrings.iter().any(Vring::is_interrupting) {
+            self.nudge.nudge();
         }
-        self.waiting.fetch_sub(1, SeqCst);
     }
 
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wait_while(&self, waiter: &Waiter, busy: impl Fn(&Unfinished) -> bool) {
+        let last = self.rests.last();
+        self.wait(waiter, || match self.try_lock() {
+            // A thread that sleeps, or has not begun, need not be asked.
+            Some(place) => (!busy(&place.0.unfinished())).then_some(()),
+            None => self
+                .rests
+                .since(last)
+                .and_then(|unfinished| (!busy(&unfinished)).then_some(())),
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Group, Scratch)> {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The group, once the thread is not at work.
+    fn at_rest(&self, waiter: &Waiter) -> MutexGuard<'_, (Group, Scratch)> {
+        self.wait(waiter, || self.try_lock())
+    }
+
+    /// Waits until `found` gives something.
+    fn wait<T>(&self, waiter: &Waiter, found: impl Fn() -> Option<T>) -> T {
+        let _awaited = self.rests.await_them();
+        let [mut patience, most] = PATIENCE;
+        loop {
+            if let Some(found) = found() {
+                return found;
+            }
+            match waiter.wait(Some(patience)) {
+                Ok(0) => self.nudge(),
+                Ok(_) => {}
+                Err(error) => {
+                    log::error!("cannot wait for a queue's thread: {error}");
+                    end(ExitKind::OsError.code());
+                }
+            }
+            patience = (patience * 2).min(most);
+        }
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, (Group, Scratch)>> {
+        match self.group.try_lock() {
+            Ok(place) => Some(place),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }

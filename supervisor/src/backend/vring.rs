@@ -21,6 +21,8 @@ pub(crate) struct Vring {
     state: Mutex<State>,
     /// What the state says of that, for who need not know more.
     used: AtomicBool,
+    /// The queue's thread writes to the call, which may make it wait.
+    interrupting: AtomicBool,
     /// What the queue's thread waits for.
     waiter: Arc<Waiter>,
 }
@@ -37,7 +39,7 @@ pub(crate) struct State {
     /// The kick is waited for.
     awaited: bool,
     /// Interrupts the guest.
-    call: Option<File>,
+    call: Option<Arc<File>>,
 }
 
 impl State {
@@ -62,11 +64,9 @@ impl State {
         &mut self.queue
     }
 
-    /// Interrupts the guest, if the VMM gave a descriptor for that.
-    pub(crate) fn interrupt(&self) -> io::Result<()> {
-        let Some(call) = &self.call else { return Ok(()) };
-        nix::unistd::write(call, &1_u64.to_ne_bytes())?;
-        Ok(())
+    /// What interrupts the guest, if the VMM gave a descriptor for that: for [`Vring::interrupt`], without this lock.
+    pub(crate) fn call(&self) -> Option<Arc<File>> {
+        self.call.clone()
     }
 }
 
@@ -76,6 +76,7 @@ impl Vring {
         Self {
             state: Mutex::new(State::new()),
             used: AtomicBool::new(false),
+            interrupting: AtomicBool::new(false),
             waiter,
         }
     }
@@ -88,6 +89,29 @@ impl Vring {
     /// Whether the ring is used, as far as this thread has heard.
     pub(crate) fn may_be_used(&self) -> bool {
         self.used.load(Relaxed)
+    }
+
+    /// Interrupts the guest. The state's lock must not be held: the VMM may have given something that makes the write
+    /// wait for ever, and nobody else is to wait for that.
+    ///
+    /// # Errors
+    /// EINTR when it was nudged out of it ([`crate::nudge`]); whatever write(2) says of the VMM's descriptor.
+    pub(crate) fn interrupt(&self, mut call: Arc<File>) -> io::Result<()> {
+        loop {
+            self.interrupting.store(true, Relaxed);
+            let told = nix::unistd::write(&*call, &1_u64.to_ne_bytes());
+            self.interrupting.store(false, Relaxed);
+            match self.lock().call() {
+                // Exchanged meanwhile: whoever listens now may not have looked at the ring since.
+                Some(other) if !Arc::ptr_eq(&other, &call) => call = other,
+                _ => return Ok(told.map(drop)?),
+            }
+        }
+    }
+
+    /// Whether the queue's thread is in [`Self::interrupt`].
+    pub(crate) fn is_interrupting(&self) -> bool {
+        self.interrupting.load(Relaxed)
     }
 
     /// SET_VRING_KICK; a ring that has a kick is started.
@@ -107,7 +131,7 @@ impl Vring {
     /// As [`Vring::set_kick`].
     pub(crate) fn set_call(&self, call: Option<File>) -> io::Result<bool> {
         let mut state = self.lock();
-        state.call = call;
+        state.call = call.map(Arc::new);
         self.start(&mut state)
     }
 

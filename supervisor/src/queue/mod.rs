@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use airlockfs_ipc::ring::SupervisorLane;
+use airlockfs_ipc::{message::Request, ring::SupervisorLane};
 use vm_memory::GuestAddressSpace;
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     chain::Chain,
     data::{Job, Port},
     guest_memory::Memory,
-    pending::PendingTable,
+    pending::{Awaits, Caller, Pending, PendingTable},
     rings::Rings,
     session::View,
     shared::{FailureReason, Shared},
@@ -51,8 +51,38 @@ const FORGETS_LIE: (Duration, u16) = (Duration::from_millis(1), 32);
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
-/// Requests that must finish, by their queues' places.
-pub(crate) type Unfinished = [usize; QUEUES_MAX];
+/// What a group has not finished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    /// Requests that must finish, by their queues' places.
+    requests: [usize; QUEUES_MAX],
+    /// Requests that the worker has, besides waits for locks that nobody wants any more.
+    in_lane: usize,
+    /// Those waits.
+    stale_locks: usize,
+}
+
+impl Unfinished {
+    /// Requests of the queue at `place` that must finish.
+    pub(crate) fn at(&self, place: usize) -> usize {
+        self.requests.get(place).copied().unwrap_or(0)
+    }
+
+    /// No queue has a request that must finish.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests == [0; QUEUES_MAX]
+    }
+
+    /// The worker has nothing of this group, but perhaps waits for locks that nobody wants any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_idle() && self.in_lane == 0
+    }
+
+    /// The worker has nothing of this group.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_drained() && self.stale_locks == 0
+    }
+}
 
 /// Virtqueues that one thread serves through one lane.
 pub(crate) struct Group {
@@ -88,6 +118,8 @@ pub(crate) struct Group {
     pace: Pace,
     /// The worker is to have its turn on this CPU before it gets more.
     turn: bool,
+    /// The VMM is gone: every answer is awaited, also those that no guest waits for.
+    closing: bool,
 }
 
 /// A virtqueue's rings and, if more heads would be welcome, where the next one will be.
@@ -130,6 +162,7 @@ impl Group {
             first: 0,
             pace: Pace::new(),
             turn: false,
+            closing: false,
         }
     }
 
@@ -146,17 +179,47 @@ impl Group {
         queue.taken().saturating_sub(queue.held() + may_wait)
     }
 
-    /// The same of all queues, by their places.
+    /// All of it.
     pub(crate) fn unfinished(&self) -> Unfinished {
-        std::array::from_fn(|place| self.must_finish(place))
+        let stale_locks = self.pending.stale_locks();
+        Unfinished {
+            requests: std::array::from_fn(|place| self.must_finish(place)),
+            in_lane: self.pending.len().saturating_sub(stale_locks),
+            stale_locks,
+        }
     }
 
-    /// Forgets what was to be published and who waits for locks: the rings are gone.
+    /// Forgets what was to be published, who waits for locks, and FORGETs that were not sent: the rings are gone. From
+    /// here on every answer of the worker wakes the thread, until [`Self::clean`].
     pub(crate) fn discard(&mut self) {
         self.end_batch();
         for queue in &mut self.queues {
             queue.discard(&mut self.pending);
         }
+        self.forgets.clear();
+        self.closing = true;
+    }
+
+    /// Has the worker drop all that the guest has there. False: there is no room in the lane.
+    pub(crate) fn reset_worker(&mut self) -> bool {
+        let Ok(slot) = self.lane.submit(&Request::Reset, None) else {
+            return false;
+        };
+        self.chain.readable.clear();
+        self.chain.writable.clear();
+        let clean = Pending {
+            caller: Caller::default(),
+            bulk: None,
+            awaits: Awaits::Clean,
+        };
+        self.pending.put(slot, clean, &mut self.chain);
+        self.lane.flush();
+        true
+    }
+
+    /// Nothing is left of the VMM that went: the group is as it was before the first one came.
+    pub(crate) fn clean(&mut self) {
+        self.closing = false;
     }
 
     /// Serves until there is nothing to do, for long enough, or until it is `interrupted`. When it returns, every source of
@@ -222,7 +285,11 @@ impl Group {
             }
             // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
             let forgets = !self.forgets.is_empty() || self.batch.is_some();
-            let awaited = self.awaited() > 0 || forgets || withheld || !self.denied.is_empty();
+            let awaited = self.awaited() > 0
+                || forgets
+                || withheld
+                || self.closing
+                || !self.denied.is_empty();
             if self.look(offers, awaited) {
                 continue;
             }

@@ -185,7 +185,11 @@ impl Queue {
         let interrupt = rings.publish(old, new);
         queue.set_next_used(new);
         self.position.1 = new;
-        if interrupt && let Err(error) = state.interrupt() {
+        let call = interrupt.then(|| state.call()).flatten();
+        drop(state);
+        if let Some(call) = call
+            && let Err(error) = vring.interrupt(call)
+        {
             log::debug!("queue {}: no interrupt: {error}", self.number);
         }
         true

@@ -49,6 +49,12 @@ impl Memory {
         GUEST_BASE + self.size()
     }
 
+    /// Cuts its file off at a guest address. Nobody may touch what lay behind that any more.
+    pub fn truncate(&self, addr: u64) -> Result<()> {
+        let file = self.region.file_offset().context("a file")?.file();
+        file.set_len(addr - GUEST_BASE).context("ftruncate")
+    }
+
     /// Takes `len` bytes, aligned to `align`, which are never given back. Returns the guest address.
     pub fn alloc(&self, len: usize, align: u64) -> Result<u64> {
         let mut start = 0;

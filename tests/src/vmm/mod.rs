@@ -3,6 +3,7 @@
 pub mod fds;
 pub mod memory;
 pub mod queue;
+pub mod raw;
 pub mod ring;
 
 use std::os::fd::AsRawFd;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use airlockfs_ipc::message::Reply;
 use airlockfs_tests::boundary::puppet::{self, Puppet};
 use airlockfs_tests::boundary::raw::RawRequest;
-use airlockfs_tests::daemon::Daemon;
+use airlockfs_tests::daemon::{Daemon, on_disconnect};
 use airlockfs_tests::fuse::Client;
 use airlockfs_tests::fuse::abi::GETATTR;
 use nix::errno::Errno;
@@ -23,7 +23,10 @@ use nix::errno::Errno;
 use ops::op;
 
 /// Options that let every operation through.
-const ARGS: &[&str] = &["--xattr", "--posix-lock", "--flock"];
+fn options() -> [&'static str; 4] {
+    let mode = on_disconnect(env!("CARGO_CRATE_NAME"));
+    ["--xattr", "--posix-lock", "--flock", mode]
+}
 /// The lane of the first request queue.
 const LANE: usize = 1;
 /// Exit code for a boundary that failed (EX_SOFTWARE).
@@ -31,7 +34,7 @@ const BROKEN: i32 = 70;
 
 /// A daemon whose worker is ours, and a guest after INIT.
 fn started() -> (Daemon, Client, Puppet) {
-    let (daemon, puppet) = puppet::start(ARGS);
+    let (daemon, puppet) = puppet::start(&options());
     let client = daemon.client();
     (daemon, client, puppet)
 }

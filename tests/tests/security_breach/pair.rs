@@ -338,6 +338,18 @@ impl Pair {
         assert!(self.workers.ended_within(10_000), "the worker lives on");
     }
 
+    /// Has the supervisor return from a signal handler that was never called, which its filter allows: there is nothing to
+    /// go back to.
+    pub(crate) fn returns_from_no_handler(&self) {
+        let channel = &self.channels[Who::Supervisor as usize];
+        let order = Order::Call(libc::SYS_rt_sigreturn, vec![0.into(); 6]);
+        channel.send(&order, &[]).expect("a process that takes orders");
+        let answer = channel.receive::<Answer>(0);
+        assert!(matches!(answer, Ok(None)), "{answer:?}");
+        let status = self.daemon.borrow_mut().wait();
+        assert_eq!(status.signal(), Some(libc::SIGSEGV), "{status}");
+    }
+
     /// Has a thread of the supervisor panic; how the process ended.
     pub(crate) fn panics(&self) -> ExitStatus {
         let channel = &self.channels[Who::Supervisor as usize];
