@@ -2,13 +2,14 @@
 //! VMM, not the end; and what it brings when it returns does no harm.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use airlockfs_tests::daemon::{Daemon, Launch};
 use airlockfs_tests::fuse::abi::*;
-use airlockfs_tests::fuse::{Client, Opened, SlotId, Wait};
+use airlockfs_tests::fuse::{Client, Opened, SessionConfig, SlotId, Wait};
 use airlockfs_tests::stallfs::{StallFs, TEXT, VALUE};
 use airlockfs_tests::tempdir::TempDir;
+use nix::errno::Errno;
 use zerocopy::IntoBytes;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +29,12 @@ struct Stage {
 
 fn stage(options: &[&str]) -> Stage {
     let (stalls, daemon, home) = set_up(options);
-    let fs = daemon.client();
+    let config = SessionConfig {
+        depth: 16,
+        ..SessionConfig::default()
+    };
+    let fs = daemon.connect_with(&config);
+    fs.init().expect("INIT");
     enter(stalls, daemon, fs, home)
 }
 
@@ -106,6 +112,27 @@ impl Stage {
         fs.releasedir(handle).expect("RELEASEDIR");
         fs.unlink(dir, format!("made{round}")).expect("UNLINK");
         fs.batch_forget(&[(dir, 1), (node, 1), (made.nodeid, 1)]);
+    }
+}
+
+impl Stage {
+    fn descriptors(&self) -> usize {
+        let worker = self.daemon.worker().expect("a worker");
+        worker.descriptors().expect("descriptors").len()
+    }
+
+    /// Waits until the worker holds no more descriptors than that.
+    fn wait_descriptors(&self, most: usize) {
+        let until = Instant::now() + PATIENCE;
+        while self.descriptors() > most {
+            let worker = self.daemon.worker().expect("a worker");
+            assert!(
+                Instant::now() < until,
+                "more than {most}: {:#?}",
+                worker.descriptors()
+            );
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -239,4 +266,116 @@ fn a_call_that_hangs_holds_up_no_other_node_and_is_answered_when_it_returns() {
     }
     let get = stage.fs.getxattr(stage.file, "user.name", 64);
     assert_eq!(get.expect("GETXATTR"), VALUE);
+}
+
+/// The fewest threads: one for each lane, and two spares.
+const FEW_THREADS: [&str; 2] = ["--spare-threads=2", "--stall-limit=1"];
+/// How many of them serve the request queue, or hang.
+const THREADS: usize = 3;
+
+#[test]
+fn when_all_threads_hang_the_others_requests_end_with_eio_and_what_needs_no_worker_goes_on() {
+    let stage = stage(&FEW_THREADS);
+    let fs = &stage.fs;
+    let dir = fs.lookup(ROOT, "healthy").expect("LOOKUP").nodeid;
+    let (_, file) = fs.create(dir, "large", libc::O_RDWR, 0o644).expect("CREATE");
+    let data = vec![7; 64 << 10];
+    // Large enough for the supervisor to ask for the descriptor.
+    fs.write(file, 0, &data).expect("WRITE");
+    let (_, released) = fs.create(dir, "released", libc::O_RDWR, 0o644).expect("CREATE");
+    let before = stage.descriptors();
+    stage.stalls.stall(&[GETATTR]);
+    let stat = GetattrIn::default();
+    let slots: Vec<_> = (0..2 * THREADS)
+        .map(|_| stage.post(GETATTR, stage.file, &[stat.as_bytes()], size_of::<AttrOut>()))
+        .collect();
+    stage.stalls.wait_held(THREADS);
+    // Those that came first hang; no thread is left for the others.
+    let (hang, wait) = slots.split_at(THREADS);
+    for slot in wait {
+        assert_eq!(stage.outcome(*slot), libc::EIO);
+    }
+    for round in 0..3 {
+        assert_eq!(fs.read(file, 0, 64 << 10).expect("READ"), data, "{round}");
+        fs.write(file, 0, &data).expect("WRITE");
+        assert_eq!(fs.lookup(dir, "file").map(drop), Err(Errno::EIO));
+    }
+    fs.release(released).expect("RELEASE");
+    assert!(stage.stalls.held() >= THREADS, "they hang still");
+    stage.stalls.release();
+    for slot in hang {
+        assert_eq!(stage.outcome(*slot), 0);
+    }
+    stage.use_healthy(0);
+    stage.wait_descriptors(before);
+    let told = "calls on the shared directory have not returned";
+    assert!(stage.daemon.wait_for_log(told), "{:#?}", stage.daemon.log());
+    let told = "all calls on the shared directory have returned";
+    assert!(stage.daemon.wait_for_log(told), "{:#?}", stage.daemon.log());
+    // All threads are there again.
+    stage.stalls.stall(&[GETATTR]);
+    let again: Vec<_> = (0..THREADS)
+        .map(|_| stage.post(GETATTR, stage.file, &[stat.as_bytes()], size_of::<AttrOut>()))
+        .collect();
+    stage.stalls.wait_held(THREADS);
+    stage.stalls.release();
+    again
+        .into_iter()
+        .for_each(|slot| assert_eq!(stage.outcome(slot), 0));
+}
+
+#[test]
+fn sigterm_ends_the_daemon_whatever_hangs() {
+    let mut stage = stage(&FEW_THREADS);
+    stage.stalls.stall(&[LOOKUP, GETATTR]);
+    for _ in 0..2 * THREADS {
+        stage.post(LOOKUP, stage.root, &[b"file9\0"], size_of::<EntryOut>());
+        stage.post(
+            GETATTR,
+            stage.file,
+            &[GetattrIn::default().as_bytes()],
+            size_of::<AttrOut>(),
+        );
+    }
+    stage.stalls.wait_held(2);
+    let worker = stage.daemon.worker().expect("a worker");
+    assert_eq!(stage.daemon.terminate().code(), Some(0));
+    assert!(stage.stalls.held() > 0);
+    // A process ends when its calls return: not before, and then at once.
+    stage.stalls.release();
+    assert!(worker.ended_within(30_000));
+}
+
+#[test]
+fn a_lock_that_a_server_does_not_answer_for_holds_up_no_other_file() {
+    let stage = stage(&["--posix-lock", "--flock"]);
+    let fs = &stage.fs;
+    let hung = fs.open(stage.file, libc::O_RDWR).expect("OPEN");
+    let dir = fs.lookup(ROOT, "healthy").expect("LOOKUP").nodeid;
+    let (_, file) = fs.create(dir, "locked", libc::O_RDWR, 0o644).expect("CREATE");
+    stage.stalls.stall(&[SETLK]);
+    let lock = |fh: u64| LkIn {
+        fh,
+        owner: 1,
+        lk: FileLock {
+            end: 9,
+            kind: libc::F_WRLCK as u32,
+            pid: 1,
+            ..FileLock::default()
+        },
+        ..LkIn::default()
+    };
+    let slots = [SETLK, SETLKW].map(|opcode| stage.post(opcode, stage.file, &[lock(hung.fh).as_bytes()], 0));
+    stage.stalls.wait_held(1);
+    fs.setlk(file, 1, lock(0).lk).expect("SETLK");
+    assert_eq!(fs.setlk(file, 2, lock(0).lk), Err(Errno::EAGAIN));
+    fs.getlk(file, 2, lock(0).lk).expect("GETLK");
+    fs.flush(file).expect("FLUSH");
+    fs.release(file).expect("RELEASE");
+    stage.use_healthy(0);
+    assert!(stage.stalls.held() > 0);
+    stage.stalls.release();
+    slots
+        .into_iter()
+        .for_each(|slot| assert_eq!(stage.outcome(slot), 0));
 }
