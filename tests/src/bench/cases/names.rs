@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 
-use super::{Actors, Case, Extent, PLAIN, Setup, Single, around};
+use super::{Actors, Case, DISK, Extent, PLAIN, Setup, Single, around};
 use crate::bench::actor::{Actor, Reply, Request, Step};
 use crate::bench::{sys, tree};
 use crate::fuse::abi::{EntryOut, LOOKUP, RENAME, RenameIn};
@@ -35,6 +35,15 @@ pub(super) fn cases() -> Vec<Case> {
             about: "LOOKUP of 100,000 new names, and FORGET of all of them after",
             extent: Extent::Work,
             actors: lookup_new,
+            ..PLAIN
+        },
+        Case {
+            name: "lookup-cold",
+            about: "LOOKUP of names that the host must read from its disk, 100 directories by turns",
+            depths: &[1, 32],
+            media: DISK,
+            extent: Extent::Work,
+            actors: lookup_cold,
             ..PLAIN
         },
         Case {
@@ -127,6 +136,8 @@ struct New {
     next: Arc<AtomicUsize>,
     at: usize,
     last: usize,
+    /// From one name to the next, through all directories.
+    stride: usize,
     found: Vec<u64>,
 }
 
@@ -136,13 +147,27 @@ fn lookup_new(setup: &Setup<'_>) -> Result<Actors> {
     } else {
         tree::NAME_DIRS
     };
+    new_names(setup, dirs, dirs * tree::NAMES_PER_DIR, 1)
+}
+
+fn lookup_cold(setup: &Setup<'_>) -> Result<Actors> {
+    let count = if setup.quick { 2048 } else { 8192 };
+    // Prime, so that each name comes once; most are in another directory than the one before.
+    let actors = new_names(setup, tree::NAME_DIRS, count, 61_813)?;
+    setup.tree.cool_names()?;
+    Ok(actors)
+}
+
+/// Looks up `last` names of so many directories.
+fn new_names(setup: &Setup<'_>, dirs: usize, last: usize, stride: usize) -> Result<Actors> {
     let parents = (0..dirs).map(|d| setup.node(&tree::names_dir(d)));
     let dirs: Arc<[u64]> = parents.collect::<Result<_>>()?;
     let names: Arc<[String]> = (0..tree::NAMES_PER_DIR).map(tree::small).collect();
     let next = Arc::new(AtomicUsize::new(0));
     setup.each(|_| {
         Ok(New {
-            last: dirs.len() * names.len(),
+            last,
+            stride,
             dirs: Arc::clone(&dirs),
             names: Arc::clone(&names),
             next: Arc::clone(&next),
@@ -159,8 +184,9 @@ impl Actor for New {
     }
 
     fn request(&mut self, _: usize, request: &mut Request) {
-        let dir = self.dirs[self.at / self.names.len()];
-        let name = self.names[self.at % self.names.len()].as_bytes();
+        let at = self.at * self.stride % (self.dirs.len() * self.names.len());
+        let dir = self.dirs[at / self.names.len()];
+        let name = self.names[at % self.names.len()].as_bytes();
         request.begin(LOOKUP, dir).name(name).reply(size_of::<EntryOut>());
     }
 

@@ -214,9 +214,11 @@ fn rounds<'a>(report: &'a Report<'_>, case: &str, medium: Medium, depth: usize) 
     all.find(|(key, _)| found(key)).map(|(_, rounds)| rounds)
 }
 
-fn cold(report: &Report<'_>) -> [Target; 2] {
+fn cold(report: &Report<'_>) -> [Target; 3] {
     let found = rounds(report, "read-cold", Medium::Disk, 32);
     let to = |peer| stats::ratio(found?, OURS, peer, |s| s.rate);
+    let names = rounds(report, "lookup-cold", Medium::Disk, 32);
+    let names = names.and_then(|found| stats::ratio(found, OURS, "virtiofsd:pool", |s| s.rate));
     [
         number(
             "cold 4 KiB reads at depth 32 to virtiofsd's default",
@@ -227,6 +229,12 @@ fn cold(report: &Report<'_>) -> [Target; 2] {
         number("… to its pool of 4", "≥ 1.2×", to("virtiofsd:pool"), |m| {
             m >= 1.2
         }),
+        number(
+            "names on a cold disk at depth 32 to its pool of 4",
+            "≥ 1.0×",
+            names,
+            |m| m >= 1.0,
+        ),
     ]
 }
 
