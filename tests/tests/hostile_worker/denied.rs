@@ -17,7 +17,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use zerocopy::IntoBytes;
 
-use crate::{ARGS, LANE, exchange};
+use crate::{LANE, exchange, options};
 
 const HANDLE: Handle = Handle(7);
 const LARGE: usize = 64 << 10;
@@ -42,7 +42,7 @@ fn sealed(flags: i32) -> OwnedFd {
 }
 
 fn started() -> (airlockfs_tests::daemon::Daemon, Client, Puppet) {
-    let (daemon, puppet) = puppet::start(ARGS);
+    let (daemon, puppet) = puppet::start(&options());
     let client = daemon.connect_with(&SessionConfig {
         vmm: VmmConfig {
             queue_size: 1024,
