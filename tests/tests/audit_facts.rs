@@ -296,11 +296,14 @@ fn in_a_mount_of_its_own(home: &Path, command: &mut Command, make: fn(&Path)) {
 
 #[expect(unsafe_code, reason = "a descriptor is handed down")]
 fn hold(command: &mut Command, number: i32) {
-    // SAFETY: dup2 is async-signal-safe, and the descriptor stays open.
+    // SAFETY: dup2 and fcntl are async-signal-safe, and the descriptor stays open.
     unsafe {
-        command.pre_exec(move || match libc::dup2(number, PLACE) {
-            PLACE => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
+        command.pre_exec(move || {
+            // Where it has that number already, dup2 leaves it to be closed by exec.
+            match libc::dup2(number, PLACE) == PLACE && libc::fcntl(PLACE, libc::F_SETFD, 0) == 0 {
+                true => Ok(()),
+                false => Err(std::io::Error::last_os_error()),
+            }
         });
     }
 }

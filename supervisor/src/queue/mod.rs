@@ -285,11 +285,8 @@ impl Group {
             }
             // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
             let forgets = !self.forgets.is_empty() || self.batch.is_some();
-            let awaited = self.awaited() > 0
-                || forgets
-                || withheld
-                || self.closing
-                || !self.denied.is_empty();
+            let awaited =
+                self.awaited() > 0 || forgets || withheld || self.closing || !self.denied.is_empty();
             if self.look(offers, awaited) {
                 continue;
             }
