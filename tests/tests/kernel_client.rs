@@ -277,6 +277,8 @@ fn the_share_can_be_mounted_with_ids_mapped() {
     ] {
         let share = mounted(options);
         let mapped = TempDir::new().expect("a mount point");
+        // The kernel has INIT's answer once it lets a request through. Before, it takes no ids for this file system.
+        fs::read_dir(&share.mount).expect("a listing");
         let _mapped = map_ids(&share.mount, &mapped, &namespace.file()).expect("an id-mapped mount");
         let owner = |path: &Path| {
             let found = fs::symlink_metadata(path).expect("stat");
