@@ -478,8 +478,8 @@ fn ask_quietly(fs: &Client, queue: usize) {
     let slot = lane.acquire().expect("a slot");
     let len = lane.write(slot, fs.header(GETATTR, ROOT), &[GetattrIn::default().as_bytes()]);
     lane.submit(slot, len, 104);
-    lane.flush();
     fs.session().vmm().queue(queue).arm();
+    lane.flush();
     let begun = Instant::now();
     while lane.poll().is_none() {
         assert!(begun.elapsed() < PATIENCE, "no answer");
@@ -624,13 +624,19 @@ fn cut(fs: &Client, cut: Cut, opcode: u32, node: u64, body: &[u8]) {
     let (request, answer) = lane.addresses(slot);
     lane.submit(slot, len, 1 << 20);
     let mut queue = vmm.queue(1);
-    queue.publish();
     let at = match cut {
         Cut::All => GUEST_BASE,
         Cut::Request => request & !(PAGE - 1),
         Cut::Answer => (answer + PAGE) & !(PAGE - 1),
     };
+    // A thread that is awake takes the request without being kicked.
+    if at == GUEST_BASE {
+        queue.publish();
+    }
     vmm.memory().truncate(at).expect("ftruncate");
+    if at != GUEST_BASE {
+        queue.publish();
+    }
     queue.kick();
 }
 
