@@ -357,15 +357,18 @@ fn a_report_without_end_is_none() {
 fn names_of_an_attackers_choice_are_escaped() {
     let fakes = Fakes::start(|home, command| {
         let path = home.join("\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\n  report        ok: fine");
-        fs::write(&path, "").expect("write");
+        // A directory, which neither process may hold: so it is named.
+        fs::create_dir(&path).expect("mkdir");
         let path = CString::new(path.to_str().expect("text")).expect("no NUL");
         let held = open(path.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).expect("open");
         hold(command, held.as_raw_fd());
         std::mem::forget(held);
-        command.arg0(format!("\u{1b}[2J{}", "x".repeat(100)));
-        command.args(["-s", "--", "\u{1b}[2J"]);
+        command.arg0("\u{1b}[2J");
     });
     let output = audit(fakes.pid(), ["--format=text"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("\\u{1b}]0;owned\\u{7}"), "{text}");
     for said in [&output.stdout, &output.stderr] {
         let said = String::from_utf8_lossy(said);
         println!("{said}");
