@@ -100,8 +100,6 @@ fn data_and_holes_are_where_they_are() {
             file.write_at(&vec![i as u8; 70_000], i * step).expect("write");
         }
         ftruncate(&file, 9 << 20).expect("ftruncate");
-        // Where the guest's cache holds writes back, the host's file is what was synced.
-        file.sync_all().expect("fsync");
         let mut at = 0;
         while let Ok(data) = lseek64(&file, at, Whence::SeekData) {
             let hole = lseek64(&file, data, Whence::SeekHole).expect("a hole");
@@ -115,8 +113,14 @@ fn data_and_holes_are_where_they_are() {
         }
         outcomes
     };
-    same_everywhere(CACHES, work);
-    same_on(Ground::memory, CACHES, work);
+    // With --writeback a file is all data (docs/SPEC.md, Options): tests/tests/kernel_client.rs holds that.
+    let through: Vec<&[&str]> = CACHES
+        .iter()
+        .copied()
+        .filter(|options| !options.contains(&"--writeback"))
+        .collect();
+    same_everywhere(&through, work);
+    same_on(Ground::memory, &through, work);
 }
 
 #[test]
