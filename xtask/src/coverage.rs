@@ -18,6 +18,7 @@ use crate::{binaries, command, paths, provision};
 
 /// Suites of `tests/` that start daemons and need no guest.
 const SUITES: &[&str] = &[
+    "acls",
     "attributes",
     "bugs_openvmm",
     "bugs_virtiofsd",
@@ -32,7 +33,10 @@ const SUITES: &[&str] = &[
     "lifecycle",
     "locks",
     "names",
+    "no_setuid",
+    "project_ids",
     "readonly",
+    "reserved_blocks",
     "session",
     "smoke",
     "xattrs",
