@@ -19,6 +19,7 @@ use crate::{binaries, command, paths, provision};
 /// Suites of `tests/` that start daemons and need no guest.
 const SUITES: &[&str] = &[
     "acls",
+    "acls",
     "attributes",
     "bugs_openvmm",
     "bugs_virtiofsd",
@@ -35,7 +36,10 @@ const SUITES: &[&str] = &[
     "names",
     "no_setuid",
     "project_ids",
+    "no_setuid",
+    "project_ids",
     "readonly",
+    "reserved_blocks",
     "reserved_blocks",
     "session",
     "smoke",
