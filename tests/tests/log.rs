@@ -110,6 +110,24 @@ fn a_start_that_fails_ends_though_nobody_reads_why() {
     }
 }
 
+/// A container that is paused, a debugger, `audit`: whoever waits for a limited time then goes on with that.
+#[test]
+fn a_pair_that_is_stopped_while_nobody_reads_its_log_goes_on() {
+    let stderr = Stderr::new(Kind::Pipe).expect("a stderr");
+    stderr.fill().expect("full");
+    let mut daemon = with_stderr(stderr.writes(), None, &[]);
+    let client = guest(&daemon);
+    for _ in 0..50 {
+        for process in both(&daemon) {
+            process.signal(Signal::SIGSTOP).expect("SIGSTOP");
+            while !process.status("State").expect("a state").starts_with('T') {}
+            process.signal(Signal::SIGCONT).expect("SIGCONT");
+        }
+        assert_eq!(client.lookup(ROOT, "x").err(), Some(Errno::ENOENT));
+    }
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
 const DROPPED: &str = " lines of this log were dropped";
 
 /// How many is said when there is room again, and no line is in pieces.

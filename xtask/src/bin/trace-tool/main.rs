@@ -22,8 +22,12 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     // Of an ordinary user's children, a tracer would take what setuid programs give them.
     if nix::unistd::geteuid().is_root() {
-        let readonly = arguments.iter().any(|word| word == "--readonly");
-        if let Err(error) = tracer::attach(PathBuf::from(directory), readonly) {
+        let given = |option: &str| arguments.iter().any(|word| word == option);
+        let options = tracer::Options {
+            readonly: given("--readonly"),
+            set_ids: !given("--no-setuid"),
+        };
+        if let Err(error) = tracer::attach(PathBuf::from(directory), options) {
             eprintln!("trace-tool: {error}");
             return ExitCode::FAILURE;
         }

@@ -12,7 +12,7 @@ use airlockfs_policy::{Feature, Process, SyscallRule, all_rules};
 use super::ptrace::{self, Stop};
 
 /// Has another process trace this one and its children from now on.
-pub(crate) fn attach(directory: PathBuf, readonly: bool) -> io::Result<()> {
+pub(crate) fn attach(directory: PathBuf, options: Options) -> io::Result<()> {
     let process = std::process::id();
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let notes = directory.join(format!("{process}-{}", begun.as_nanos()));
@@ -22,7 +22,7 @@ pub(crate) fn attach(directory: PathBuf, readonly: bool) -> io::Result<()> {
     ptrace::aside(move |attached| {
         let traced = ptrace::seize(process as i32);
         drop(attached);
-        let text = traced.and_then(|()| Tracer::new(readonly).follow());
+        let text = traced.and_then(|()| Tracer::new(options).follow());
         let text = text.unwrap_or_else(|error| format!("failed {error}\n"));
         // Nobody to tell; the one who reads the files misses them.
         let _ = fs::write(&open, text);
@@ -37,8 +37,17 @@ struct Known {
     filtered: bool,
 }
 
+/// Options of the daemon that choose between rules for one call.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// Nothing of the share changes.
+    pub(crate) readonly: bool,
+    /// Files may have set-user-ID and set-group-ID bits.
+    pub(crate) set_ids: bool,
+}
+
 struct Tracer {
-    readonly: bool,
+    options: Options,
     rules: [Vec<&'static SyscallRule>; 2],
     /// Thread to process.
     process_of: HashMap<i32, i32>,
@@ -49,9 +58,9 @@ struct Tracer {
 const NAMES: [&str; 2] = ["supervisor", "worker"];
 
 impl Tracer {
-    fn new(readonly: bool) -> Self {
+    fn new(options: Options) -> Self {
         Self {
-            readonly,
+            options,
             rules: [Process::Supervisor, Process::Worker].map(|process| all_rules(process).collect()),
             process_of: HashMap::new(),
             known: HashMap::new(),
@@ -108,8 +117,10 @@ impl Tracer {
             None => return,
         };
         let counts = |rule: &SyscallRule| match rule.feature {
-            Feature::ReadOnly => self.readonly,
-            Feature::Write => !self.readonly,
+            Feature::ReadOnly => self.options.readonly,
+            Feature::Write => !self.options.readonly,
+            Feature::SetId => !self.options.readonly && self.options.set_ids,
+            Feature::NoSetId => !self.options.readonly && !self.options.set_ids,
             _ => true,
         };
         // The first: what a later one allows besides is what it is there for.
