@@ -155,7 +155,8 @@ fn share(
     })
 }
 
-/// Starts the worker, with `log` as its descriptor 2, and tells it what to serve; the process' `executing` must be waited for and [`Control::started`] heard.
+/// Starts the worker, with `log` as its descriptor 2, and tells it what to serve; the process' `executing` must be waited
+/// for and [`Control::started`] heard.
 pub(crate) fn start(
     config: WorkerConfig,
     user_namespace: UserNamespace,

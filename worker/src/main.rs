@@ -9,8 +9,7 @@
 //!
 //! Threads: one for each lane of the ring and spares, any of which serves any lane; one that watches them; one that has file
 //! locks tried again that requests wait for, one that lets go of mounts which nobody uses, one that writes the log, and the main
-//! thread, which waits for
-//! the supervisor's end and then ends the process. The watching and the main thread make no call on the share, which may hang.
+//! thread, which waits for the supervisor's end and then ends the process. The watching and the main thread make no call on the share, which may hang.
 //!
 //! Lock order: a directory handle's entries or an owner's file locks on an inode, who moves directories, then the table of
 //! inodes, of handles or of file locks, never two of these; the crew's, then a lane's. Those of tables, crew and lanes are not held
