@@ -29,9 +29,15 @@ impl Group {
         room: &mut Room,
     ) -> Result<(), ProtocolError> {
         let pending = self.pending.take(slot, &mut self.chain);
-        let Some(Pending { caller, bulk, awaits }) = pending else {
+        let Some(pending) = pending else {
             return Err(ProtocolError("a reply to no request"));
         };
+        if pending.late {
+            return self.came_late(pending, reply, room);
+        }
+        let Pending {
+            caller, bulk, awaits, ..
+        } = pending;
         let handled = match awaits {
             Awaits::Nothing => {
                 return match reply {
@@ -314,6 +320,7 @@ impl Group {
     /// The worker will not answer this request any more.
     pub(crate) fn fail(&mut self, pending: &Pending, memory: &Memory) {
         match pending.awaits {
+            _ if pending.late => {}
             Awaits::Nothing | Awaits::StaleLock | Awaits::Clean => {}
             Awaits::Lock => self.answer_lock(pending.caller, Some(Errno::EIO), memory),
             _ => self.answer_error(pending.caller, Errno::EIO, memory),

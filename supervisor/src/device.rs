@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{
-        Arc, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -32,6 +32,14 @@ use crate::{
 pub(crate) const TAG_MAX: usize = 36;
 /// How often a thread that does not come to rest is looked at.
 const NUDGE: Duration = Duration::from_millis(100);
+/// How long a VMM that stops a ring, or went, is kept waiting for what is in flight. What takes longer hangs, for all that is
+/// known, and a VMM that waits does nothing else meanwhile: its monitor does not answer, its guest stands still.
+const STOP: Duration = Duration::from_secs(2);
+/// The same for the next rings that are stopped within a time, when something hung in one.
+const STOP_AGAIN: Duration = Duration::from_millis(200);
+const STOPS_TOGETHER: Duration = Duration::from_secs(10);
+/// How long a reset of the worker may take, which closes what was open.
+const RESET: Duration = Duration::from_secs(5);
 /// Room for what a queue's thread does, from the ring to the answer.
 const STACK: usize = 2 << 20;
 
@@ -45,6 +53,8 @@ pub(crate) struct Device {
     idle: Waiter,
     /// Tells the main thread.
     rests: Waiter,
+    /// When requests of a ring were last given up because they hung.
+    gave_up: Mutex<Option<Instant>>,
     /// Given only with `--tag`: QEMU has its own and warns of a device that offers a config space.
     tag: Option<[u8; TAG_MAX]>,
     /// What is mapped of guest memory.
@@ -86,6 +96,7 @@ impl Device {
             request_queues,
             idle,
             rests,
+            gave_up: Mutex::default(),
             tag,
             mappings: Arc::default(),
             claimed: AtomicBool::new(false),
@@ -181,21 +192,34 @@ impl Device {
         true
     }
 
-    /// The VMM stopped the ring at this place: waits for what it has in flight.
+    /// The VMM stopped the ring at this place: waits for what it has in flight, but not for what hangs.
     pub(crate) fn stopped(&self, seat: &Seat, place: usize) {
         self.shared.session.rings_stopped();
-        seat.wait_stopped(&self.rests, place);
+        self.stop(seat, place);
+    }
+
+    fn stop(&self, seat: &Seat, place: usize) {
+        let mut gave_up = self.gave_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        // A VMM stops one ring after the other.
+        let again = gave_up.is_some_and(|last| now.duration_since(last) < STOPS_TOGETHER);
+        let limit = if again { STOP_AGAIN } else { STOP };
+        if !seat.wait_stopped(&self.rests, place, now + limit) {
+            *gave_up = Some(Instant::now());
+        }
     }
 
     /// The VMM reset the device and disabled the rings: waits for what is in flight, and ends the session.
     pub(crate) fn reset(&self) {
-        self.seats.iter().for_each(|seat| seat.wait_idle(&self.rests));
+        for seat in &self.seats {
+            (0..seat.vrings().len()).for_each(|place| self.stop(seat, place));
+        }
         self.end_session();
     }
 
     /// The VMM went: nothing is done in its memory any more. Waits for what is in flight, for nobody, and ends the session.
-    /// Then everything is as it was before the first VMM came, in this process and in the worker. Ends early when the
-    /// boundary failed.
+    /// Then everything is as it was before the first VMM came, in this process and in the worker, but for calls that hang: what
+    /// they bring when they return is given back. Ends early when the boundary failed.
     pub(crate) fn abandon(&self) {
         self.vrings().for_each(|(_, vring)| vring.stop());
         // Answers must not reach memory that another VMM maps by then.
@@ -203,7 +227,10 @@ impl Device {
         guard
             .unwrap_or_else(PoisonError::into_inner)
             .replace(Memory::new());
-        self.seats.iter().for_each(|seat| seat.abandon(&self.rests));
+        let until = Instant::now() + STOP;
+        self.seats
+            .iter()
+            .for_each(|seat| seat.abandon(&self.rests, until));
         self.end_session();
         self.mappings.sweep();
         fault::forget();
@@ -213,23 +240,32 @@ impl Device {
     /// what INIT agreed on, FORGETs on their way. No ring is used meanwhile.
     fn end_session(&self) {
         let rests = &self.rests;
-        self.seats.iter().for_each(|seat| seat.discard(rests));
+        let until = Instant::now() + STOP;
+        self.seats.iter().for_each(|seat| seat.discard(rests, until));
         // What is in flight may still open files or begin a session.
-        self.seats.iter().for_each(|seat| seat.wait_drained(rests));
+        self.seats.iter().for_each(|seat| seat.wait_drained(rests, until));
         let used = self.shared.session.end();
         if let Some(handles) = &self.shared.handles {
             handles.clear();
         }
         // This ends waits for locks, too.
+        let until = Instant::now() + RESET;
         if used
             && !self.shared.failure.is_set()
             && let Some(seat) = self.seats.first()
-            && !seat.reset_worker(rests)
+            && !seat.reset_worker(rests, until)
         {
             let full = ProtocolError("waits for locks that do not end");
             self.shared.failure.set(FailureReason::Violation(full));
         }
-        self.seats.iter().for_each(|seat| seat.clean(rests));
+        let mut clean = true;
+        for seat in &self.seats {
+            clean &= seat.clean(rests, until);
+        }
+        if !clean {
+            // It may not be reset: before the next session it is.
+            self.shared.session.worker_may_hold();
+        }
     }
 
     /// The virtio features that are offered.

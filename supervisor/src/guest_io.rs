@@ -66,6 +66,41 @@ pub(crate) fn write(
     })
 }
 
+/// One preadv2(2) from `file` at `offset` into private memory. How many bytes.
+pub(crate) fn read_private(file: BorrowedFd<'_>, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
+    let offset = file_offset(offset)?;
+    let vector = libc::iovec {
+        iov_base: to.as_mut_ptr().cast(),
+        iov_len: to.len(),
+    };
+    // SAFETY: the vector is the room of `to`.
+    again(|| unsafe { libc::preadv2(file.as_raw_fd(), &raw const vector, 1, offset, 0) })
+}
+
+/// One pwritev2(2) to `file` at `offset` from private memory. How many bytes.
+pub(crate) fn write_private(file: BorrowedFd<'_>, offset: u64, from: &mut [u8]) -> Result<usize, Errno> {
+    let offset = file_offset(offset)?;
+    let vector = libc::iovec {
+        iov_base: from.as_mut_ptr().cast(),
+        iov_len: from.len(),
+    };
+    // SAFETY: as in `read_private`.
+    again(|| unsafe { libc::pwritev2(file.as_raw_fd(), &raw const vector, 1, offset, 0) })
+}
+
+/// Makes a call until no signal interrupts it.
+fn again(call: impl Fn() -> isize) -> Result<usize, Errno> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(done) => return Ok(done),
+            Err(_) => match Errno::last() {
+                error if error.number() == libc::EINTR => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
 /// Offsets past `i64::MAX` do not exist; as a negative number, -1 would mean the file's own offset.
 fn file_offset(offset: u64) -> Result<libc::off_t, Errno> {
     libc::off_t::try_from(offset).map_err(|_| Errno::EINVAL)
@@ -97,24 +132,17 @@ fn with_vectors(
             count += 1;
         }
     }
-    loop {
-        match usize::try_from(call(vectors.as_ptr(), count)) {
-            Ok(done) => {
-                // Less than asked: the end of the file, or of memory that the VMM took away.
-                touch(&vectors, done);
-                return Ok(Moved { asked, done });
-            }
-            Err(_) => match Errno::last() {
-                error if error.number() == libc::EINTR => {}
-                error if error.number() == libc::EFAULT => {
-                    // All of it was mapped: the VMM took it away.
-                    fault::report();
-                    return Err(Errno::EIO);
-                }
-                error => return Err(error),
-            },
+    let done = again(|| call(vectors.as_ptr(), count)).map_err(|error| match error.number() {
+        libc::EFAULT => {
+            // All of it was mapped: the VMM took it away.
+            fault::report();
+            Errno::EIO
         }
-    }
+        _ => error,
+    })?;
+    // Less than asked: the end of the file, or of memory that the VMM took away.
+    touch(&vectors, done);
+    Ok(Moved { asked, done })
 }
 
 /// Reads the byte behind the first `done` ones, if there is one. Memory that is not there is told by that ([`fault`]).

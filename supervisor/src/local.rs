@@ -7,11 +7,8 @@ use crate::{
     fuse::{self, Io},
     guest_memory::Memory,
     pending::Caller,
-    queue::{Group, Room},
+    queue::{Group, Room, SPARE_JOBS},
 };
-
-/// Jobs kept for use again.
-const SPARE_JOBS: usize = 64;
 
 impl Group {
     /// Carries `io` out here, at once or by a data thread.
@@ -26,12 +23,20 @@ impl Group {
     ) {
         // The worker may begin with what was submitted while this thread moves data.
         self.lane.flush();
-        match attempt(io, file, memory, &self.chain, data_at, 0, false) {
+        let queue = caller.head.queue;
+        let given_up = self.port.given_up().count(queue);
+        let attempted = attempt(io, file, memory, &self.chain, data_at);
+        if self.port.given_up().count(queue) != given_up {
+            // A call that should not wait did, and the VMM did not.
+            return self.drop_taken(caller.head);
+        }
+        match attempted {
             Attempt::Done(reply) => self.answer_io(caller, io, &reply, memory, room),
             Attempt::WouldWait(done) => {
                 let mut job = self.job(caller, io, data_at, done);
                 job.file = Some(file.clone());
-                self.in_pool += 1;
+                job.given_up = given_up;
+                self.jobs.enter(&mut job);
                 self.shared.pool.submit(job, &self.port);
             }
             Attempt::Denied(done) => {
@@ -43,6 +48,9 @@ impl Group {
 
     /// A data thread finished a job.
     pub(crate) fn job_done(&mut self, mut job: Box<Job>, memory: &Memory, room: &mut Room) {
+        if !self.jobs.done(&job) {
+            return self.keep(job);
+        }
         let Some(reply) = job.reply.take() else {
             return self.denied(job, memory);
         };

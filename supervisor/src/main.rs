@@ -32,6 +32,7 @@ mod fuse;
 mod guest_io;
 mod guest_memory;
 mod ids;
+mod late;
 mod launch;
 mod local;
 mod logging;

@@ -17,6 +17,20 @@ pub(crate) struct Pending {
     pub(crate) bulk: Option<Bulk>,
     /// What the reply is for.
     pub(crate) awaits: Awaits,
+    /// Nobody waits any more: the guest was answered EIO, or is gone. What the reply brings is given back.
+    pub(crate) late: bool,
+}
+
+impl Pending {
+    /// What somebody waits for.
+    pub(crate) const fn new(caller: Caller, bulk: Option<Bulk>, awaits: Awaits) -> Self {
+        Self {
+            caller,
+            bulk,
+            awaits,
+            late: false,
+        }
+    }
 }
 
 /// The descriptor chain and the request that an answer belongs to.
@@ -98,6 +112,7 @@ pub(crate) struct PendingTable {
     slots: Vec<(Option<Pending>, Chain)>,
     count: usize,
     unawaited: usize,
+    late: usize,
 }
 
 impl PendingTable {
@@ -107,12 +122,40 @@ impl PendingTable {
             slots: std::iter::repeat_with(Default::default).take(SLOTS).collect(),
             count: 0,
             unawaited: 0,
+            late: 0,
         }
     }
 
     /// How many requests are in it.
     pub(crate) const fn len(&self) -> usize {
         self.count
+    }
+
+    /// How many of them nobody waits for any more, while they may never end.
+    pub(crate) const fn late(&self) -> usize {
+        self.late
+    }
+
+    /// Nobody waits any more for these, but for waits for locks. Calls `each` with them and their buffers, which are gone then.
+    pub(crate) fn give_up(
+        &mut self,
+        which: impl Fn(&Pending) -> bool,
+        mut each: impl FnMut(&Pending, &mut Chain),
+    ) {
+        for (place, chain) in &mut self.slots {
+            if let Some(pending) = place
+                && !pending.late
+                && !pending.is_for_lock()
+                && which(pending)
+            {
+                self.unawaited += usize::from(!pending.is_unawaited());
+                pending.late = true;
+                self.late += 1;
+                each(pending, chain);
+                chain.readable.clear();
+                chain.writable.clear();
+            }
+        }
     }
 
     /// How many requests of a queue wait for a lock.
@@ -158,6 +201,7 @@ impl PendingTable {
         std::mem::swap(room, chain);
         self.count -= 1;
         self.unawaited -= usize::from(pending.is_unawaited());
+        self.late -= usize::from(pending.late);
         Some(pending)
     }
 
@@ -168,13 +212,18 @@ impl PendingTable {
         std::mem::swap(room, chain);
         self.count -= 1;
         self.unawaited -= usize::from(pending.is_unawaited());
+        self.late -= usize::from(pending.late);
         Some(pending)
     }
 }
 
 impl Pending {
     const fn is_unawaited(&self) -> bool {
-        matches!(self.awaits, Awaits::Nothing)
+        self.late || matches!(self.awaits, Awaits::Nothing)
+    }
+
+    const fn is_for_lock(&self) -> bool {
+        matches!(self.awaits, Awaits::Lock | Awaits::StaleLock)
     }
 
     const fn is_lock_of(&self, queue: u8) -> bool {

@@ -95,6 +95,15 @@ impl Session {
         self.changed(state);
     }
 
+    /// Nobody waits any more for the INIT that was answered [`Begin::ResetFirst`].
+    pub(crate) fn not_begun(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Starting {
+            state.phase = Phase::None;
+        }
+        self.changed(state);
+    }
+
     /// DESTROY came. The worker is to be reset.
     pub(crate) fn destroy(&self) {
         let mut state = self.lock();
@@ -114,6 +123,11 @@ impl Session {
         let before = std::mem::take(&mut *state);
         self.changed(state);
         before.worker_used
+    }
+
+    /// The worker may hold something of a session that is over: it is to be reset before the next.
+    pub(crate) fn worker_may_hold(&self) {
+        self.lock().worker_used = true;
     }
 
     fn changed(&self, state: MutexGuard<'_, State>) {

@@ -29,13 +29,19 @@ struct Stage {
 
 fn stage(options: &[&str]) -> Stage {
     let (stalls, daemon, home) = set_up(options);
+    let fs = client(&daemon);
+    enter(stalls, daemon, fs, home)
+}
+
+/// A client with room for many requests at once.
+fn client(daemon: &Daemon) -> Client {
     let config = SessionConfig {
         depth: 16,
         ..SessionConfig::default()
     };
     let fs = daemon.connect_with(&config);
     fs.init().expect("INIT");
-    enter(stalls, daemon, fs, home)
+    fs
 }
 
 fn set_up(options: &[&str]) -> (StallFs, Daemon, TempDir) {
@@ -378,4 +384,103 @@ fn a_lock_that_a_server_does_not_answer_for_holds_up_no_other_file() {
     slots
         .into_iter()
         .for_each(|slot| assert_eq!(stage.outcome(slot), 0));
+}
+
+impl Stage {
+    /// Has requests of several kinds hang, which bring nodes, handles and data when they return.
+    fn hang_several(&self) -> Vec<SlotId> {
+        let file = self.fs.open(self.file, libc::O_RDWR).expect("OPEN");
+        let dir = self.fs.opendir(self.dir).expect("OPENDIR");
+        let mut slots = Vec::new();
+        for name in ["LOOKUP", "OPEN", "OPENDIR", "READ", "READDIR", "STATFS"] {
+            let (_, asked, send) = CASES.iter().find(|case| case.0 == name).expect("a case");
+            self.stalls.stall(&[*asked]);
+            slots.push(send(self, file, dir));
+            self.stalls.wait_held(slots.len());
+        }
+        slots
+    }
+}
+
+#[test]
+fn a_vmm_that_stops_a_ring_gets_its_answer_whatever_hangs_and_may_go_on() {
+    let stage = stage(&[]);
+    let vmm = stage.fs.session().vmm().clone();
+    let before = stage.descriptors();
+    let slots = stage.hang_several();
+    let base = vmm.stop_queue(QUEUE).expect("GET_VRING_BASE");
+    for slot in slots {
+        assert_eq!(stage.outcome(slot), libc::EIO, "no answer is owed any more");
+    }
+    assert_eq!(stage.stalls.held(), 6, "they hang still");
+    vmm.start_queue(QUEUE, base).expect("a start");
+    stage.use_healthy(0);
+    stage.stalls.release();
+    stage.use_healthy(1);
+    // The two open ones were opened before; those that were opened too late are closed.
+    stage.wait_descriptors(before + 2);
+    assert_eq!(
+        stage.fs.lookup(stage.root, "file").expect("LOOKUP").nodeid,
+        stage.file
+    );
+}
+
+#[test]
+fn a_guest_that_reboots_while_calls_hang_starts_clean_and_stays_so() {
+    let (stalls, daemon, home) = set_up(&[]);
+    let fs = client(&daemon);
+    let worker = daemon.worker().expect("a worker");
+    let before = worker.descriptors().expect("descriptors").len();
+    let stage = enter(stalls, daemon, fs, home);
+    stage.hang_several();
+    stage.fs.session().vmm().reset().expect("a reset");
+    stage.fs.init().expect("INIT");
+    let held = stage.stalls.held();
+    assert!(held >= 6, "they hang still");
+    stage.use_healthy(0);
+    stage.stalls.release();
+    stage.use_healthy(1);
+    stage.wait_descriptors(before);
+}
+
+#[test]
+fn the_next_vmm_is_served_while_calls_for_the_last_one_hang() {
+    for options in [&[][..], &["--spare-threads=2", "--stall-limit=60"]] {
+        let (stalls, daemon, home) = set_up(&[&["--on-disconnect=listen"], options].concat());
+        let worker = daemon.worker().expect("a worker");
+        let before = worker.descriptors().expect("descriptors").len();
+        let fs = client(&daemon);
+        let first = enter(stalls, daemon, fs, home);
+        first.stalls.stall(&[GETATTR]);
+        let stat = GetattrIn::default();
+        for _ in 0..2 * THREADS {
+            first.post(GETATTR, first.file, &[stat.as_bytes()], size_of::<AttrOut>());
+        }
+        first.stalls.wait_held(THREADS);
+        let Stage {
+            stalls,
+            daemon,
+            fs,
+            _home,
+            ..
+        } = first;
+        drop(fs);
+        let fs = daemon.client();
+        assert!(stalls.held() >= THREADS, "they hang still");
+        let second = Stage {
+            stalls,
+            daemon,
+            fs,
+            root: 0,
+            file: 0,
+            dir: 0,
+            _home,
+        };
+        if options.is_empty() {
+            second.use_healthy(0);
+        }
+        second.stalls.release();
+        second.use_healthy(1);
+        second.wait_descriptors(before);
+    }
 }

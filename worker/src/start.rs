@@ -45,7 +45,7 @@ use crate::{
 /// Descriptors beyond the guest's budget: the ring's, the channels', those open for the length of an operation.
 const RESERVED: u64 = 128;
 /// Most spare threads, as `--spare-threads` has it.
-const SPARES_MAX: u16 = 256;
+const SPARES_MAX: u16 = 32;
 /// Fewest descriptors to serve a guest with.
 const FEWEST: u64 = 64;
 

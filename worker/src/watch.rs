@@ -27,6 +27,8 @@ const LINGER: u32 = 8;
 const FEW: u32 = 32;
 /// Most threads that slow requests of one lane have.
 const CROWD: u16 = 8;
+/// Spares that are left for lanes whose thread hangs.
+const KEPT: usize = 4;
 
 /// What was seen of a lane.
 #[derive(Clone, Copy, Default)]
@@ -108,13 +110,13 @@ impl Watch<'_> {
         Ok(done > 0 || !glance.is_kept || glance.waiting > 0)
     }
 
-    /// Calls more threads to a lane whose requests are slow, but never the last half of the spares.
+    /// Calls more threads to a lane whose requests are slow, but never the last spares.
     fn crowd(&self, lane: &WorkerLane, number: usize, glance: &Glance) {
         let wanted = glance.wanted.saturating_mul(2).min(CROWD);
         lane.want(wanted);
         let waiting = u16::try_from(glance.waiting).unwrap_or(u16::MAX);
         for _ in 0..wanted.saturating_sub(glance.wanted).min(waiting) {
-            if self.crew.spare() <= usize::from(CROWD) || !self.crew.call(number) {
+            if self.crew.spare() <= KEPT || !self.crew.call(number) {
                 return;
             }
         }

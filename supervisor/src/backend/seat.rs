@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use airlockfs_ipc::ring::SupervisorLane;
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long the main thread waits for a queue's thread before it looks at what that is at: at first, and at most.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
+
+/// How long a queue's thread may take at least to let go of its group, when it is asked to.
+const LET_GO: Duration = Duration::from_millis(500);
 
 /// Queues, their rings and what their thread waits for, for all connections of the daemon.
 pub(crate) struct Seat {
@@ -102,52 +105,78 @@ impl Seat {
         self.port.ring();
     }
 
-    /// Waits until no request of the queue at `place` is in flight that ends by itself. All waiting of the main thread
-    /// goes through `waiter`, which tells of the bell.
-    pub(crate) fn wait_stopped(&self, waiter: &Waiter, place: usize) {
-        self.wait_while(waiter, |unfinished| unfinished.at(place) > 0);
-    }
-
-    /// The same for all of them.
-    pub(crate) fn wait_idle(&self, waiter: &Waiter) {
-        self.wait_while(waiter, |unfinished| !unfinished.is_idle());
+    /// Waits until no request of the queue at `place` is in flight that ends by itself, but not beyond `until`: then they
+    /// are given up. All waiting of the main thread goes through `waiter`, which tells of the bell. False: they were.
+    pub(crate) fn wait_stopped(&self, waiter: &Waiter, place: usize, until: Instant) -> bool {
+        let ended = self.wait_while(waiter, until, |unfinished| unfinished.at(place) > 0);
+        if !ended {
+            match self.at_rest(waiter, until) {
+                Some(mut at_rest) => at_rest.0.give_up(place, &self.vrings),
+                None => self.port.given_up().give_up(place),
+            }
+        }
+        ended
     }
 
     /// The VMM is gone and the rings are stopped: they are as they were before the first one came. What the thread is at
-    /// ends before.
-    pub(crate) fn abandon(&self, waiter: &Waiter) {
-        let _place = self.at_rest(waiter);
+    /// ends before, or is left behind.
+    pub(crate) fn abandon(&self, waiter: &Waiter, until: Instant) {
+        let at_rest = self.at_rest(waiter, until);
+        if at_rest.is_none() {
+            self.leave_behind();
+        }
         self.vrings.iter().for_each(Vring::reset);
     }
 
     /// The rings are stopped or disabled, and the session ends: what was to be written to them is forgotten.
-    pub(crate) fn discard(&self, waiter: &Waiter) {
-        self.at_rest(waiter).0.discard();
+    pub(crate) fn discard(&self, waiter: &Waiter, until: Instant) {
+        match self.at_rest(waiter, until) {
+            Some(mut at_rest) => at_rest.0.discard(),
+            None => self.leave_behind(),
+        }
         self.wake();
     }
 
     /// After [`Self::discard`]: waits until the worker has nothing of this group, but perhaps waits for locks that nobody
-    /// wants any more. Ends early when the boundary failed.
-    pub(crate) fn wait_drained(&self, waiter: &Waiter) {
-        self.wait_while(waiter, |unfinished| {
+    /// wants any more, and gives up what takes longer. Ends early when the boundary failed.
+    pub(crate) fn wait_drained(&self, waiter: &Waiter, until: Instant) {
+        let ended = self.wait_while(waiter, until, |unfinished| {
             !unfinished.is_drained() && !self.shared.failure.is_set()
         });
+        if !ended && let Some(mut at_rest) = self.at_rest(waiter, until) {
+            at_rest.0.give_up_all();
+        }
     }
 
     /// Has the worker drop all that the guest has there. False: the lane is full of what the worker does not answer.
-    pub(crate) fn reset_worker(&self, waiter: &Waiter) -> bool {
-        let asked = self.at_rest(waiter).0.reset_worker();
+    pub(crate) fn reset_worker(&self, waiter: &Waiter, until: Instant) -> bool {
+        let mut at_rest = self.at_rest(waiter, until);
+        let asked = at_rest.as_mut().is_some_and(|at_rest| at_rest.0.reset_worker());
+        drop(at_rest);
         self.wake();
         asked
     }
 
-    /// Waits until the worker has nothing of this group at all. Then the group is as it was before the first VMM came.
-    /// Ends early when the boundary failed.
-    pub(crate) fn clean(&self, waiter: &Waiter) {
-        self.wait_while(waiter, |unfinished| {
+    /// Waits until the worker has nothing of this group at all, but for what was given up. Then the group is as it was
+    /// before the first VMM came. Ends early when the boundary failed. False: it took longer, and is given up as well.
+    pub(crate) fn clean(&self, waiter: &Waiter, until: Instant) -> bool {
+        let ended = self.wait_while(waiter, until, |unfinished| {
             !unfinished.is_empty() && !self.shared.failure.is_set()
         });
-        self.at_rest(waiter).0.clean();
+        let at_rest = self.at_rest(waiter, until);
+        if let Some(mut at_rest) = at_rest {
+            if !ended {
+                at_rest.0.give_up_all();
+            }
+            at_rest.0.clean();
+        }
+        ended
+    }
+
+    /// The thread is in a call on a file that hangs. It will find that nobody waits for anything.
+    fn leave_behind(&self) {
+        log::warn!("a call on a file hangs, and with it the thread of a queue");
+        self.port.leave_behind();
     }
 
     /// Whether no request is in flight that ends by itself. If there is, or the thread is at work, which may never end
@@ -170,32 +199,36 @@ impl Seat {
         }
     }
 
-    fn wait_while(&self, waiter: &Waiter, busy: impl Fn(&Unfinished) -> bool) {
+    /// False: it was busy for too long.
+    fn wait_while(&self, waiter: &Waiter, until: Instant, busy: impl Fn(&Unfinished) -> bool) -> bool {
         let last = self.rests.last();
-        self.wait(waiter, || match self.try_lock() {
+        let found = self.wait(waiter, until, || match self.try_lock() {
             // A thread that sleeps, or has not begun, need not be asked.
             Some(place) => (!busy(&place.0.unfinished())).then_some(()),
             None => self
                 .rests
                 .since(last)
                 .and_then(|unfinished| (!busy(&unfinished)).then_some(())),
-        })
+        });
+        found.is_some()
     }
 
-    /// The group, once the thread is not at work.
-    fn at_rest(&self, waiter: &Waiter) -> MutexGuard<'_, (Group, Scratch)> {
-        self.wait(waiter, || self.try_lock())
+    /// The group, once the thread is not at work. None if that takes too long.
+    fn at_rest(&self, waiter: &Waiter, until: Instant) -> Option<MutexGuard<'_, (Group, Scratch)>> {
+        // One that does not hang soon has a rest.
+        self.wait(waiter, until.max(Instant::now() + LET_GO), || self.try_lock())
     }
 
-    /// Waits until `found` gives something.
-    fn wait<T>(&self, waiter: &Waiter, found: impl Fn() -> Option<T>) -> T {
+    /// Waits until `found` gives something. None if it takes too long.
+    fn wait<T>(&self, waiter: &Waiter, until: Instant, found: impl Fn() -> Option<T>) -> Option<T> {
         let _awaited = self.rests.await_them();
         let [mut patience, most] = PATIENCE;
         loop {
             if let Some(found) = found() {
-                return found;
+                return Some(found);
             }
-            match waiter.wait(Some(patience)) {
+            let left = until.checked_duration_since(Instant::now())?;
+            match waiter.wait(Some(patience.min(left))) {
                 Ok(0) => self.nudge(),
                 Ok(_) => {}
                 Err(error) => {

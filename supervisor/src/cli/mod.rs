@@ -207,7 +207,7 @@ pub(crate) struct Service {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) thread_pool_size: u16,
     /// Threads of the worker that take over where a call on the shared directory takes long or hangs
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) spare_threads: u16,
     /// When all of those hang: how long a request waits for one, in seconds, before the guest gets EIO
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]

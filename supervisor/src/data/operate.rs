@@ -6,7 +6,7 @@ use airlockfs_ipc::Errno;
 use airlockfs_ipc::message::{Attr, Reply, Timestamp};
 use nix::unistd::{Whence, fdatasync, fsync, lseek64};
 
-use super::{DonatedFile, Reading};
+use super::{Detour, DonatedFile, Reading};
 use crate::{
     chain::Chain,
     fuse::{Io, OUT_HEADER_LEN},
@@ -32,28 +32,33 @@ fn is_denial(error: Errno) -> bool {
     matches!(error, Errno::EACCES | Errno::EPERM)
 }
 
-/// Carries out `io`, of which `done` bytes were moved by an earlier attempt. The data of a write begins at byte
-/// `data_at` of the readable buffers. Never waits for a device unless it `may_wait`.
-pub(crate) fn attempt(
+/// Carries out `io` without waiting for a device. The data of a write begins at byte `data_at` of the readable buffers.
+pub(crate) fn attempt(io: Io, file: &DonatedFile, memory: &Memory, chain: &Chain, data_at: usize) -> Attempt {
+    match io {
+        Io::Read { offset, size, .. } if file.reading() != Reading::Waits => {
+            read(file, offset, size as usize, memory, chain, 0)
+        }
+        Io::Write { offset, size, .. } if file.can_write_at_once() => {
+            write(file, offset, size as usize, memory, chain, data_at)
+        }
+        Io::GetAttr { .. } if file.reading() != Reading::Waits => attr(file),
+        _ => Attempt::WouldWait(0),
+    }
+}
+
+/// The same by a thread that may wait; `done` bytes were moved by an attempt without.
+pub(crate) fn carry_out(
     io: Io,
     file: &DonatedFile,
-    memory: &Memory,
     chain: &Chain,
     data_at: usize,
     done: usize,
-    may_wait: bool,
+    detour: &mut Detour<'_>,
 ) -> Attempt {
     match io {
-        Io::Read { offset, size, .. } if may_wait || file.reading() != Reading::Waits => {
-            read(file, offset, size as usize, memory, chain, done, may_wait)
-        }
-        Io::Write { offset, size, .. } if may_wait || file.can_write_at_once() => {
-            write(file, offset, size as usize, memory, chain, data_at)
-        }
-        Io::GetAttr { .. } if may_wait || file.reading() != Reading::Waits => {
-            finish(fstat(file), |status| Reply::Attr(attributes(&status)))
-        }
-        _ if !may_wait => Attempt::WouldWait(done),
+        Io::Read { offset, size, .. } => read_waiting(file, offset, size as usize, chain, done, detour),
+        Io::Write { offset, size, .. } => write_waiting(file, offset, size as usize, chain, data_at, detour),
+        Io::GetAttr { .. } => attr(file),
         Io::Fsync { datasync, .. } => finish(if datasync { fdatasync(file) } else { fsync(file) }, |()| {
             Reply::Done
         }),
@@ -61,9 +66,11 @@ pub(crate) fn attempt(
         Io::Fallocate {
             offset, length, mode, ..
         } => fallocate(file, offset, length, mode),
-        // These always match above when they may wait.
-        Io::Read { .. } | Io::Write { .. } | Io::GetAttr { .. } => Attempt::Done(Reply::Error(Errno::EIO)),
     }
+}
+
+fn attr(file: &DonatedFile) -> Attempt {
+    finish(fstat(file), |status| Reply::Attr(attributes(&status)))
 }
 
 fn finish<T, E: Into<Errno>>(result: Result<T, E>, reply: impl FnOnce(T) -> Reply<'static>) -> Attempt {
@@ -106,10 +113,9 @@ fn read(
     memory: &Memory,
     chain: &Chain,
     mut done: usize,
-    may_wait: bool,
 ) -> Attempt {
     while done < size {
-        let nowait = !may_wait && file.reading() == Reading::MayWait;
+        let nowait = file.reading() == Reading::MayWait;
         let at = offset.saturating_add(done as u64);
         let skip = OUT_HEADER_LEN + done;
         match guest_io::read(
@@ -143,6 +149,85 @@ fn read(
     }
     // At most `size`, which was 32 bits wide.
     Attempt::Done(Reply::Data { size: done as u32 })
+}
+
+/// Bytes that are waited for at a time where the page cache then has more: what readahead brought is read without waiting.
+const STEP: usize = 128 << 10;
+
+/// Reads what is missing, waiting for the device.
+fn read_waiting(
+    file: &DonatedFile,
+    offset: u64,
+    size: usize,
+    chain: &Chain,
+    mut done: usize,
+    detour: &mut Detour<'_>,
+) -> Attempt {
+    while done < size {
+        let at = offset.saturating_add(done as u64);
+        let step = match file.reading() {
+            Reading::MayWait => STEP,
+            _ => size,
+        };
+        let room = detour.room(step.min(size - done));
+        let asked = room.len();
+        let moved = match guest_io::read_private(file.as_fd(), at, room) {
+            Ok(moved) => moved,
+            Err(error) if is_denial(error) => return Attempt::Denied(done),
+            Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
+            Err(_) => break,
+        };
+        let skip = OUT_HEADER_LEN + done;
+        let copied = detour.copy(|room, memory| {
+            let bytes = room.get(..moved).unwrap_or_default();
+            chain.writable.write(memory, skip, bytes)
+        });
+        if copied != Some(Ok(())) {
+            return Attempt::Done(Reply::Error(Errno::EIO));
+        }
+        done += moved;
+        if moved < asked {
+            break;
+        }
+        if done < size && file.reading() == Reading::MayWait {
+            match detour.copy(|_, memory| read(file, offset, size, memory, chain, done)) {
+                Some(Attempt::WouldWait(more)) => done = more,
+                Some(end) => return end,
+                None => return Attempt::Done(Reply::Error(Errno::EIO)),
+            }
+        }
+    }
+    Attempt::Done(Reply::Data { size: done as u32 })
+}
+
+/// Writes, waiting for the device.
+fn write_waiting(
+    file: &DonatedFile,
+    offset: u64,
+    size: usize,
+    chain: &Chain,
+    data_at: usize,
+    detour: &mut Detour<'_>,
+) -> Attempt {
+    let mut done = 0;
+    while done < size {
+        let length = detour.room(size - done).len();
+        let copied = detour.copy(|room, memory| {
+            let room = room.get_mut(..length).unwrap_or_default();
+            chain.readable.read(memory, data_at + done, room)
+        });
+        if copied != Some(Ok(())) {
+            return Attempt::Done(Reply::Error(Errno::EIO));
+        }
+        let at = offset.saturating_add(done as u64);
+        match guest_io::write_private(file.as_fd(), at, detour.room(length)) {
+            Ok(moved) if moved > 0 => done += moved,
+            Err(error) if is_denial(error) => return Attempt::Denied(done),
+            Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Attempt::Done(Reply::Written { size: done as u32 })
 }
 
 fn write(
@@ -203,7 +288,10 @@ mod tests {
     use airlockfs_ipc::Handle;
 
     use super::*;
-    use crate::guest_memory::tests::memory;
+    use crate::{
+        data::detour::{GivenUp, room},
+        guest_memory::{SharedMemory, tests::memory},
+    };
 
     const HANDLE: Handle = Handle(1);
 
@@ -215,7 +303,10 @@ mod tests {
     }
 
     fn run(file: &DonatedFile, memory: &Memory, io: Io) -> Reply<'static> {
-        match attempt(io, file, memory, &chain(memory), 80, 0, true) {
+        let (mut room, given_up) = (room(), GivenUp::default());
+        let guest = SharedMemory::new(memory.clone());
+        let mut detour = Detour::new(&mut room, &guest, &given_up, (0, 0));
+        match carry_out(io, file, &chain(memory), 80, 0, &mut detour) {
             Attempt::Done(reply) => reply,
             other => panic!("{other:?}"),
         }
@@ -321,7 +412,7 @@ mod tests {
             datasync: false,
         };
         assert_eq!(
-            attempt(io, &file, &memory, &chain(&memory), 80, 0, false),
+            attempt(io, &file, &memory, &chain(&memory), 80),
             Attempt::WouldWait(0)
         );
     }

@@ -16,10 +16,14 @@ use std::{
 
 use airlockfs_ipc::{Errno, message::Reply, recycle};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vm_memory::GuestAddressSpace;
 
-use super::{Attempt, DonatedFile, attempt};
-use crate::{chain::Chain, crew::Crew, fuse::Io, guest_memory::SharedMemory, pending::Caller};
+use super::{
+    Attempt, DonatedFile, carry_out,
+    detour::{Detour, GivenUp, room},
+};
+use crate::{
+    chain::Chain, crew::Crew, fuse::Io, guest_memory::SharedMemory, pending::Caller, queue::QUEUES_MAX,
+};
 
 /// Room for a call with its vectors.
 const STACK: usize = 64 << 10;
@@ -41,6 +45,10 @@ pub(crate) struct Job {
     pub(crate) file: Option<recycle::Shared<DonatedFile>>,
     /// The answer; none if this process may not do it.
     pub(crate) reply: Option<Reply<'static>>,
+    /// Its number among the group's.
+    pub(crate) number: u64,
+    /// [`GivenUp::count`] of its queue when it was entered.
+    pub(crate) given_up: u32,
 }
 
 impl Job {
@@ -57,20 +65,15 @@ impl Job {
             done: 0,
             file: None,
             reply: None,
+            number: 0,
+            given_up: 0,
         })
     }
 
-    fn run(&mut self, memory: &SharedMemory) {
+    fn run(&mut self, memory: &SharedMemory, given_up: &GivenUp, room: &mut [u8]) {
         let Some(file) = self.file.take() else { return };
-        self.reply = match attempt(
-            self.io,
-            &file,
-            &memory.memory(),
-            &self.chain,
-            self.data_at,
-            self.done,
-            true,
-        ) {
+        let mut detour = Detour::new(room, memory, given_up, (self.caller.head.queue, self.given_up));
+        self.reply = match carry_out(self.io, &file, &self.chain, self.data_at, self.done, &mut detour) {
             Attempt::Done(reply) => Some(reply),
             Attempt::WouldWait(_) => Some(Reply::Error(Errno::EIO)),
             Attempt::Denied(done) => {
@@ -89,6 +92,8 @@ pub(crate) struct Port {
     any: AtomicBool,
     asleep: AtomicBool,
     bell: EventFd,
+    given_up: GivenUp,
+    left_behind: AtomicBool,
 }
 
 impl Port {
@@ -99,7 +104,30 @@ impl Port {
             any: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            given_up: GivenUp::default(),
+            left_behind: AtomicBool::new(false),
         })
+    }
+
+    /// Which jobs were given up.
+    pub(crate) const fn given_up(&self) -> &GivenUp {
+        &self.given_up
+    }
+
+    /// The VMM is gone while the queue's thread is in a call that hangs: nothing that it has taken counts any more.
+    pub(crate) fn leave_behind(&self) {
+        (0..QUEUES_MAX).for_each(|queue| self.given_up.give_up(queue));
+        self.left_behind.store(true, Release);
+    }
+
+    /// Whether it was left behind.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.left_behind.load(Acquire)
+    }
+
+    /// The same, told once.
+    pub(crate) fn take_left_behind(&self) -> bool {
+        self.is_left_behind() && self.left_behind.swap(false, Acquire)
     }
 
     /// Becomes readable at each ring; meant for an edge-triggered epoll(7).
@@ -222,11 +250,12 @@ impl Shared {
     }
 
     fn serve(&self) {
+        let mut room = room();
         let mut state = self.state();
         loop {
             if let Some((mut job, port)) = state.jobs.pop_front() {
                 drop(state);
-                job.run(&self.memory);
+                job.run(&self.memory, port.given_up(), &mut room);
                 port.finish(job);
                 state = self.state();
             } else if state.over {

@@ -12,7 +12,7 @@ use crate::{
 
 impl Group {
     /// Publishes what was answered in all queues.
-    pub(super) fn publish(&mut self, vrings: &[Vring], memory: &Memory) -> bool {
+    pub(crate) fn publish(&mut self, vrings: &[Vring], memory: &Memory) -> bool {
         self.moved = 0;
         let queues = self.queues.iter_mut().zip(vrings);
         queues.fold(false, |any, (queue, vring)| queue.publish(vring, memory) | any)
@@ -22,6 +22,13 @@ impl Group {
     pub(crate) fn put_used(&mut self, head: Head, length: usize) {
         if let Some(queue) = self.queues.get_mut(usize::from(head.queue)) {
             queue.put_used(head.index, length);
+        }
+    }
+
+    /// The chain is not given back: the guest's ring is gone, or it was answered already.
+    pub(crate) fn drop_taken(&mut self, head: Head) {
+        if let Some(queue) = self.queues.get_mut(usize::from(head.queue)) {
+            queue.drop_taken();
         }
     }
 

@@ -20,7 +20,7 @@ use vm_memory::GuestAddressSpace;
 use crate::{
     backend::Vring,
     chain::Chain,
-    data::{Job, Port},
+    data::{Job, Jobs, Port},
     guest_memory::Memory,
     pending::{Awaits, Caller, Pending, PendingTable},
     rings::Rings,
@@ -51,12 +51,15 @@ const FORGETS_LIE: (Duration, u16) = (Duration::from_millis(1), 32);
 /// Bytes of FORGETs in one message.
 const FORGETS: usize = 500 * 16;
 
+/// Jobs kept for use again.
+pub(crate) const SPARE_JOBS: usize = 64;
+
 /// What a group has not finished.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Unfinished {
     /// Requests that must finish, by their queues' places.
     requests: [usize; QUEUES_MAX],
-    /// Requests that the worker has, besides waits for locks that nobody wants any more.
+    /// Requests that the worker has, besides waits for locks that nobody wants any more and what was given up.
     in_lane: usize,
     /// Those waits.
     stale_locks: usize,
@@ -98,7 +101,7 @@ pub(crate) struct Group {
     /// A long BATCH_FORGET that was taken in part.
     batch: Option<Batch>,
     /// Jobs that the data threads have.
-    pub(crate) in_pool: usize,
+    pub(crate) jobs: Jobs,
     /// Jobs that this process may not do, until the lane has room for them.
     #[expect(clippy::vec_box, reason = "the boxes go round between the group and the pool")]
     pub(crate) denied: Vec<Box<Job>>,
@@ -152,7 +155,7 @@ impl Group {
             view: View::default(),
             forgets: Vec::with_capacity(FORGETS),
             batch: None,
-            in_pool: 0,
+            jobs: Jobs::new(SPARE_JOBS),
             denied: Vec::new(),
             spare_jobs: Vec::new(),
             moved: 0,
@@ -184,7 +187,10 @@ impl Group {
         let stale_locks = self.pending.stale_locks();
         Unfinished {
             requests: std::array::from_fn(|place| self.must_finish(place)),
-            in_lane: self.pending.len().saturating_sub(stale_locks),
+            in_lane: self
+                .pending
+                .len()
+                .saturating_sub(stale_locks + self.pending.late()),
             stale_locks,
         }
     }
@@ -207,11 +213,7 @@ impl Group {
         };
         self.chain.readable.clear();
         self.chain.writable.clear();
-        let clean = Pending {
-            caller: Caller::default(),
-            bulk: None,
-            awaits: Awaits::Clean,
-        };
+        let clean = Pending::new(Caller::default(), None, Awaits::Clean);
         self.pending.put(slot, clean, &mut self.chain);
         self.lane.flush();
         true
@@ -262,6 +264,13 @@ impl Group {
                 let some = self.serve_heads(&memory, offers, scratch);
                 progress |= some;
                 served |= some;
+            }
+            if self.port.take_left_behind() {
+                // The rings are another VMM's by now, and what was taken is nobody's.
+                self.discard();
+                self.give_up_all();
+                self.clean();
+                continue;
             }
             progress |= self.take_batch(&memory);
             self.send_forgets();
@@ -345,7 +354,7 @@ impl Group {
         if self.shared.failure.is_set() {
             return other();
         }
-        if awaited || self.in_pool > 0 {
+        if awaited || self.jobs.len() > 0 {
             self.lane.look(other)
         } else {
             let found = self.lane.look_idle(other);
@@ -378,7 +387,6 @@ impl Group {
         self.port.take_finished(&mut scratch.finished);
         for job in scratch.finished.drain(..) {
             progress = true;
-            self.in_pool -= 1;
             self.job_done(job, memory, &mut scratch.room);
         }
         progress | self.send_denied(memory)
@@ -419,6 +427,7 @@ impl Group {
         let mut progress = false;
         let sleeps = rings.is_awaited(queue.next_used());
         let few = queue.heads() <= AT_A_TIME;
+        let given_up = self.port.given_up().count(place as u8);
         while let Some(queue) = self.queues.get(place)
             && let Some(head) = queue.head()
         {
@@ -428,12 +437,19 @@ impl Group {
                 self.turn = given > 0;
                 break;
             }
-            if self.moved >= DATA_BATCH || self.accept(head, memory, rings, scratch).is_err() {
+            if self.port.is_left_behind()
+                || self.moved >= DATA_BATCH
+                || self.accept(head, memory, rings, scratch).is_err()
+            {
                 break;
             }
             progress = true;
             if let Some(queue) = self.queues.get_mut(place) {
                 queue.next_head();
+                if self.port.given_up().count(place as u8) != given_up {
+                    queue.withhold();
+                    break;
+                }
             }
         }
         progress

@@ -58,7 +58,7 @@ impl Group {
         match self.lane.submit(request, shown) {
             Ok(slot) => self
                 .pending
-                .put(slot, Pending { caller, bulk, awaits }, &mut self.chain),
+                .put(slot, Pending::new(caller, bulk, awaits), &mut self.chain),
             Err(error) => {
                 self.give_back(bulk);
                 self.answer_error(caller, SupervisorLane::errno(&error), memory);
@@ -85,11 +85,7 @@ fn notify(
     };
     chain.readable.clear();
     chain.writable.clear();
-    let pending = Pending {
-        caller: Caller::default(),
-        bulk: None,
-        awaits: Awaits::Nothing,
-    };
+    let pending = Pending::new(Caller::default(), None, Awaits::Nothing);
     table.put(slot, pending, chain);
     true
 }

@@ -32,6 +32,8 @@ pub(crate) struct Queue {
     enabled: bool,
     /// Where the ring was left: next available, next used.
     position: (u16, u16),
+    /// It was stopped while its thread was in a call that hung: nothing is written to it before it is known whether it goes on.
+    withheld: bool,
     /// Locks that were had while the ring was stopped: an errno, if not.
     held: Vec<Held>,
 }
@@ -50,6 +52,7 @@ impl Queue {
             used: Vec::new(),
             enabled: false,
             position: (0, 0),
+            withheld: false,
             held: Vec::new(),
         }
     }
@@ -76,7 +79,12 @@ impl Queue {
             // Not where it was left: a driver that began anew. It knows of no lock it waits for.
             self.position = position;
             self.forget_locks(pending);
+            if std::mem::take(&mut self.withheld) {
+                self.used.clear();
+                self.forget_heads();
+            }
         }
+        self.withheld &= !self.enabled;
         let enabled = self.enabled && may;
         if !enabled && self.heads.is_empty() {
             return None;
@@ -165,9 +173,20 @@ impl Queue {
         self.used.push((index, length as u32));
     }
 
+    /// It was stopped, and what was in flight given up, while its thread was in a call that hung.
+    pub(super) const fn withhold(&mut self) {
+        self.withheld = true;
+        self.enabled = false;
+    }
+
+    /// A chain that was taken is not given back.
+    pub(super) const fn drop_taken(&mut self) {
+        self.taken = self.taken.saturating_sub(1);
+    }
+
     /// Publishes what was put, and interrupts the guest if it wants that.
     pub(super) fn publish(&mut self, vring: &Vring, memory: &Memory) -> bool {
-        if self.used.is_empty() {
+        if self.used.is_empty() || self.withheld {
             return false;
         }
         let mut state = vring.lock();
@@ -197,7 +216,7 @@ impl Queue {
 
     /// Forgets what was to be published and who waits for locks: the rings are gone.
     pub(super) fn discard(&mut self, pending: &mut PendingTable) {
-        self.enabled = false;
+        (self.enabled, self.withheld) = (false, false);
         self.forget_locks(pending);
         self.used.clear();
         self.forget_heads();

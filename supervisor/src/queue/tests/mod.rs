@@ -2,6 +2,7 @@
 
 mod data;
 mod few;
+mod late;
 mod rings;
 mod several;
 mod unawaited;

@@ -189,7 +189,7 @@ fn settings_at_their_edges_are_served_or_refused() {
     }
     let changes: &[Change] = &[
         |config| config.spare_threads = 0,
-        |config| config.spare_threads = 64,
+        |config| config.spare_threads = 32,
         |config| config.max_descriptors = u64::MAX,
         |config| config.poll_us = u32::MAX,
         |config| config.uid_map = all_ids(0, 0, 0),
