@@ -2,6 +2,7 @@
 //! (AUDIT_NLGRP_READLOG, which auditd does not compete for) and from /dev/kmsg, where the kernel prints them when no
 //! auditd runs. And the switch that turns auditing on, for as long as a test takes.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt::RcvBufForce,
 };
 
 /// Types of records: a system call that a filter forbids; what Landlock denies, and the domain that denied it.
@@ -30,6 +32,8 @@ const AUDIT_NLGRP_READLOG: u32 = 1;
 const STATUS: usize = 40;
 const RULE: usize = 4 * (3 + 64 + 64 * 3 + 1);
 
+/// Bytes of records that wait to be read.
+const BUFFER: usize = 16 << 20;
 /// How long a record may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -149,8 +153,20 @@ impl Drop for Auditing {
     }
 }
 
+/// How many records the kernel gave up since its start, because nothing took them fast enough.
+fn given_up() -> Result<u32, String> {
+    let status = ask(AUDIT_GET, &[]).map_err(|error| format!("AUDIT_GET: {error}"))?;
+    Ok(word(&status, 6))
+}
+
 /// The records from now on.
-pub(crate) struct Records(OwnedFd);
+pub(crate) struct Records {
+    socket: OwnedFd,
+    /// [`given_up`] when it began.
+    given_up: u32,
+    /// Whether the socket's buffer overflowed.
+    overflowed: Cell<bool>,
+}
 
 impl Records {
     /// Listens. Why not, where the system does not let this process.
@@ -160,31 +176,49 @@ impl Records {
             return Err("records have process ids of the host's namespace, which is not this one".to_owned());
         }
         let group = netlink(1 << (AUDIT_NLGRP_READLOG - 1));
-        group
-            .map(Self)
-            .map_err(|error| format!("the group of audit records: {error}"))
+        let socket = group.map_err(|error| format!("the group of audit records: {error}"))?;
+        // The other tests beside this one have themselves denied thousands of things.
+        setsockopt(&socket, RcvBufForce, &BUFFER).map_err(|error| format!("SO_RCVBUFFORCE: {error}"))?;
+        Ok(Self {
+            socket,
+            given_up: given_up()?,
+            overflowed: Cell::new(false),
+        })
+    }
+
+    /// Whether records were lost since: the one that is missing may be among them.
+    pub(crate) fn lost(&self) -> bool {
+        self.overflowed.get() || given_up().is_ok_and(|now| now != self.given_up)
     }
 
     /// The next record of this type that has all these words in it.
     pub(crate) fn next(&self, kind: u16, words: &[&str]) -> Option<String> {
+        self.find(|found, text| (found == kind && has(text, words)).then(|| text.to_owned()))
+    }
+
+    /// What `wanted` makes of the first record, by type and text, of which it makes something.
+    pub(crate) fn find<T>(&self, mut wanted: impl FnMut(u16, &str) -> Option<T>) -> Option<T> {
         let over = Instant::now() + PATIENCE;
         loop {
-            let (found, body) = match message(&self.0, over) {
+            let (kind, body) = match message(&self.socket, over) {
                 Ok(message) => message,
                 // Others' records came too fast; ours may follow.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.overflowed.set(true);
+                    continue;
+                }
                 Err(_) => return None,
             };
-            let text = String::from_utf8_lossy(&body).trim_end_matches('\0').to_owned();
-            if found == kind && has(&text, words) {
-                return Some(text);
+            let text = String::from_utf8_lossy(&body);
+            if let Some(found) = wanted(kind, text.trim_end_matches('\0')) {
+                return Some(found);
             }
         }
     }
 }
 
 /// Whether a record has all these fields.
-fn has(text: &str, words: &[&str]) -> bool {
+pub(crate) fn has(text: &str, words: &[&str]) -> bool {
     let fields = || text.split_whitespace();
     words.iter().all(|word| fields().any(|field| field == *word))
 }
