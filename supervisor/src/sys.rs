@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::{
+    alloc::{Layout, alloc_zeroed},
     ffi::CString,
     mem::MaybeUninit,
     os::{
@@ -25,6 +26,24 @@ pub(crate) fn fstat(descriptor: impl AsFd) -> Result<libc::stat, Errno> {
     } else {
         Err(Errno::last())
     }
+}
+
+/// So many bytes of zeros, which take memory of the host only once they are written.
+///
+/// # Errors
+/// ENOMEM: a limit of the process. `vec![0; length]` would end it.
+pub(crate) fn zeroed(length: usize) -> nix::Result<Vec<u8>> {
+    let layout = Layout::array::<u8>(length).map_err(|_| nix::Error::ENOMEM)?;
+    if length == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the layout is not empty.
+    let memory = unsafe { alloc_zeroed(layout) };
+    if memory.is_null() {
+        return Err(nix::Error::ENOMEM);
+    }
+    // SAFETY: the global allocator gave this memory for this layout, and each byte has a value.
+    Ok(unsafe { Vec::from_raw_parts(memory, length, length) })
 }
 
 /// Takes an exclusive lock on an open file (flock(2)), which lives as long as the file is open. EAGAIN: somebody has it. For

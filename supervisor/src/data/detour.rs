@@ -14,6 +14,7 @@ use vm_memory::GuestAddressSpace;
 use crate::{
     guest_memory::{Memory, SharedMemory},
     queue::QUEUES_MAX,
+    sys::zeroed,
 };
 
 /// Most bytes of a call. As large as the largest request, which O_DIRECT should see whole.
@@ -62,8 +63,11 @@ pub(crate) struct Detour<'a> {
 }
 
 /// Memory for one thread's detours: not touched before it is needed.
-pub(super) fn room() -> Vec<u8> {
-    vec![0; ROOM + ALIGNED]
+///
+/// # Errors
+/// ENOMEM: a limit of the process.
+pub(super) fn room() -> nix::Result<Vec<u8>> {
+    zeroed(ROOM + ALIGNED)
 }
 
 impl<'a> Detour<'a> {

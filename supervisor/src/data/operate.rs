@@ -303,7 +303,7 @@ mod tests {
     }
 
     fn run(file: &DonatedFile, memory: &Memory, io: Io) -> Reply<'static> {
-        let (mut room, given_up) = (room(), GivenUp::default());
+        let (mut room, given_up) = (room().unwrap(), GivenUp::default());
         let guest = SharedMemory::new(memory.clone());
         let mut detour = Detour::new(&mut room, &guest, &given_up, (0, 0));
         match carry_out(io, file, &chain(memory), 80, 0, &mut detour) {

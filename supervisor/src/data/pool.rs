@@ -221,7 +221,8 @@ impl Pool {
         });
         for _ in 0..threads {
             let shared = shared.clone();
-            crew.start("data", STACK, move || shared.serve())?;
+            let room = room()?;
+            crew.start("data", STACK, move || shared.serve(room))?;
         }
         Ok(Self { shared })
     }
@@ -249,8 +250,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self) {
-        let mut room = room();
+    fn serve(&self, mut room: Vec<u8>) {
         let mut state = self.state();
         loop {
             if let Some((mut job, port)) = state.jobs.pop_front() {
