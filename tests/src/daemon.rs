@@ -26,9 +26,9 @@ use crate::tempdir::TempDir;
 
 /// The line that launchers wait for.
 pub const READY: &str = "Waiting for vhost-user socket connection";
-/// What the hostile suites pass for `--on-disconnect`, by the name of their crate. Each is there twice, the second time as
-/// a link whose name ends with `_listen`: a daemon that ends with its VMM must end by itself, one that goes on must serve
-/// the next.
+/// What the hostile suites pass for `--on-disconnect`, by the name of their crate. Each suite
+/// exists twice; the second is a link whose name ends with `_listen`. A daemon that ends with its
+/// VMM must end by itself. One that listens again must serve the next VMM.
 pub fn on_disconnect(suite: &str) -> &'static str {
     if suite.ends_with("_listen") {
         "--on-disconnect=listen"
@@ -40,7 +40,8 @@ pub fn on_disconnect(suite: &str) -> &'static str {
 /// How long a daemon may take to start or to end before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the daemon's binaries are: `$AIRLOCKFS_BIN_DIR`, or the target directory that this program was built in.
+/// Where the daemon's binaries are: `$AIRLOCKFS_BIN_DIR`, or the target directory that this program
+/// was built in.
 pub fn bin_dir() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("AIRLOCKFS_BIN_DIR") {
         return Ok(dir.into());
@@ -87,7 +88,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// airlockfsd. With `$AIRLOCKFS_TEST_PEER` set, the peer: this is how the suites are tried on virtiofsd.
+    /// airlockfsd. With `$AIRLOCKFS_TEST_PEER` set, the peer: so the suites can run on virtiofsd.
     pub fn airlockfs() -> Self {
         let program = match peer() {
             Some(peer) if std::env::var_os("AIRLOCKFS_TEST_PEER").is_some() => peer,
@@ -130,7 +131,7 @@ impl Launch {
         self
     }
 
-    /// Says nothing of the directory to the daemon: what is shared is among the options, by name.
+    /// Does not name the directory to the daemon: options such as `--share` say what is shared.
     #[must_use]
     pub fn by_name(mut self) -> Self {
         self.shared_dir = false;
@@ -186,7 +187,8 @@ impl Launch {
         self
     }
 
-    /// Has the child do this before it becomes the daemon, and after all else. Only what is async-signal-safe.
+    /// Runs this in the child, last of all before it becomes the daemon. It must be
+    /// async-signal-safe.
     #[must_use]
     pub fn before(mut self, hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         self.before.push(Hook(Box::new(hook)));
@@ -214,7 +216,8 @@ impl Launch {
         self
     }
 
-    /// Has these system calls, by number, return 0 without any effect: a filter of the launcher's answers them.
+    /// Makes these system calls, by number, return 0 without any effect: a filter of the launcher
+    /// answers them.
     #[must_use]
     pub fn answered(self, calls: &[i64]) -> Self {
         let lies = Lies::new(calls);
@@ -224,7 +227,8 @@ impl Launch {
     /// Starts it, as root, with this supplementary group.
     #[must_use]
     pub fn group(self, gid: u32) -> Self {
-        // SAFETY: the kernel reads one group, which outlives the call; async-signal-safe as a raw call.
+        // SAFETY: the kernel reads one group, which outlives the call; async-signal-safe as a raw
+        // call.
         self.before(
             move || match unsafe { libc::syscall(libc::SYS_setgroups, 1, &raw const gid) } {
                 0 => Ok(()),
@@ -240,10 +244,10 @@ impl Launch {
         self
     }
 
-    /// Starts it with this directory as its /dev, in a mount namespace of its own. Root does.
+    /// Starts it with this directory as its /dev, in a mount namespace of its own. Needs root.
     ///
     /// # Panics
-    /// There can be no null device in it.
+    /// When no null device can be made in it.
     #[must_use]
     pub fn dev(self, dir: &Path) -> Self {
         let mode = Mode::from_bits_truncate(0o666);
@@ -275,7 +279,7 @@ impl Launch {
         }
     }
 
-    /// Starts it and waits until it listens; gives its end when it does not come up.
+    /// Starts it and waits until it listens. Returns how it ended if it does not come up.
     pub fn try_start(self) -> Result<Result<Daemon, Failure>> {
         self.spawn()?.listening()
     }
@@ -324,8 +328,9 @@ impl Launch {
                 std::os::unix::fs::chown(path, Some(uid), Some(uid))?;
             }
         }
-        // SAFETY: between fork and exec only fcntl, umask and setrlimit are called, which are async-signal-safe, and
-        // hooks that promise the same; the descriptors are kept open by `inherit` until the child has them.
+        // SAFETY: between fork and exec only fcntl, umask and setrlimit are called, which are
+        // async-signal-safe, and hooks that promise the same; the descriptors are kept open by
+        // `inherit` until the child has them.
         unsafe {
             command.pre_exec(move || {
                 if let Some(umask) = umask {
@@ -398,7 +403,7 @@ impl Daemon {
         Launch::airlockfs().args(args).start()
     }
 
-    /// Waits until it listens; gives its end when it does not come up.
+    /// Waits until it listens. Returns how it ended if it does not come up.
     pub fn listening(mut self) -> Result<Result<Self, Failure>> {
         if self.log.wait_for(READY) {
             return Ok(Ok(self));
@@ -528,7 +533,7 @@ impl Drop for Daemon {
         // Both fail only when it ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // How it ended is the test's to judge, if that waited for it; nobody else's death by a signal goes unseen.
+        // A test that waited for its end judges it. Otherwise report a death by a signal.
         let died = ended.and_then(|status| status.signal()).filter(|_| !self.waited);
         if let Some(signal) = died.filter(|signal| FATAL.iter().any(|fatal| *fatal as i32 == *signal))
             && !std::thread::panicking()

@@ -1,5 +1,5 @@
-//! A kernel, or a launcher's filter, that lacks a system call or lies about it: a filter (seccomp(2)), inherited over
-//! execve(2).
+//! A kernel, or a launcher's filter, that lacks a system call or lies about it: a filter
+//! (seccomp(2)), inherited over execve(2).
 #![allow(unsafe_code, reason = "a filter is installed by a raw system call")]
 
 use std::io;
@@ -15,8 +15,8 @@ const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-/// From now on `call` fails with `errno` in this process and those that it starts. Async-signal-safe. Needs root, or
-/// no_new_privs.
+/// From now on `call` fails with `errno` in this process and those that it starts.
+/// Async-signal-safe. Needs root, or no_new_privs.
 pub fn deny(call: libc::c_long, errno: i32) -> io::Result<()> {
     install(&[
         instruction(LOAD, 0, 0, 0),
@@ -26,12 +26,13 @@ pub fn deny(call: libc::c_long, errno: i32) -> io::Result<()> {
     ])
 }
 
-/// A filter that answers some calls in the kernel's place: success, and nothing is done (SECCOMP_RET_ERRNO with error 0).
+/// A filter that answers some calls in the kernel's place: they succeed without any effect
+/// (SECCOMP_RET_ERRNO with error 0).
 #[derive(Debug)]
 pub struct Lies(Vec<libc::sock_filter>);
 
 impl Lies {
-    /// About these calls, by number; about a number of no call it allows everything.
+    /// A filter for these calls, by number. For a number that no call has, it allows everything.
     pub fn new(calls: &[libc::c_long]) -> Self {
         let mut program = vec![instruction(LOAD, 0, 0, 0)];
         for call in calls {
@@ -42,7 +43,7 @@ impl Lies {
         Self(program)
     }
 
-    /// Installs it on the calling thread. Async-signal-safe. Root does without no_new_privs.
+    /// Installs it on the calling thread. Async-signal-safe. Root needs no no_new_privs for it.
     pub fn install(&self) -> io::Result<()> {
         // SAFETY: numbers only.
         let root = unsafe { libc::geteuid() } == 0;

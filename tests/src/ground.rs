@@ -24,7 +24,7 @@ impl Ground {
         Self { home }
     }
 
-    /// tmpfs: files up to 2^63-1 bytes, nothing waits for a disk.
+    /// tmpfs: files of up to 2^63-1 bytes; nothing waits for a disk.
     pub fn memory() -> Self {
         Self::new(|_, at| {
             mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount tmpfs");

@@ -1,8 +1,11 @@
-//! Harness for airlockfs: a vhost-user front end, a FUSE client, a /dev/fuse bridge and the daemons they drive.
+//! Harness for airlockfs: a vhost-user front end, a FUSE client, a /dev/fuse bridge and the daemons
+//! they drive.
 //!
 //! - [`vmm`] is what a VMM does: guest memory, virtqueues, the vhost-user socket.
-//! - [`fuse`] is what a guest kernel does: requests and replies of the FUSE protocol, from definitions of its own.
-//! - [`daemon`] starts the real binaries, confined as in production; [`deny`] takes a system call from them.
+//! - [`fuse`] is what a guest kernel does: requests and replies of the FUSE protocol, from
+//!   definitions of its own.
+//! - [`daemon`] starts the real binaries, confined as in production; [`deny`] takes a system call
+//!   from them.
 //! - [`boundary`] breaks the rules between the two processes, from either side.
 //! - [`ground`] makes file systems to share.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
@@ -10,7 +13,8 @@
 //! - [`mod@bench`] measures daemons against each other.
 //! - [`trace`] counts what they do.
 //!
-//! Nothing here but [`boundary`] and a benchmark depends on the daemon's crates: what is tested is what goes over the wire.
+//! Only [`boundary`] and a benchmark depend on the daemon's crates. All else tests what goes over
+//! the wire.
 
 pub mod bench;
 pub mod boundary;

@@ -22,7 +22,8 @@ impl Mount {
         Ok(Self(to.to_owned()))
     }
 
-    /// Binds a directory to itself and has it tell others of what is mounted beneath, as mounts of most hosts do.
+    /// Binds a directory to itself and makes it shared: mounts beneath it propagate, as on most
+    /// hosts.
     ///
     /// # Errors
     /// As mount(2).
@@ -41,8 +42,9 @@ impl Mount {
         Ok(Self(at.to_owned()))
     }
 
-    /// An overlay of `upper` over `lower` (the kernel's Documentation/filesystems/overlayfs.rst). `work` is an empty
-    /// directory on the file system of `upper`. `options` are further mount options, such as `xino=off`.
+    /// An overlay of `upper` over `lower` (the kernel's Documentation/filesystems/overlayfs.rst).
+    /// `work` is an empty directory on the file system of `upper`. `options` are further mount
+    /// options, such as `xino=off`.
     ///
     /// # Errors
     /// As mount(2).
@@ -64,7 +66,8 @@ impl Mount {
         Ok(Self(at.to_owned()))
     }
 
-    /// A new file system of `megabytes`, made by the program `mkfs` with `arguments`, in the file `image`.
+    /// A new file system of `megabytes`, made by the program `mkfs` with `arguments`, in the file
+    /// `image`.
     ///
     /// # Panics
     /// If a program of the suites is missing or fails. `cargo xtask test` installs them.

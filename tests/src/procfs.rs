@@ -94,7 +94,7 @@ impl Process {
         Ok(found)
     }
 
-    /// Lets it open no more descriptors if it is `full`, else again as many as its hard limit says.
+    /// With `full`, lets it open no more descriptors; else as many as its hard limit allows.
     pub fn limit_descriptors(&self, full: bool) -> Result<()> {
         // The limit is one of numbers: the first one that is free.
         let held: BTreeSet<i32> = self.descriptors()?.iter().map(|(number, _)| *number).collect();

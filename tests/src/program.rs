@@ -1,5 +1,6 @@
-//! Programs that a test makes and runs. Another process writes them: while a test writes a file itself, a child that another
-//! test starts at that moment has it open for writing too, and nobody can execute it (ETXTBSY, execve(2)).
+//! Programs that a test makes and runs. Another process writes them. If a test wrote one itself, a
+//! child that another test starts meanwhile would also have it open for writing, and nobody could
+//! execute it (ETXTBSY, execve(2)).
 
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,7 @@
-//! A file system on the host that stops answering on demand, as a network or a dying disk makes one do: FUSE, served by a
-//! thread of the test. Directories in which names that begin with `file` and `dir`
-//! exist, all of one inode each, and those that were made. Nothing else is remembered, and every change succeeds.
+//! A file system on the host that stops answering on demand, like one on a broken network or a
+//! dying disk. It is a FUSE file system that a thread of the test serves. In its directories, every
+//! name that begins with `file` or `dir` exists (one inode each), and so does every name that was
+//! made. It remembers nothing else, and every change succeeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -43,7 +44,7 @@ const DIRECT_IO: u32 = 1;
 /// Nodes by the names that were given to them.
 type Names = BTreeMap<Vec<u8>, u64>;
 
-/// The mount and its server. When it is dropped, all that hangs is answered ENOTCONN, and the mount is gone.
+/// The mount and its server. Dropping it answers every hung request with ENOTCONN and unmounts.
 #[derive(Debug)]
 pub struct StallFs {
     at: PathBuf,
@@ -55,7 +56,7 @@ pub struct StallFs {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Rung when something is released, or all is over.
+    /// Signalled when something is released, and at the end.
     bell: EventFd,
 }
 
@@ -63,13 +64,13 @@ struct Shared {
 struct State {
     /// Opcodes that are not answered.
     stalled: BTreeSet<u32>,
-    /// Requests that are not, until they are released.
+    /// Requests that hang until they are released.
     held: Vec<Vec<u8>>,
-    /// Those that may be answered now.
+    /// Requests that may be answered now.
     released: Vec<Vec<u8>>,
     /// Requests so far, by opcode.
     seen: BTreeMap<u32, u64>,
-    /// It is to end.
+    /// The server must end.
     over: bool,
 }
 
@@ -116,7 +117,7 @@ impl StallFs {
         })
     }
 
-    /// From now on these are not answered.
+    /// From now on, requests of these opcodes are not answered.
     pub fn stall(&self, opcodes: &[u32]) {
         self.shared.state().stalled.extend(opcodes);
     }
@@ -315,7 +316,8 @@ fn reply(header: &InHeader, request: &[u8], made: &mut Names) -> Option<Result<V
         .as_bytes()
         .to_vec(),
         READDIR if body::<ReadIn>(request).offset == 0 => {
-            // fuse_dirent: inode number, offset of the next, length and type, then the name, padded to 8 bytes.
+            // fuse_dirent: inode number, offset of the next, length and type, then the name, padded
+            // to 8 bytes.
             let mut bytes = Vec::new();
             bytes.extend(FILE.to_ne_bytes());
             bytes.extend(1u64.to_ne_bytes());

@@ -45,7 +45,7 @@ impl AsRef<Path> for TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // What cannot be removed is left in the temporary directory; a test has nothing to add to that.
+        // Leave what cannot be removed: a test can do nothing about it.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,6 +1,7 @@
 //! KVM or emulation: KVM only where a guest has really booted with it.
 //!
-//! On some nested hosts `/dev/kvm` opens and then every guest dies or hangs, so its presence proves nothing.
+//! On some nested hosts `/dev/kvm` opens, but every guest dies or hangs. So its presence proves
+//! nothing.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -32,7 +33,8 @@ impl Accel {
 /// How long a guest that does nothing may take with KVM: it takes about one second.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The accelerator to use. Probes once per process, and keeps the answer in `target/guest/` until the host reboots.
+/// The accelerator to use. Probes once per process, and keeps the answer in `target/guest/` until
+/// the host reboots.
 pub fn choose() -> Accel {
     static ANSWER: OnceLock<Accel> = OnceLock::new();
     *ANSWER.get_or_init(|| {

@@ -1,4 +1,5 @@
-//! Packages of another Debian release, unpacked in a directory. The system's own packages and lists stay as they are.
+//! Packages of another Debian release, unpacked in a directory. The system's own packages and lists
+//! stay as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, paths};
 
-/// Signs what Debian publishes; of the package debian-archive-keyring.
+/// The keys that sign what Debian publishes, from the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Where the system's apt finds Debian, and under which name it knows each suite.
@@ -95,7 +96,8 @@ impl Suites {
         appear(&fresh, at)
     }
 
-    /// An apt program that knows these suites and no others. It takes no lock of the system's: it changes nothing there.
+    /// An apt program that knows these suites and no others. It takes no lock of the system's: it
+    /// changes nothing there.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let at = |name: &str| self.root.join(name).display().to_string();
@@ -129,7 +131,7 @@ fn mirror() -> Result<String> {
         .context("apt here knows no Debian mirror (apt-get update was never run, or this is no Debian)")
 }
 
-/// An empty directory beside `at`, for what is not whole yet.
+/// An empty directory beside `at`, for what is not complete yet.
 fn fresh(at: &Path) -> Result<PathBuf> {
     let mut name = at.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));

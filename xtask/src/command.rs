@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs `command` with its output on ours; an error if it cannot start or ends with another status than 0.
+/// Runs `command` with its output on ours. An error if it cannot start or its status is not 0.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = display(command);
     let status = command

@@ -1,5 +1,5 @@
-//! `cargo xtask compare`: what code that reads guest bytes may do, in airlockfs and in virtiofsd as it runs by default,
-//! told from the running processes.
+//! `cargo xtask compare`: compares what airlockfs and virtiofsd may do as they run by default. It
+//! reads the running processes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::daemon::Daemon;
 use crate::{binaries, filter, paths, peer, process};
 
-/// Starts that are timed, of which the median counts. Those to be compared take turns, so that whatever else the machine
-/// does meets all of them.
+/// Number of timed starts, of which the median counts. Variants take turns, so that other load of
+/// the machine meets all of them.
 const STARTS: usize = 51;
 /// Options that leave confinement out, in both programs.
 const UNCONFINED: [&str; 4] = ["--sandbox", "none", "--seccomp", "none"];

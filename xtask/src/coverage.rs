@@ -1,8 +1,9 @@
-//! `cargo xtask coverage`: which rules of the policy do the suites use? One that none uses is a right without a need: it
-//! goes, or says in the table what needs it.
+//! `cargo xtask coverage`: lists policy rules that no suite exercises. Such a rule is a right
+//! without a need. Remove it, or let it say in the table what needs it.
 //!
-//! The suites run the real binaries, confined as in production, beneath `trace-tool`, which sees the calls of every
-//! process once its filter is in force. Whether the suites pass is `cargo xtask test`'s business.
+//! The suites run the real binaries, confined as in production, under `trace-tool`. It sees the
+//! calls of every process once its filter is in force. `cargo xtask test` judges whether the suites
+//! pass.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -96,7 +97,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Alternatives of rules that nobody used, each with what its rule says to need it.
+/// Alternatives of rules that no suite used, each with what needs it according to its rule.
 fn unused(used: &BTreeSet<Used>) -> Vec<(String, Option<&'static str>)> {
     let mut found = Vec::new();
     for (name, process) in [("supervisor", Process::Supervisor), ("worker", Process::Worker)] {

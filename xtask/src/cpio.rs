@@ -1,5 +1,5 @@
-//! Writes a cpio archive in the `newc` format, which is what the kernel unpacks as its first root file system
-//! (Documentation/driver-api/early-userspace/buffer-format.rst).
+//! Writes a cpio archive in the `newc` format, which is what the kernel unpacks as its first root
+//! file system (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::collections::HashSet;
 
@@ -61,7 +61,8 @@ impl Archive {
         // Inode numbers tell hard links apart, and no entry here is one.
         let inode = self.names.len();
         let name_size = path.len() + 1;
-        // magic, ino, mode, uid, gid, nlink, mtime, filesize, dev major and minor, rdev major and minor, namesize, check
+        // magic, ino, mode, uid, gid, nlink, mtime, filesize, dev major and minor, rdev major and
+        // minor, namesize, check
         self.bytes.extend_from_slice(
             format!(
                 "070701{inode:08X}{mode:08X}{0:08X}{0:08X}{1:08X}{0:08X}{size:08X}{0:08X}{0:08X}{major:08X}{minor:08X}\

@@ -26,7 +26,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Daemon {
     child: Child,
     log: Arc<Mutex<String>>,
-    /// A message for each [`READY`] line; hangs up once every process with its standard error has ended.
+    /// A message for each [`READY`] line; hangs up once every process with its standard error has
+    /// ended.
     events: Receiver<()>,
     socket: PathBuf,
     _scratch: Scratch,
@@ -155,7 +156,8 @@ fn pid(child: &Child) -> Result<Pid> {
     ))
 }
 
-/// The fourth field of /proc/PID/stat; the second is in parentheses and may hold anything (proc(5)).
+/// The fourth field of /proc/PID/stat; the second is in parentheses and may hold anything
+/// (proc(5)).
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after) = stat.rsplit_once(')')?;

@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: a guest works on a directory of the host, both sides are compared, the two processes are shown.
+//! `cargo xtask demo`: a guest works on a directory of the host. The demo compares both sides and
+//! shows the two processes.
 
 use std::fs;
 use std::io::IsTerminal;
@@ -21,10 +22,11 @@ const TAG: &str = "airlock";
 /// What the command line says.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Share this directory instead of a fresh one; the guest works in `airlockfs-demo` in there, which stays
+    /// Share this directory instead of a new one. The guest works in its subdirectory
+    /// `airlockfs-demo`, which stays
     #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
-    /// Leave you in a shell in the guest, with the share at /mnt
+    /// End in a shell in the guest, with the share at /mnt
     #[arg(long)]
     shell: bool,
 }
@@ -99,7 +101,7 @@ fn processes(daemon: &Daemon) -> Result<String> {
     let worker = process::rights(daemon.worker()?)?;
     for (name, rights) in [("supervisor", &supervisor), ("worker", &worker)] {
         if let Some(lack) = rights.unconfined().first() {
-            bail!("the {name} is without {lack}");
+            bail!("the {name} lacks {lack}");
         }
     }
     if !supervisor.without_capabilities() {

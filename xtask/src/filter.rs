@@ -8,10 +8,12 @@ use anyhow::{Context, Result};
 /// Beyond the newest call of any kernel.
 const NUMBERS: u32 = 600;
 
-/// Numbers of the calls that every filter of a process lets through with some arguments; none if it has no filter.
+/// Numbers of the calls that every filter of a process lets through with some arguments. None if
+/// the process has no filter.
 ///
 /// # Errors
-/// It may not be traced, or filters may not be read here (CAP_SYS_ADMIN, and no filter on this process).
+/// It may not be traced, or filters may not be read here (CAP_SYS_ADMIN, and no filter on this
+/// process).
 pub fn allowed(process: i32) -> Result<Option<Vec<u32>>> {
     let filters = filter::of_thread(process).context("its filter cannot be read")?;
     if filters.is_empty() {
@@ -21,7 +23,7 @@ pub fn allowed(process: i32) -> Result<Option<Vec<u32>>> {
     Ok(Some((0..NUMBERS).filter(passes).collect()))
 }
 
-/// Whether some arguments of this call come out as allowed: what is loaded of them may be anything.
+/// Whether the filter allows this call with some arguments: each loaded argument may be anything.
 fn may_allow(program: &[Instruction], number: u32) -> bool {
     let mut seen = HashSet::new();
     let mut open = vec![(0_usize, None::<u32>)];

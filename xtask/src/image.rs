@@ -1,4 +1,5 @@
-//! The guest's initramfs: busybox, the modules, some programs of the host with their libraries, and one script.
+//! The guest's initramfs: busybox, the modules, some programs of the host with their libraries, and
+//! one script.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,12 +23,12 @@ pub const ALIVE_LINE: &str = "AIRLOCK-ALIVE";
 /// What a guest does once it has booted.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// The tag to mount at `/mnt`; none leaves `/mnt` to the script.
+    /// The tag to mount at `/mnt`. Without one, `/mnt` is the script's.
     pub tag: Option<String>,
     /// A busybox `sh` script, run in `/` with the tag in `$TAG`.
     pub script: String,
-    /// Programs of the host to take along, in `/tools`, which is in the guest's `PATH`. An applet that busybox has
-    /// wins over a program of that name unless the script says `/tools/NAME`.
+    /// Programs of the host to take along, in `/tools`, which is in the guest's `PATH`. An applet
+    /// that busybox has wins over a program of that name unless the script says `/tools/NAME`.
     pub tools: Vec<PathBuf>,
     /// More files: path in the guest and content. Mode 0755.
     pub files: Vec<(String, Vec<u8>)>,
@@ -54,7 +55,7 @@ pub fn build(kernel: &Kernel, program: &Program) -> Result<Vec<u8>> {
     for dir in ["proc", "sys", "dev", "tmp", "mnt", "tools"] {
         archive.directory(dir);
     }
-    // Where the kernel attaches /init's standard streams before anything is mounted.
+    // The kernel attaches /init's standard streams to it before anything is mounted.
     archive.device("/dev/console", 5, 1);
 
     let busybox = paths::require("busybox")?;
@@ -92,7 +93,8 @@ pub fn build(kernel: &Kernel, program: &Program) -> Result<Vec<u8>> {
 fn add_program(archive: &mut Archive, path: &str, program: &Path) -> Result<()> {
     let read = |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
     archive.file(path, 0o755, &read(program)?);
-    // `name => /path (address)`, or `/path (address)` for the loader. A static program prints neither and ends with 1.
+    // `name => /path (address)`, or `/path (address)` for the loader. A static program prints
+    // neither and ends with 1.
     let ldd = Command::new("ldd")
         .arg(program)
         .output()

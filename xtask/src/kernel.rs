@@ -1,5 +1,6 @@
-//! The guest's kernel: Debian's cloud kernel, unpacked under `target/guest/` and never installed on the host; or what
-//! `$AIRLOCKFS_GUEST_KERNEL` names: one of [`Release`], or a directory that a kernel's package was unpacked in.
+//! The guest's kernel: Debian's cloud kernel, unpacked under `target/guest/` and never installed on
+//! the host; or what `$AIRLOCKFS_GUEST_KERNEL` names: one of [`Release`], or a directory that a
+//! kernel's package was unpacked in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use clap::ValueEnum;
 use crate::apt::Suites;
 use crate::{command, paths, provision};
 
-/// Debian's name for 'the newest cloud kernel of this release'; it depends on the package that holds one.
+/// Debian's name for 'the newest cloud kernel of this release'; it depends on the package that
+/// holds one.
 const METAPACKAGE: &str = "linux-image-cloud-amd64";
 
 /// Kernels that people run in guests.
@@ -97,7 +99,8 @@ impl Kernel {
     }
 }
 
-/// The kernel that was chosen, or that the environment names, or that under `target/guest/`; fetched if there is none yet.
+/// The kernel that was chosen, or that the environment names, or that under `target/guest/`;
+/// fetched if there is none yet.
 pub fn get() -> Result<Kernel> {
     if let Some(release) = CHOSEN.get() {
         return release.get();
@@ -172,7 +175,8 @@ fn real_package() -> Result<String> {
         .with_context(|| format!("apt knows no package behind {METAPACKAGE}"))
 }
 
-/// The kernel of an unpacked package: `boot/vmlinuz-RELEASE`, or `vmlinuz` beside the modules in newer packages.
+/// The kernel of an unpacked package: `boot/vmlinuz-RELEASE`, or `vmlinuz` beside the modules in
+/// newer packages.
 fn find(root: &Path) -> Result<Kernel> {
     for modules in ["lib/modules", "usr/lib/modules"].map(|dir| root.join(dir)) {
         for modules in entries(&modules).unwrap_or_default() {

@@ -1,8 +1,9 @@
-//! What the developer's commands and the guest tests share: packages, guest kernel and image, QEMU, the daemon.
+//! What the developer's commands and the guest tests share: packages, guest kernel and image, QEMU,
+//! the daemon.
 //!
-//! A run reads top to bottom: [`provision`] installs, [`kernel`] and [`image`] make what boots, [`daemon`] starts the
-//! two processes, [`qemu`] runs a guest against their socket,
-//! [`workload`] is what it does there, [`process`] shows what the kernel says about them; [`conformance`] runs the
+//! A run reads top to bottom: [`provision`] installs, [`kernel`] and [`image`] make what boots,
+//! [`daemon`] starts the two processes, [`qemu`] runs a guest against their socket, [`workload`] is
+//! what it does there, [`process`] shows what the kernel says about them; [`conformance`] runs the
 //! suites that know what a file system has to do.
 
 pub mod accel;

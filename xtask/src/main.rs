@@ -10,13 +10,15 @@ use clap::Parser;
 enum Xtask {
     /// Boot a Linux guest that works on a directory of this host through airlockfs
     Demo(xtask::demo::Options),
-    /// Run every test: units, our own front end against the real binaries, Linux guests
+    /// Run every test: units, the front end of tests/ against the real binaries, Linux guests
     Test,
-    /// Run file system test suites on a host directory, on airlockfs and on virtiofsd, and compare test by test
+    /// Run file system test suites on a host directory, airlockfs and virtiofsd; compare test by
+    /// test
     Conformance(xtask::conformance::Options),
-    /// Tell what airlockfs and virtiofsd may do as they run, side by side, and what confinement costs at the start
+    /// Compare what the processes of airlockfs and virtiofsd may do, and what confinement costs at
+    /// start
     Compare,
-    /// Run the suites and list rules of the policy that none of them uses; fails unless each says what needs it
+    /// List policy rules that no suite exercises. Fails unless each such rule says what needs it
     Coverage,
     /// Measure airlockfs beside virtiofsd; `bench --help` lists the options
     Bench(xtask::bench::Options),

@@ -19,7 +19,8 @@ pub struct Module {
     pub object: Vec<u8>,
 }
 
-/// The modules `wanted` and all they depend on, dependencies first. What the kernel has built in is left out.
+/// The modules `wanted` and all they depend on, dependencies first. What the kernel has built in is
+/// left out.
 pub fn closure(kernel: &Kernel, wanted: &[&str]) -> Result<Vec<Module>> {
     let mut files = HashMap::new();
     collect(&kernel.modules, &mut files)?;

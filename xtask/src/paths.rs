@@ -31,7 +31,8 @@ pub fn guest_script(name: &str) -> PathBuf {
     workspace().join("tests/guest").join(name)
 }
 
-/// The program `name` as `PATH` or the system directories hold it; an ordinary user's `PATH` may lack the latter.
+/// The program `name` from `PATH` or the system directories, which an ordinary user's `PATH` may
+/// lack.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

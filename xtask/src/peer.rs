@@ -1,4 +1,5 @@
-//! The virtiofsd to compare with: `bench` measures beside it, `conformance` runs the suites on it too.
+//! The virtiofsd to compare with: `bench` measures beside it, `conformance` runs the suites on it
+//! too.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ pub fn named() -> Option<PathBuf> {
     std::env::var_os("AIRLOCKFS_PEER").map(PathBuf::from)
 }
 
-/// The one that [`named`] finds, or one under `target/peer/`, built when it is not there.
+/// The virtiofsd that [`named`] finds, or one under `target/peer/`, which it builds if necessary.
 pub fn get() -> Result<PathBuf> {
     if let Some(path) = named() {
         return Ok(path);

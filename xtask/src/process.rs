@@ -37,7 +37,8 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// What a confined process may not be without, by name: a filter on every thread, and no way to gain rights.
+    /// What a confined process must have, by name: a filter on every thread, and no way to gain
+    /// rights.
     pub fn unconfined(&self) -> Vec<&'static str> {
         let mut lacks = Vec::new();
         if self.unfiltered_threads != 0 {

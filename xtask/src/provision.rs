@@ -1,4 +1,4 @@
-//! Installs through apt what a command lacks, once, and says so.
+//! Installs through apt what a command lacks, and reports it.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -39,7 +39,7 @@ pub const TESTS: &[Need] = &[
     ("crun", "crun"),
 ];
 
-/// Installs the packages of those `needs` whose program is not there.
+/// Installs the packages of all `needs` whose program is missing.
 pub fn install(needs: &[&[Need]]) -> Result<()> {
     let mut lacking: Vec<&str> = needs
         .iter()

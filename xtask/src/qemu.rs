@@ -23,13 +23,14 @@ pub struct Machine {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory: u32,
-    /// The vhost-user socket behind a virtio-fs device, and the device's tag; none is a guest without one.
+    /// The vhost-user socket behind a virtio-fs device, and the device's tag; none is a guest
+    /// without one.
     pub share: Option<(PathBuf, String)>,
     /// The device's request queues.
     pub request_queues: u32,
     /// Descriptors per queue.
     pub queue_size: u32,
-    /// A guest that reboots comes up again, instead of ending QEMU.
+    /// A reboot of the guest starts it again instead of ending QEMU.
     pub reboots: bool,
     /// KVM or emulation; none takes what works here.
     pub accel: Option<Accel>,
@@ -52,7 +53,8 @@ impl Default for Machine {
     }
 }
 
-/// The newest kernel that Debian 12's QEMU emulates soundly, and the oldest QEMU that does all of them.
+/// The newest kernel that Debian 12's QEMU emulates well, and the oldest QEMU that emulates all
+/// well.
 const OLD_KERNEL: (u32, u32) = (6, 1);
 const SOUND: u32 = 8;
 /// Where a newer QEMU is fetched from on a Debian that has an older one, and the package.
@@ -111,8 +113,9 @@ pub enum Line {
     End,
 }
 
-/// How long an emulated kernel may take to its first program, and how often one that does not get there is started
-/// again: now and then two emulated processors wait for each other for ever, before any driver has begun.
+/// How long an emulated kernel may take to its first program, and how often one that does not get
+/// there is started again: now and then two emulated processors wait for each other for ever,
+/// before any driver has begun.
 const ALIVE: Duration = Duration::from_secs(180);
 const STARTS: usize = 4;
 
@@ -129,7 +132,8 @@ impl Vm {
         Self::start(kernel, program, machine)
     }
 
-    /// Whether the guest's first program began. Also true of a guest that ended: its story is told by who waits for it.
+    /// Whether the guest's first program began. Also true if the guest ended: who waits for it
+    /// reports why.
     fn is_alive(&mut self, deadline: Instant) -> bool {
         loop {
             match self.line(deadline) {
@@ -157,14 +161,15 @@ impl Vm {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(&initramfs)
-            // A panic ends QEMU at once, by -no-reboot. On a busy host the emulated timer may be too late for the
-            // kernel's check of it, which then panics.
+            // A panic ends QEMU at once, by -no-reboot. On a busy host the emulated timer may be
+            // too late for the kernel's check of it, which then panics.
             .args([
                 "-append",
                 "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check",
             ])
             .args(["-serial", if machine.interactive { "mon:stdio" } else { "stdio" }])
-            // vhost-user: the back end maps the guest's memory, so it has to be a file that both share.
+            // vhost-user: the back end maps the guest's memory, so it has to be a file that both
+            // share.
             .args([
                 "-object",
                 &format!("memory-backend-memfd,id=memory,size={memory}M,share=on"),
@@ -259,7 +264,7 @@ impl Vm {
             match self.line(deadline) {
                 Line::Text(line) => match line.strip_prefix(EXIT_LINE) {
                     Some(status) => {
-                        return status.parse().context("the guest's exit status is no number");
+                        return status.parse().context("the guest's exit status is not a number");
                     }
                     None => see(&line)?,
                 },

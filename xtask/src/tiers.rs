@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test there is, by tier. A tier that fails does not keep the next from running.
+//! `cargo xtask test`: runs every test, by tier. After a tier that fails, the next one still runs.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -21,7 +21,7 @@ struct Count {
     skipped: Vec<String>,
 }
 
-/// How the line of a test begins that does not try something on this host (`tests/src/skip.rs`).
+/// Begins the line of a test that does not try something on this host (`tests/src/skip.rs`).
 const SKIPPED: &str = "test skipped: ";
 
 /// Runs everything; an error says how much failed.
@@ -82,7 +82,8 @@ pub fn run() -> Result<()> {
     covered
 }
 
-/// Runs `cargo test`, shows what it prints, adds up its results. False if it ended with another status than 0.
+/// Runs `cargo test`, shows what it prints, adds up its results. False if it ended with another
+/// status than 0.
 fn cargo_test(arguments: &[&str], count: &mut Count) -> Result<bool> {
     // Always the whole workspace: with other features of a dependency cargo would build it anew.
     let mut child = binaries::cargo()

@@ -1,4 +1,5 @@
-//! The work that a guest does in a share, the host's half of it, and the comparison of what both sides see.
+//! The work that a guest does in a share, the host's half of it, and the comparison of what both
+//! sides see.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Makes the directory that the guest works in, with what the host puts there before the guest boots.
+    /// Makes the directory that the guest works in, with what the host puts there before the guest
+    /// boots.
     pub fn prepare(shared: &Path) -> Result<Self> {
         let dir = shared.join(NAME);
         fs::create_dir(&dir)
@@ -53,9 +55,11 @@ impl Workload {
         Ok(program)
     }
 
-    /// Hands each of the guest's steps to `show`, returns the guest's view. An error names the step that failed.
+    /// Hands each of the guest's steps to `show`, returns the guest's view. An error names the step
+    /// that failed.
     ///
-    /// Changes a file when the guest asks for it; before that, with the guest waiting, calls `meanwhile`.
+    /// Changes a file when the guest asks for it; before that, with the guest waiting, calls
+    /// `meanwhile`.
     pub fn follow(
         &self,
         vm: &mut Vm,

@@ -46,19 +46,23 @@ struct Options {
     /// How the front end waits when it does not share the daemon's CPU
     #[arg(long, value_enum, default_value_t = Wait::Sleep)]
     wait: Wait,
-    /// A daemon to measure, PROGRAM[:LABEL=OPTIONS], again for each; PROGRAM is airlockfs or virtiofsd
+    /// A daemon to measure, PROGRAM[:LABEL=OPTIONS], again for each; PROGRAM is airlockfs or
+    /// virtiofsd
     #[arg(long = "variant")]
     variants: Vec<Variant>,
-    /// What the project's targets are about and no more, and a table of them: about a quarter of an hour
+    /// What the project's targets are about and no more, and a table of them: about a quarter of an
+    /// hour
     #[arg(long, conflicts_with_all = ["quick", "depths", "queues", "placements", "media", "variants", "cases"])]
     targets: bool,
     /// Leave out the traces: real programs on the daemons, mounted through /dev/fuse
     #[arg(long)]
     no_traces: bool,
-    /// Files for memory and time by the number of known inodes; 0 leaves that out [default: 1000000, quick: 100000]
+    /// Files for memory and time by the number of known inodes; 0 leaves that out [default:
+    /// 1000000, quick: 100000]
     #[arg(long)]
     known: Option<usize>,
-    /// Starts of each daemon for nothing but their time; 0 leaves that out [default: 40, quick and for some cases: 10]
+    /// Starts of each daemon for nothing but their time; 0 leaves that out [default: 40, quick and
+    /// for some cases: 10]
     #[arg(long)]
     starts: Option<usize>,
     /// One minute: two depths, three rounds, one queue, on one CPU and tmpfs, short measurements
@@ -176,8 +180,8 @@ fn plan(options: &Options) -> Result<Plan> {
     Ok(plan)
 }
 
-/// What the targets are about: one queue in both placements, metadata in memory, data and waits on the disk too; several
-/// queues of ours alone, on both processors.
+/// What the targets are about: one queue in both placements, metadata in memory, data and waits on
+/// the disk too; several queues of ours alone, on both processors.
 fn for_targets(case: &Case, key: &Key, program: Program) -> bool {
     const ON_DISK: &[&str] = &[
         "lookup",

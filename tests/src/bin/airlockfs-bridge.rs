@@ -1,4 +1,5 @@
-//! `airlockfs-bridge`: mounts a vhost-user virtio-fs daemon on a host directory, without a virtual machine.
+//! `airlockfs-bridge`: mounts a vhost-user virtio-fs daemon on a host directory, without a virtual
+//! machine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

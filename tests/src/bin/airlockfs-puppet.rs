@@ -1,5 +1,6 @@
-//! Stands in for `airlockfs-worker` in tests: hands what `airlockfsd` gave it to the test that listens on the socket
-//! `strings` beside this program, and ends when the test closes that socket. The test plays the worker.
+//! Stands in for `airlockfs-worker` in tests, where the test plays the worker. A test listens on
+//! the socket `strings` beside this program. The program passes to it all that `airlockfsd` gave
+//! it, and ends when the test closes that socket.
 #![allow(unsafe_code, reason = "descriptors come as numbers")]
 
 use std::io::{IoSlice, IoSliceMut, Read};
@@ -10,7 +11,8 @@ use anyhow::{Context, Result};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 fn main() -> Result<()> {
-    // SAFETY: descriptor 3 is the control channel, as the real worker has it; nothing else here knows it.
+    // SAFETY: descriptor 3 is the control channel, as the real worker has it; nothing else here
+    // knows it.
     let control = unsafe { OwnedFd::from_raw_fd(3) };
     let mut bytes = vec![0; 64 << 10];
     let mut space = nix::cmsg_space!([RawFd; 64]);
@@ -36,7 +38,7 @@ fn main() -> Result<()> {
     let text = [IoSlice::new(&bytes[..length])];
     sendmsg::<()>(strings.as_raw_fd(), &text, &rights, MsgFlags::empty(), None)?;
     drop(descriptors);
-    // The end of the file is the test's word to go.
+    // End of file: the test wants it to end.
     while matches!(strings.read(&mut [0; 64]), Ok(n) if n > 0) {}
     Ok(())
 }

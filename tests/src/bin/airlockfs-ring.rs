@@ -1,5 +1,5 @@
-//! Measures the ring with a no-op: this program is the supervisor's side, the other is the real worker, confined as in
-//! production. `airlockfs-ring [WORKER]` prints a line for each depth.
+//! Measures the ring with a no-op. This program is the supervisor's side; the other side is the
+//! real worker, confined as in production. `airlockfs-ring [WORKER]` prints a line for each depth.
 
 use std::{
     os::{

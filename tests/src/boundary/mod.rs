@@ -1,7 +1,8 @@
-//! The boundary between the two processes, from the side of one that breaks its rules.
+//! The boundary between the two processes, as a process uses it that breaks the rules.
 //!
-//! [`raw`] is a lane's memory. [`puppet`] is a worker whose strings a test pulls: the real `airlockfsd` starts it,
-//! confines itself and serves, and every byte that it gets from "its worker" is the test's.
+//! [`raw`] is a lane's memory. [`puppet`] is a worker that a test controls. The real `airlockfsd`
+//! starts it, confines itself and serves; the test writes every byte that it gets from "its
+//! worker".
 
 pub mod puppet;
 pub mod raw;

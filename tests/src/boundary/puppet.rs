@@ -1,5 +1,5 @@
-//! A worker that is the test itself. `airlockfsd` executes the worker beside it; here that is `airlockfs-puppet`, which
-//! hands all it was given to the test and then only lives until the test lets it go.
+//! A worker that is the test itself. `airlockfsd` executes the worker beside it. Here that is
+//! `airlockfs-puppet`, which passes everything it got to the test and lives until the test ends it.
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -190,7 +190,8 @@ fn link(from: PathBuf, to: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// What the puppet sent: the `Start` datagram, and beside it its descriptors, the control channel last.
+/// What the puppet sent: the `Start` datagram, and beside it its descriptors, the control channel
+/// last.
 fn attach(process: UnixStream, socket: PathBuf) -> Result<Puppet> {
     let mut bytes = vec![0; 64 << 10];
     let mut control = nix::cmsg_space!([RawFd; 64]);

@@ -1,5 +1,5 @@
-//! A lane of the ring's memory as one who keeps no rules sees it: every word, every entry, every byte. The numbers are
-//! this file's own, as an attacker would have them; `ipc/src/ring/layout.rs` is what they are tried on.
+//! A lane of the ring's memory without any rules: every word, every entry, every byte. This file
+//! has its own numbers, as an attacker would, and tries them on `ipc/src/ring/layout.rs`.
 #![allow(
     unsafe_code,
     reason = "shared memory and futexes are reached through pointers"
@@ -97,7 +97,7 @@ impl RawLane {
     /// A word.
     pub fn word(&self, offset: usize) -> &AtomicU32 {
         assert!(offset + 4 <= LANE && offset.is_multiple_of(4));
-        // SAFETY: in bounds and aligned; whoever else writes there makes it an atomic's business.
+        // SAFETY: in bounds and aligned; others write there too, hence an atomic.
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }
     }
 
@@ -133,7 +133,7 @@ impl RawLane {
     pub fn write_message_at(&self, slot: u16, at: usize, byte: u8) {
         let offset = MESSAGES + usize::from(slot) % SLOTS * STRIDE + at % MESSAGE;
         assert!(offset < LANE);
-        // SAFETY: in bounds; a byte of a message is no one's but an atomic's.
+        // SAFETY: in bounds; bytes of a message are accessed as atomics only.
         let place = unsafe { std::sync::atomic::AtomicU8::from_ptr(self.base.add(offset)) };
         place.store(byte, SeqCst);
     }
@@ -148,7 +148,7 @@ impl RawLane {
         self.read(BULK_START + usize::from(bulk) % BULKS * BULK, length)
     }
 
-    /// Writes a ring entry for requests, wherever the count stands.
+    /// Writes a ring entry for requests, whatever the count is.
     pub fn put_submission(&self, count: u32, entry: u64) {
         self.long(SUBMISSIONS + count as usize % SLOTS * 8)
             .store(entry, SeqCst);

@@ -13,8 +13,9 @@ mod ioctl {
     nix::ioctl_read!(clone, 229, 0, u32);
 }
 
-/// Opens /dev/fuse and mounts it on a directory as the virtio-fs driver mounts: permissions are checked by the
-/// kernel, all users are allowed unless it is `private`, and nothing limits the size of reads.
+/// Opens /dev/fuse and mounts it on a directory as the virtio-fs driver mounts: permissions are
+/// checked by the kernel, all users are allowed unless it is `private`, and nothing limits the size
+/// of reads.
 pub(super) fn mount(directory: &Path, flags: Option<MsFlags>, private: bool) -> Result<File> {
     let device = open()?;
     let others = if private { "" } else { ",allow_other" };
@@ -33,7 +34,8 @@ pub(super) fn mount(directory: &Path, flags: Option<MsFlags>, private: bool) -> 
     Ok(device)
 }
 
-/// Another descriptor for the same mount, with a list of its own for requests that wait for their reply.
+/// Another descriptor for the same mount, with a list of its own for requests that wait for their
+/// reply.
 pub(super) fn clone(device: &File) -> Result<File> {
     let file = open()?;
     let mut source = device.as_raw_fd() as u32;

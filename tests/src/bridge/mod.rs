@@ -1,7 +1,9 @@
-//! Mounts a vhost-user virtio-fs daemon on the host through /dev/fuse: the bridge is the VMM, the host's kernel the guest.
+//! Mounts a vhost-user virtio-fs daemon on the host through /dev/fuse: the bridge is the VMM, the
+//! host's kernel the guest.
 //!
-//! A reader thread takes a request of the kernel straight into guest memory and queues it; a completer thread
-//! per queue hands the daemon's reply back from where the daemon wrote it. No byte of data is copied on the way.
+//! A reader thread takes a request of the kernel straight into guest memory and queues it; a
+//! completer thread per queue hands the daemon's reply back from where the daemon wrote it. No byte
+//! of data is copied on the way.
 
 mod device;
 mod relay;
@@ -64,7 +66,7 @@ impl Bridge {
             .with_context(|| format!("mount point {}", directory.display()))?;
         let device = device::mount(&mount, config.flags, config.private)?;
         let relay = Relay::new(vmm, device).inspect_err(|_| {
-            // Nobody will ever answer what is mounted now; the first error is the one to tell.
+            // Nobody will ever answer on this mount. Report the first error.
             let _ = umount2(&mount, MntFlags::MNT_DETACH);
         })?;
         let relay = Arc::new(relay);
@@ -91,7 +93,8 @@ impl Bridge {
         self.relay.seen(opcode)
     }
 
-    /// Blocks until somebody unmounts the directory, or `fd` is readable. True when it was unmounted.
+    /// Blocks until somebody unmounts the directory, or `fd` is readable. True when it was
+    /// unmounted.
     pub fn wait_unmounted_or(&self, fd: std::os::fd::BorrowedFd<'_>) -> bool {
         self.relay.wait_end_or(fd)
     }
@@ -109,7 +112,7 @@ impl Bridge {
             return Ok(());
         }
         let unmounted = match umount2(&self.mount, MntFlags::empty()) {
-            // Not mounted any more: somebody else was faster.
+            // Somebody else has unmounted it already.
             Ok(()) | Err(Errno::EINVAL) => Ok(()),
             // In use: abort what is under way and detach.
             Err(Errno::EBUSY) => umount2(&self.mount, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH),

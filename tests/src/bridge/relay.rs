@@ -144,7 +144,7 @@ impl Relay {
         if queue.add(&segments, OWN) {
             queue.publish();
             drop(queue);
-            // A daemon that does not answer is left behind all the same.
+            // Go on also if the daemon does not answer.
             self.destroyed.wait(Duration::from_secs(5));
         }
     }
@@ -197,7 +197,7 @@ impl Relay {
         };
         {
             let mut queue = self.vmm.queue(queue);
-            // Looked at under the lock: whoever sets it answers what is queued under the same lock.
+            // Read under the lock: who sets it answers all queued requests under the same lock.
             if !self.gone.load(Ordering::Relaxed) {
                 assert!(
                     queue.add(&segments[..count], slot as u64),
@@ -253,7 +253,7 @@ impl Relay {
                 if opcode == INIT {
                     self.see_init(slot, len);
                 }
-                // The virtio-fs driver makes EIO of what is no reply.
+                // The virtio-fs driver turns a malformed reply into EIO.
                 if len < OUT_HEADER || self.reply(slot, len) == Err(Errno::EINVAL) {
                     eprintln!("airlockfs-bridge: a bad reply of {len} bytes to {header:?}");
                     self.fail(&header, slot);
@@ -275,7 +275,8 @@ impl Relay {
         }
     }
 
-    /// INTERRUPT is answered only to say 'again' or 'never', on the descriptor of the request it is about.
+    /// INTERRUPT is answered only to say 'again' or 'never', on the descriptor of the request it is
+    /// about.
     fn reply_to_interrupt(&self, slot: usize, len: usize) {
         if len < OUT_HEADER {
             return;
@@ -297,7 +298,7 @@ impl Relay {
                 unique: header.unique,
             };
             let mut device = &self.devices[self.slots.reader(slot)];
-            // Refused only when the kernel does not wait for it any more.
+            // The kernel refuses it only when it does not wait for it any more.
             let _ = device.write_all(reply.as_bytes());
             if header.opcode == INIT {
                 self.init.set(Err(Errno::EIO));
@@ -331,8 +332,8 @@ impl Relay {
         }
     }
 
-    /// Notes the answer to INIT, and keeps the sizes in it within what the slots hold, as the driver does by
-    /// the size of its queue.
+    /// Notes the answer to INIT, and keeps the sizes in it within what the slots hold, as the
+    /// driver does by the size of its queue.
     fn see_init(&self, slot: usize, len: usize) {
         let memory = self.vmm.memory();
         let (_, reply) = self.slots.addresses(slot);

@@ -1,5 +1,6 @@
-//! How much room a reply gets. /dev/fuse leaves that to the server; over virtio-fs the driver says it with each
-//! request, and daemons rely on it (virtiofsd reads a file for as long as there is room).
+//! How much room a reply gets. /dev/fuse leaves that to the server. Over virtio-fs, the driver
+//! states it with each request, and daemons rely on it (virtiofsd reads a file while there is
+//! room).
 
 use zerocopy::FromBytes;
 

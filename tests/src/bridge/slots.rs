@@ -37,7 +37,8 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(memory: &Memory) -> Result<Self> {
-        // The data of a WRITE and of the reply to a READ begins a page, as it does when the virtio-fs driver queues it.
+        // The data of a WRITE and of the reply to a READ begins a page, as it does when the
+        // virtio-fs driver queues it.
         let alloc = |headers: usize| -> Result<u64> {
             Ok(memory.alloc(ROOM + PAGE, PAGE as u64)? + (PAGE - headers) as u64)
         };
@@ -97,7 +98,7 @@ impl Slots {
         InHeader::read_from_bytes(&bytes).expect("as many bytes as the header has")
     }
 
-    /// How much room the reply to a request of `len` bytes needs behind its header.
+    /// How many bytes the reply to a request of `len` bytes needs behind its header.
     pub(super) fn reply_room(&self, memory: &Memory, slot: usize, opcode: u32, len: usize) -> usize {
         let mut body = [0; 40];
         let known = len.saturating_sub(IN_HEADER).min(body.len());

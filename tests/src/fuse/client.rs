@@ -107,7 +107,8 @@ impl Client {
         &self.session
     }
 
-    /// The mode and the umask sent with creations: the kernel applies the umask itself unless DONT_MASK was agreed on.
+    /// The mode and the umask sent with creations. The kernel applies the umask itself unless INIT
+    /// agreed on DONT_MASK.
     pub(super) fn creation(&self, mode: u32) -> (u32, u32) {
         let applied = if self.negotiated() & init_flags::DONT_MASK == 0 {
             self.umask
@@ -135,7 +136,8 @@ impl Client {
         }
     }
 
-    /// Sends a request whose header fits its body; `reply_room` counts bytes behind the reply's header.
+    /// Sends a request whose header fits its body; `reply_room` counts bytes behind the reply's
+    /// header.
     pub fn raw(&self, opcode: u32, nodeid: u64, body: &[u8], reply_room: usize) -> Outcome {
         let queue = if goes_to_hiprio(opcode) {
             HIPRIO
@@ -150,7 +152,8 @@ impl Client {
         )
     }
 
-    /// Sends a whole request, header included, as it is; `reply_room` counts all bytes of the reply.
+    /// Sends a whole request, header included, as it is; `reply_room` counts all bytes of the
+    /// reply.
     pub fn send(&self, request: &[u8], reply_room: usize) -> Outcome {
         self.session.send(self.queue, request, reply_room)
     }
@@ -167,7 +170,7 @@ impl Client {
     /// The errno of the reply.
     ///
     /// # Panics
-    /// When there is no reply: a guest would see EIO, a test should see why.
+    /// When there is no reply. A guest would see EIO; a test should see why.
     pub fn call(
         &self,
         opcode: u32,

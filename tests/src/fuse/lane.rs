@@ -1,4 +1,5 @@
-//! One virtqueue with preallocated request and reply buffers: many requests in flight without an allocation each.
+//! One virtqueue with preallocated request and reply buffers: many requests in flight without an
+//! allocation each.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -118,7 +119,8 @@ impl Lane {
         (slot.request, slot.reply)
     }
 
-    /// Writes a request: the header, with its length set, and the parts of the body. Returns its length.
+    /// Writes a request: the header, with its length set, and the parts of the body. Returns its
+    /// length.
     pub fn write(&self, slot: SlotId, mut header: InHeader, parts: &[&[u8]]) -> usize {
         let len = IN_HEADER + parts.iter().map(|p| p.len()).sum::<usize>();
         assert!(len <= self.request_room, "a request of {len} bytes has no room");
@@ -140,9 +142,9 @@ impl Lane {
             .write(self.slots[slot.0].request + at as u64, bytes);
     }
 
-    /// Queues a request with room for a reply of `reply` bytes, header included (0: no reply wanted).
-    /// The buffers are split as the Linux driver does: header and rest, each way.
-    /// The daemon sees it after [`Lane::flush`].
+    /// Queues a request with room for a reply of `reply` bytes, header included (0: no reply
+    /// wanted). The buffers are split as the Linux driver does: header and rest, each way. The
+    /// daemon sees it after [`Lane::flush`].
     pub fn submit(&mut self, slot: SlotId, request: usize, reply: usize) {
         assert!(reply <= self.reply_room, "a reply of {reply} bytes has no room");
         let Slot {
@@ -229,8 +231,8 @@ impl Lane {
             };
             let millis = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
             let [called, socket] = fds::wait([self.call.as_fd(), self.vmm.socket().as_fd()], millis);
-            // The daemon says nothing on its socket unasked: readable means closed. What it completed
-            // before that still counts.
+            // The daemon says nothing on its socket unasked: readable means closed. What it
+            // completed before that still counts.
             if socket && !called && self.vmm.queue(self.queue).arm() && self.socket_closed() {
                 return Wait::Gone;
             }

@@ -1,4 +1,5 @@
-//! A guest's connection to a daemon: a lane per queue, and single requests with whatever comes of them.
+//! A guest's connection to a daemon: a lane per queue, and single requests with whatever comes of
+//! them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +13,8 @@ use super::abi::{BATCH_FORGET, FORGET, INTERRUPT, InHeader, OUT_HEADER};
 use super::lane::{Lane, Wait};
 use crate::vmm::{HIPRIO, Vmm, VmmConfig};
 
-/// How long a daemon may take to complete a request before the test fails. Not an expectation of speed:
-/// a daemon that forgets a request is what this finds.
+/// How long a daemon may take to complete a request before the test fails. Not an expectation of
+/// speed: a daemon that forgets a request is what this finds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a connection is made of.

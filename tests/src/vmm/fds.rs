@@ -12,7 +12,8 @@ pub fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
-/// Waits until one of the descriptors is readable or hung up, or `millis` are over. Returns one flag per descriptor.
+/// Waits until one of the descriptors is readable or hung up, or `millis` are over. Returns one
+/// flag per descriptor.
 pub fn wait<const N: usize>(fds: [BorrowedFd<'_>; N], millis: u16) -> [bool; N] {
     let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     match poll(&mut polled, PollTimeout::from(millis)) {

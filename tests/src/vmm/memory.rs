@@ -49,13 +49,14 @@ impl Memory {
         GUEST_BASE + self.size()
     }
 
-    /// Cuts its file off at a guest address. Nobody may touch what lay behind that any more.
+    /// Truncates its file at a guest address. Nobody may touch memory behind that any more.
     pub fn truncate(&self, addr: u64) -> Result<()> {
         let file = self.region.file_offset().context("a file")?.file();
         file.set_len(addr - GUEST_BASE).context("ftruncate")
     }
 
-    /// Takes `len` bytes, aligned to `align`, which are never given back. Returns the guest address.
+    /// Takes `len` bytes, aligned to `align`, which are never given back. Returns the guest
+    /// address.
     pub fn alloc(&self, len: usize, align: u64) -> Result<u64> {
         let mut start = 0;
         self.next
@@ -75,7 +76,8 @@ impl Memory {
     /// The bytes at a guest address.
     ///
     /// # Panics
-    /// When the range is not within the memory: the harness, unlike a hostile guest, only looks at its own.
+    /// When the range is not within the memory: the harness, unlike a hostile guest, only looks at
+    /// its own.
     pub fn slice(&self, addr: u64, len: usize) -> GuestSlice<'_> {
         self.region
             .get_slice(MemoryRegionAddress(addr - GUEST_BASE), len)

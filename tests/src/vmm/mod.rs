@@ -100,7 +100,7 @@ impl Vmm {
 
     /// The same with memory that is there already.
     pub fn with_memory(stream: UnixStream, memory: Arc<Memory>, config: &VmmConfig) -> Result<Self> {
-        // A daemon that does not answer fails the test instead of holding it up.
+        // A daemon that does not answer fails the test; it does not hang it.
         stream.set_read_timeout(Some(PATIENCE)).context("SO_RCVTIMEO")?;
         let socket = stream.try_clone().context("clone the socket")?;
         let mut frontend = Frontend::from_stream(stream, MAX_QUEUES);
@@ -180,7 +180,8 @@ impl Vmm {
         Ok(vmm)
     }
 
-    /// Tells the device where a queue is and lets it run from the given position of the available ring.
+    /// Tells the device where a queue is and lets it run from the given position of the available
+    /// ring.
     pub fn start_queue(&self, index: usize, base: u16) -> Result<()> {
         let mut frontend = self.frontend();
         let queue = self.queue(index);

@@ -1,4 +1,5 @@
-//! The driver's side of a virtqueue: chains in, completions out, kicks and calls only when the other side sleeps.
+//! The driver's side of a virtqueue: chains in, completions out, kicks and calls only when the
+//! other side sleeps.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -60,7 +61,8 @@ pub struct Queue {
     memory: Arc<Memory>,
     ring: Ring,
     event_idx: bool,
-    /// Guest address of one table of [`MAX_CHAIN`] descriptors per head, when indirect descriptors are used.
+    /// Guest address of one table of [`MAX_CHAIN`] descriptors per head, when indirect descriptors
+    /// are used.
     indirect: Option<u64>,
     kick: EventFd,
     call: Arc<CallFd>,
@@ -150,7 +152,8 @@ impl Queue {
         self.in_flight.iter().flatten().count()
     }
 
-    /// Adds a chain; the device sees it after [`Queue::publish`]. False when the ring has no room for it.
+    /// Adds a chain; the device sees it after [`Queue::publish`]. False when the ring has no room
+    /// for it.
     ///
     /// # Panics
     /// When the chain is empty or longer than [`MAX_CHAIN`].
@@ -215,7 +218,8 @@ impl Queue {
         }
         self.ring.set_avail_index(&self.memory, new);
         self.published = new;
-        // The index must be visible before the device's wish is read, or both sides sleep.
+        // The index must be visible before the device's request for kicks is read, or both sides
+        // sleep.
         fence(Ordering::SeqCst);
         let wanted = if self.event_idx {
             let event = self.ring.avail_event(&self.memory);
@@ -234,7 +238,7 @@ impl Queue {
         let _ = self.kick.write(1);
     }
 
-    /// Takes back kicks that the device has not read: how many. Ours reads none.
+    /// Reads kicks that the device has not read, and returns how many. Our device reads none.
     pub fn take_kicks_back(&self) -> u64 {
         // EAGAIN only says that there was nothing to take.
         self.kick.read().unwrap_or(0)
@@ -243,7 +247,7 @@ impl Queue {
     /// The next completion, if there is one.
     ///
     /// # Panics
-    /// When the device completes what it was not given: no guest would survive that.
+    /// When the device completes what it did not get. No guest would survive that.
     pub fn take(&mut self) -> Option<Used> {
         if self.ring.used_index(&self.memory) == self.next_used {
             return None;
@@ -280,23 +284,26 @@ impl Queue {
         self.kick();
     }
 
-    /// Asks to be called for the next completion. True when nothing is there yet, so that waiting makes sense.
+    /// Asks to be called for the next completion. True when nothing is there yet, so that waiting
+    /// makes sense.
     pub fn arm(&mut self) -> bool {
         self.call.clear();
         self.ask()
     }
 
-    /// The same without taking what was signalled before: the wait may end at once, and a system call is saved.
+    /// The same without taking what was signalled before: the wait may end at once, and a system
+    /// call is saved.
     pub fn ask(&mut self) -> bool {
         if self.event_idx {
             self.ring.set_used_event(&self.memory, self.next_used);
         }
-        // The wish must be visible before the index is read, or both sides sleep.
+        // The request for a call must be visible before the index is read, or both sides sleep.
         fence(Ordering::SeqCst);
         self.ring.used_index(&self.memory) == self.next_used
     }
 
-    /// Forgets all chains the device still holds, and returns their tokens: for a device that is gone.
+    /// Forgets all chains the device still holds, and returns their tokens: for a device that is
+    /// gone.
     pub fn abandon(&mut self) -> Vec<u64> {
         self.in_flight
             .iter_mut()

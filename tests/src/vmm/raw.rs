@@ -1,4 +1,4 @@
-//! A vhost-user connection on which anything can be said: messages that no VMM would send.
+//! A vhost-user connection that sends any message, also those that no VMM would send.
 
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -62,7 +62,7 @@ impl Raw {
         raw
     }
 
-    /// One that has said who it is, and agreed on all features.
+    /// A connection that has claimed the device and agreed on all features.
     pub fn connect(daemon: &Daemon) -> Self {
         let raw = Self::silent(daemon);
         raw.send(SET_OWNER, &[], &[]);
@@ -83,7 +83,7 @@ impl Raw {
         let header = [request, flags, body.len() as u32].map(u32::to_ne_bytes).concat();
         let message = [&header[..], body].concat();
         let files: Vec<i32> = files.iter().map(|file| file.as_fd().as_raw_fd()).collect();
-        // The connection may be at its end: then nothing is heard either.
+        // The connection may be closed; then nothing arrives either.
         let _ = self.0.send_with_fds(&[&message[..]], &files);
     }
 

@@ -1,4 +1,5 @@
-//! Layout of a split virtqueue in guest memory (virtio 1.2, section 2.7) and raw access to its parts.
+//! Layout of a split virtqueue in guest memory (virtio 1.2, section 2.7) and raw access to its
+//! parts.
 
 use anyhow::Result;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -28,7 +29,8 @@ pub struct Desc {
     pub next: u16,
 }
 
-/// Where the parts of one ring are. Nothing here checks what is written: attacks go through these functions.
+/// Where the parts of one ring are. Nothing here checks what is written: attacks go through these
+/// functions.
 #[derive(Clone, Copy, Debug)]
 pub struct Ring {
     /// Number of descriptors.

@@ -18,7 +18,8 @@ fn table<'a>(text: &'a str, header: &str) -> Vec<Vec<&'a str>> {
         .collect()
 }
 
-/// How many system calls `airlockfsd policy show` lists for a process ("supervisor" or "worker") with an option.
+/// How many system calls `airlockfsd policy show` lists for a process ("supervisor" or "worker")
+/// with an option.
 fn calls(process: &str, option: &str) -> usize {
     let program = bin_dir().expect("a place for binaries").join("airlockfsd");
     let mut command = Command::new(program);

@@ -1,5 +1,5 @@
-//! docs/SPEC.md and docs/THREAT_MODEL.md are kept: every promise and every barrier names a test, every test named runs and
-//! can fail, and every operation and attacker has its row.
+//! docs/SPEC.md and docs/THREAT_MODEL.md are kept: every promise and every barrier names a test,
+//! every test named runs and can fail, and every operation and attacker has its row.
 
 mod counts;
 mod source;

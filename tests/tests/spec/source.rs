@@ -1,11 +1,12 @@
-//! Just enough of Rust's grammar to find a test in a file and to see what would keep it from failing. What the compiler sees
-//! to (that it compiles, that its types fit) is left to it.
+//! Just enough of Rust's grammar to find a test in a file and to see what would keep it from
+//! failing. What the compiler sees to (that it compiles, that its types fit) is left to it.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file's text with comments, and what strings and characters hold, replaced by blanks of the same length.
+/// A file's text with comments, and what strings and characters hold, replaced by blanks of the
+/// same length.
 pub(crate) struct Source(String);
 
 /// A function.
@@ -208,7 +209,8 @@ fn conditional(head: &str) -> bool {
     head.replace("#[cfg(test)]", "").contains("cfg(") || head.contains("cfg_attr(")
 }
 
-/// Why no suite has the file's tests; `None` if one has. Looks at each declaration on the way from the crate's root.
+/// Why no suite has the file's tests; `None` if one has. Looks at each declaration on the way from
+/// the crate's root.
 fn unreached(path: &Path, listed: bool) -> Option<String> {
     let (directory, stem) = (path.parent()?, path.file_stem()?.to_str()?);
     let is_root = matches!(stem, "main" | "lib")

@@ -1,4 +1,5 @@
-//! `cargo xtask bench --guest`: fio and traces in a Linux guest, on airlockfs and on virtiofsd in turn.
+//! `cargo xtask bench --guest`: fio and traces in a Linux guest, on airlockfs and on virtiofsd in
+//! turn.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -38,7 +39,7 @@ pub(super) fn run(airlockfsd: &Path, virtiofsd: &Path, rounds: usize, output: &P
     let kernel = kernel::get()?;
     let mut took: BTreeMap<(String, &str), Vec<Took>> = BTreeMap::new();
     for round in 0..rounds {
-        // Who goes first changes, for what the one before leaves behind.
+        // Alternate the order: the first daemon may leave something behind for the second.
         for at in 0..DAEMONS.len() {
             let which = (at + round) % DAEMONS.len();
             let name = DAEMONS[which];

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds what is measured, gets what it is measured against, runs `airlockfs-bench`.
+//! `cargo xtask bench`: builds what is measured, gets what it is measured against, runs
+//! `airlockfs-bench`.
 
 mod guest;
 
@@ -12,7 +13,8 @@ use crate::{binaries, command, paths, peer};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Options {
-    /// Instead: fio and traces in a Linux guest, on both daemons in turn; with `--rounds N`, 2 unless said, and `--output DIR`
+    /// Run fio and traces in a Linux guest instead, on both daemons in turn. Takes `--rounds N`
+    /// (default 2) and `--output DIR`
     #[arg(long)]
     guest: bool,
     /// Options of airlockfs-bench
@@ -20,7 +22,8 @@ pub struct Options {
     args: Vec<OsString>,
 }
 
-/// Builds in release mode, installs the peer unless `$AIRLOCKFS_PEER` says where it is, and measures.
+/// Builds in release mode, installs the peer unless `$AIRLOCKFS_PEER` says where it is, and
+/// measures.
 pub fn run(options: &Options) -> Result<()> {
     command::run(binaries::cargo().args([
         "build",

@@ -27,7 +27,7 @@ fn run() -> Result<()> {
     match words.as_slice() {
         ["mmap-write", path, offset, text] => {
             let mut mapping = open(path, true)?;
-            let start: usize = offset.parse().context("the offset is no number")?;
+            let start: usize = offset.parse().context("the offset is not a number")?;
             mapping
                 .bytes_mut()
                 .get_mut(start..start.saturating_add(text.len()))
@@ -37,8 +37,8 @@ fn run() -> Result<()> {
         }
         ["mmap-read", path, offset, count] => {
             let mapping = open(path, false)?;
-            let start: usize = offset.parse().context("the offset is no number")?;
-            let count: usize = count.parse().context("the count is no number")?;
+            let start: usize = offset.parse().context("the offset is not a number")?;
+            let count: usize = count.parse().context("the count is not a number")?;
             let bytes = mapping
                 .bytes()
                 .get(start..start.saturating_add(count))
@@ -79,7 +79,8 @@ mod mapping {
     }
 
     impl Mapping {
-        /// Maps all of `file`, for stores too if `write`. Nobody else may shrink or change the file meanwhile.
+        /// Maps all of `file`, for stores too if `write`. Nobody else may shrink or change the file
+        /// meanwhile.
         pub(super) fn new(file: &File, write: bool) -> Result<Self> {
             let length = usize::try_from(file.metadata()?.len())?;
             let length = NonZeroUsize::new(length).context("an empty file has nothing to map")?;
@@ -91,8 +92,8 @@ mod mapping {
         }
 
         pub(super) fn bytes(&self) -> &[u8] {
-            // SAFETY: the mapping is readable, `length` bytes long and lives as long as `self`; the guest's script
-            // runs one program at a time, so nothing changes the file meanwhile.
+            // SAFETY: the mapping is readable, `length` bytes long and lives as long as `self`; the
+            // guest's script runs one program at a time, so nothing changes the file meanwhile.
             unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length.get()) }
         }
 

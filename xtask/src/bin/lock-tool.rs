@@ -1,9 +1,10 @@
 //! Takes a lock on a file, of the kind that a script can't: for the suite of locks.
 //!
-//! `lock-tool lock KIND MODE PATIENCE FILE START LENGTH COMMAND...` holds a lock while a command runs and ends with the
-//! command's status, or with 9 when somebody else holds the lock. KIND is `posix`, `ofd` (fcntl(2)) or `flock` (flock(2),
-//! START and LENGTH do not matter), MODE `read` or `write`, PATIENCE `try` or `wait`.
-//! `lock-tool query FILE START LENGTH` prints whether a POSIX write lock could be taken: `free`, or what is in the way.
+//! `lock-tool lock KIND MODE PATIENCE FILE START LENGTH COMMAND...` holds a lock while a command
+//! runs and ends with the command's status, or with 9 when somebody else holds the lock. KIND is
+//! `posix`, `ofd` (fcntl(2)) or `flock` (flock(2), START and LENGTH do not matter), MODE `read` or
+//! `write`, PATIENCE `try` or `wait`. `lock-tool query FILE START LENGTH` prints whether a POSIX
+//! write lock could be taken: `free`, or what is in the way.
 
 use std::fs::File;
 use std::process::{Command, ExitCode};
@@ -38,7 +39,7 @@ fn run() -> Result<u8> {
             let lock = match *kind {
                 "flock" => by_flock(file, write, wait),
                 "posix" | "ofd" => by_fcntl(file, *kind == "ofd", &range(write, start, length)?, wait),
-                _ => bail!("{kind} is no kind of lock"),
+                _ => bail!("{kind} is not a kind of lock"),
             };
             match lock {
                 Ok(lock) => {
@@ -120,8 +121,8 @@ fn range(write: bool, start: &str, length: &str) -> Result<libc::flock> {
     Ok(libc::flock {
         l_type: i16::try_from(kind)?,
         l_whence: i16::try_from(libc::SEEK_SET)?,
-        l_start: start.parse().context("START is no number")?,
-        l_len: length.parse().context("LENGTH is no number")?,
+        l_start: start.parse().context("START is not a number")?,
+        l_len: length.parse().context("LENGTH is not a number")?,
         l_pid: 0,
     })
 }

@@ -1,5 +1,5 @@
-//! The FUSE wire format, version 7.45 (Linux uapi `linux/fuse.h`), written down a second time on purpose:
-//! a mistake in the daemon's definitions must not be repeated by the tests that look for it.
+//! The FUSE wire format, version 7.45 (Linux uapi `linux/fuse.h`). It repeats the daemon's
+//! definitions on purpose: the tests must not share a mistake that they look for.
 
 mod flags;
 mod opcode;

@@ -66,7 +66,8 @@ impl Client {
         self.post(BATCH_FORGET, 0, &[bytes(&head), items.as_bytes()]);
     }
 
-    /// Whether a node is forgotten, soon: FORGET is never answered, and what it did shows later on another queue.
+    /// Whether a node is forgotten soon. FORGET is never answered, and its effect shows later on
+    /// another queue.
     pub fn is_forgotten(&self, node: u64) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
