@@ -118,7 +118,7 @@ fn with_vectors(
         iov_len: 0,
     }; VECTORS];
     let mut places = vectors.iter_mut();
-    let (mut asked, mut count) = (0, 0);
+    let (mut asked, mut count) = (0, 0_usize);
     'full: for piece in pieces.range(skip, length) {
         // A piece may cross from one region of the memory map into the next.
         for slice in slices(memory, piece.address, piece.length as usize) {
@@ -132,16 +132,17 @@ fn with_vectors(
             count += 1;
         }
     }
-    let done = again(|| call(vectors.as_ptr(), count)).map_err(|error| match error.number() {
-        libc::EFAULT => {
-            // All of it was mapped: the VMM took it away.
-            fault::report();
-            Errno::EIO
-        }
-        _ => error,
-    })?;
+    let done =
+        again(|| call(vectors.as_ptr(), count as libc::c_int)).map_err(|error| match error.number() {
+            libc::EFAULT => {
+                // All of it was mapped: the VMM took it away.
+                fault::report();
+                Errno::EIO
+            }
+            _ => error,
+        })?;
     // Less than asked: the end of the file, or of memory that the VMM took away.
-    touch(&vectors, done);
+    touch(vectors.get(..count).unwrap_or_default(), done);
     Ok(Moved { asked, done })
 }
 
