@@ -5,6 +5,7 @@
 //! Modes, flags and masks are Linux's numbers on this architecture (`open(2)`, `inode(7)`), already cleaned by the
 //! supervisor and checked again by the worker.
 
+mod file;
 mod parts;
 mod start;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, Errno, Handle, Name, NodeId};
 
+pub use file::FileOperation;
 pub use parts::{
     Attr, AttrChange, Caller, Creation, DirEntry, Entry, FileLock, FsXattr, SetTime, StatFs, Timestamp,
     XattrName, dirent_size,
@@ -41,8 +43,8 @@ pub enum Request<'a> {
     /// A node itself (`.`) or, `above`, the directory it was last seen in (`..`; of a root the root), by the tables: no
     /// name is looked up on the way out of anything. Counts a lookup. → `Entry`
     LookupKnown { node: NodeId, above: bool },
-    /// → `Attr`
-    GetAttr { node: NodeId, handle: Option<Handle> },
+    /// Attributes of an inode; [`FileOperation::GetAttr`] for those of an open file. → `Attr`
+    GetAttr { node: NodeId },
     /// → `Attr`. `handle` is one opened for writing when the size changes by ftruncate(2).
     SetAttr {
         node: NodeId,
@@ -109,15 +111,8 @@ pub enum Request<'a> {
         flags: u32,
         creation: Creation<'a>,
     },
-    /// Data goes to the slot's bulk buffer. → `Data`
-    Read { handle: Handle, offset: u64, size: u32 },
-    /// Data comes in the slot's bulk buffer. → `Written`
-    Write {
-        handle: Handle,
-        offset: u64,
-        size: u32,
-        kill_suidgid: bool,
-    },
+    /// An operation on an open file. → what it says
+    File(FileOperation),
     /// Asks for the open file's descriptor, regular files only, with exactly the access it was opened for.
     /// → `Donated` and one descriptor on this lane's channel, or `NotDonated`
     Donate { handle: Handle },
@@ -128,22 +123,6 @@ pub enum Request<'a> {
     },
     /// close(2) by one of the holders; drops the owner's record locks. → `Done`
     Flush { handle: Handle, lock_owner: u64 },
-    /// → `Done`
-    Fsync { handle: Handle, datasync: bool },
-    /// SEEK_DATA or SEEK_HOLE. → `Offset`
-    Lseek {
-        handle: Handle,
-        offset: u64,
-        whence: u32,
-    },
-    /// `mode` of fallocate(2). → `Done`
-    Fallocate {
-        handle: Handle,
-        offset: u64,
-        length: u64,
-        mode: u32,
-        kill_suidgid: bool,
-    },
     /// → `Copied`
     CopyFileRange {
         source: Handle,

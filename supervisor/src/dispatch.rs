@@ -280,7 +280,7 @@ impl Group {
     pub(crate) fn through_ring(&mut self, caller: Caller, io: Io, memory: &Memory) {
         let (shape, then) = (io.reply(), Then::Nothing);
         self.submit(
-            &io.to_request(),
+            &io.to_operation().into(),
             caller,
             None,
             Awaits::Answer { shape, then },
@@ -323,45 +323,19 @@ impl Group {
         bulk: Bulk,
         memory: &Memory,
     ) {
-        let piece_of = |offset: u64, size: u32| {
-            let piece = size.saturating_sub(done).min(BULK_SIZE as u32);
-            (offset.saturating_add(done.into()), piece)
-        };
-        let (request, piece) = match io {
-            Io::Read { handle, offset, size } => {
-                let (offset, size) = piece_of(offset, size);
-                (Request::Read { handle, offset, size }, size)
+        let part = io.to_operation().part(done, BULK_SIZE as u32);
+        let piece = part.size().unwrap_or(0);
+        if matches!(io, Io::Write { .. }) {
+            let buffer = self.lane.bulk(&bulk);
+            let from = data_at + done as usize;
+            if guest_io::guest_to_bulk(&buffer, memory, &self.chain.readable, from, piece as usize).is_err() {
+                self.lane.give_bulk(bulk);
+                return self.answer_error(caller, Errno::EIO, memory);
             }
-            Io::Write {
-                handle,
-                offset,
-                size,
-                kill_suidgid,
-            } => {
-                let (offset, size) = piece_of(offset, size);
-                let buffer = self.lane.bulk(&bulk);
-                let from = data_at + done as usize;
-                if guest_io::guest_to_bulk(&buffer, memory, &self.chain.readable, from, size as usize)
-                    .is_err()
-                {
-                    self.lane.give_bulk(bulk);
-                    return self.answer_error(caller, Errno::EIO, memory);
-                }
-                (
-                    Request::Write {
-                        handle,
-                        offset,
-                        size,
-                        kill_suidgid,
-                    },
-                    size,
-                )
-            }
-            _ => (io.to_request(), 0),
-        };
+        }
         self.moved += piece as usize;
         self.submit(
-            &request,
+            &part.into(),
             caller,
             Some(bulk),
             Awaits::Data { io, done, piece },

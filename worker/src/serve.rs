@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use airlockfs_ipc::{
     Errno, Handle, ProtocolError,
-    message::{Reply, Request},
+    message::{FileOperation, Reply, Request},
     ring::{BULK_SIZE, BulkBuffer, Hand, MessageBuffer, Next, Ticket, WorkerLane},
 };
 use nix::unistd::UnlinkatFlags;
@@ -100,7 +100,7 @@ impl Serving<'_> {
             }
             Request::Lookup { parent, name } => lookup::lookup(volume, parent, name),
             Request::LookupKnown { node, above } => lookup::known(volume, node, above),
-            Request::GetAttr { node, handle } => attr::get(volume, node, handle),
+            Request::GetAttr { node } => attr::get(volume, node, None),
             Request::SetAttr {
                 node,
                 handle,
@@ -168,13 +168,7 @@ impl Serving<'_> {
                 flags,
                 ref creation,
             } => create::temporary(volume, parent, flags, creation),
-            Request::Read { handle, offset, size } => self.read(&ticket, handle, offset, size)?,
-            Request::Write {
-                handle,
-                offset,
-                size,
-                kill_suidgid,
-            } => self.write(&ticket, handle, offset, size, kill_suidgid)?,
+            Request::File(operation) => self.file(&ticket, operation)?,
             Request::Donate { handle } => {
                 // The channel may be full (net.unix.max_dgram_qlen) until the supervisor looks at what was answered.
                 self.lane.flush();
@@ -183,23 +177,9 @@ impl Serving<'_> {
             Request::Release { handle, flock_owner } => open::release(volume, handle, flock_owner),
             Request::ReleaseDir { handle } => open::release(volume, handle, None),
             Request::Flush { handle, lock_owner } => lock::flush(volume, handle, lock_owner),
-            Request::Fsync { handle, datasync } | Request::FsyncDir { handle, datasync } => {
+            Request::FsyncDir { handle, datasync } => {
                 self.long_on(handle, |open| io::sync(volume, open, datasync))
             }
-            Request::Lseek {
-                handle,
-                offset,
-                whence,
-            } => io::seek(volume, handle, offset, whence),
-            Request::Fallocate {
-                handle,
-                offset,
-                length,
-                mode,
-                kill_suidgid,
-            } => self.long_on(handle, |open| {
-                io::allocate(volume, open, (offset, length), mode, kill_suidgid)
-            }),
             Request::CopyFileRange {
                 source,
                 source_offset,
@@ -293,6 +273,38 @@ impl Serving<'_> {
         };
         self.complete(ticket, &answer.unwrap_or_else(Reply::Error));
         Ok(())
+    }
+
+    /// What needs nothing but the open file.
+    fn file(&self, ticket: &Ticket, operation: FileOperation) -> Result<Answer<'static>, ProtocolError> {
+        let volume = self.volume;
+        Ok(match operation {
+            FileOperation::Read { handle, offset, size } => self.read(ticket, handle, offset, size)?,
+            FileOperation::Write {
+                handle,
+                offset,
+                size,
+                kill_suidgid,
+            } => self.write(ticket, handle, offset, size, kill_suidgid)?,
+            FileOperation::Fsync { handle, datasync } => {
+                self.long_on(handle, |open| io::sync(volume, open, datasync))
+            }
+            FileOperation::Lseek {
+                handle,
+                offset,
+                whence,
+            } => io::seek(volume, handle, offset, whence),
+            FileOperation::Fallocate {
+                handle,
+                offset,
+                length,
+                mode,
+                kill_suidgid,
+            } => self.long_on(handle, |open| {
+                io::allocate(volume, open, (offset, length), mode, kill_suidgid)
+            }),
+            FileOperation::GetAttr { node, handle } => attr::get(volume, node, Some(handle)),
+        })
     }
 
     /// The bulk buffer that must come with a request, and how much of it counts.

@@ -30,10 +30,7 @@ fn hand(number: u16) -> Hand {
 }
 
 fn ask(supervisor: &mut SupervisorLane, node: u64) {
-    let request = Request::GetAttr {
-        node: NodeId(node),
-        handle: None,
-    };
+    let request = Request::GetAttr { node: NodeId(node) };
     supervisor.submit(&request, None).unwrap();
     supervisor.flush();
 }
@@ -109,13 +106,7 @@ fn a_hundred_thousand_requests_come_back_whatever_the_order() {
     while received < COUNT {
         while sent < COUNT && supervisor.free_slots() > 0 {
             let slot = supervisor
-                .submit(
-                    &Request::GetAttr {
-                        node: NodeId(sent),
-                        handle: None,
-                    },
-                    None,
-                )
+                .submit(&Request::GetAttr { node: NodeId(sent) }, None)
                 .unwrap();
             expected[slot.index()] = sent;
             sent += 1;
@@ -415,10 +406,7 @@ fn many_threads_on_one_lane_answer_everything_once() {
     let (mut sent, mut received) = (0, 0);
     while received < COUNT {
         while sent < COUNT && supervisor.free_slots() > 0 {
-            let request = Request::GetAttr {
-                node: NodeId(sent),
-                handle: None,
-            };
+            let request = Request::GetAttr { node: NodeId(sent) };
             let slot = supervisor.submit(&request, None).unwrap();
             assert_eq!(expected[slot.index()].replace(sent), None);
             sent += 1;

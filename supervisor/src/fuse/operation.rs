@@ -1,6 +1,6 @@
 //! What decoding yields: checked types only.
 
-use airlockfs_ipc::message::Request;
+use airlockfs_ipc::message::{FileOperation, Request};
 use airlockfs_ipc::{Errno, Handle, NodeId};
 
 use super::abi;
@@ -53,7 +53,7 @@ pub(crate) enum Operation<'a> {
     /// The same, too long to be copied at once: `length` bytes of records, in the layout of [`Request::Forget`], behind
     /// the control part of the chain's readable half.
     ForgetBatch { length: usize },
-    /// Served here on a donated descriptor, by the worker where there is none ([`Io::to_request`]).
+    /// Served here on a donated descriptor, by the worker where there is none ([`Io::to_operation`]).
     Io(Io),
     /// Served by the worker.
     Control {
@@ -169,27 +169,27 @@ impl Io {
         }
     }
 
-    /// The same as a request to the worker.
-    pub(crate) const fn to_request(self) -> Request<'static> {
+    /// The same for the worker.
+    pub(crate) const fn to_operation(self) -> FileOperation {
         match self {
-            Self::Read { handle, offset, size } => Request::Read { handle, offset, size },
+            Self::Read { handle, offset, size } => FileOperation::Read { handle, offset, size },
             Self::Write {
                 handle,
                 offset,
                 size,
                 kill_suidgid,
-            } => Request::Write {
+            } => FileOperation::Write {
                 handle,
                 offset,
                 size,
                 kill_suidgid,
             },
-            Self::Fsync { handle, datasync } => Request::Fsync { handle, datasync },
+            Self::Fsync { handle, datasync } => FileOperation::Fsync { handle, datasync },
             Self::Lseek {
                 handle,
                 offset,
                 whence,
-            } => Request::Lseek {
+            } => FileOperation::Lseek {
                 handle,
                 offset,
                 whence,
@@ -200,17 +200,14 @@ impl Io {
                 length,
                 mode,
                 kill_suidgid,
-            } => Request::Fallocate {
+            } => FileOperation::Fallocate {
                 handle,
                 offset,
                 length,
                 mode,
                 kill_suidgid,
             },
-            Self::GetAttr { node, handle, .. } => Request::GetAttr {
-                node,
-                handle: Some(handle),
-            },
+            Self::GetAttr { node, handle, .. } => FileOperation::GetAttr { node, handle },
         }
     }
 }

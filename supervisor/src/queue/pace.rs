@@ -1,7 +1,10 @@
 //! How a batch of requests is dealt out so that neither the guest nor the worker falls asleep meanwhile, or is kept from the
 //! CPU that it needs.
 
-use airlockfs_ipc::{message::Request, ring::SupervisorLane};
+use airlockfs_ipc::{
+    message::{FileOperation, Request},
+    ring::SupervisorLane,
+};
 
 /// Most answers that lie ready, or quick requests that the worker is given at a time, while the guest is awake on another
 /// CPU; and most requests of any kind for which it pays to have the worker answer the first before the others.
@@ -82,7 +85,7 @@ const fn is_quick(request: &Request<'_>) -> bool {
             | Request::LookupKnown { .. }
             | Request::GetAttr { .. }
             | Request::ReadLink { .. }
-            | Request::Read { .. }
+            | Request::File(FileOperation::Read { .. } | FileOperation::GetAttr { .. })
             | Request::StatFs { .. }
             | Request::Access { .. }
             | Request::GetXattr { .. }

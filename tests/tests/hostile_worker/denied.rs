@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use airlockfs_ipc::Handle;
-use airlockfs_ipc::message::{Attr, Entry, Reply, Request};
+use airlockfs_ipc::message::{Attr, Entry, FileOperation, Reply, Request};
 use airlockfs_tests::boundary::puppet::{self, Puppet, decoded};
 use airlockfs_tests::boundary::raw::{BULKS, RawRequest};
 use airlockfs_tests::fuse::abi::{WRITE, WriteIn};
@@ -97,12 +97,12 @@ fn what_the_supervisor_may_not_do_is_the_workers_from_then_on() {
                     puppet.donate(LANE, HANDLE, &[&descriptor]);
                     puppet.reply(LANE, request, &Reply::Donated);
                 });
-                let expected = Request::Write {
+                let expected = Request::File(FileOperation::Write {
                     handle: HANDLE,
                     offset: 10,
                     size: LARGE as u32,
                     kill_suidgid: false,
-                };
+                });
                 assert_eq!(decoded(&request), expected);
                 assert!(puppet.lanes[LANE].read_bulk(request.bulk, LARGE) == data);
                 puppet.reply(LANE, &request, &Reply::Written { size: 100 });
@@ -115,7 +115,10 @@ fn what_the_supervisor_may_not_do_is_the_workers_from_then_on() {
             &mut puppet,
             |fs| fs.read(file, 0, 10),
             |puppet, request| {
-                assert!(matches!(decoded(request), Request::Read { handle: HANDLE, .. }));
+                assert!(matches!(
+                    decoded(request),
+                    Request::File(FileOperation::Read { handle: HANDLE, .. })
+                ));
                 puppet.reply(LANE, request, &Reply::Error(airlockfs_ipc::Errno::EPERM));
             },
         );
@@ -147,7 +150,7 @@ fn what_changes_no_data_is_the_workers_too() {
         |puppet, request| {
             assert!(matches!(
                 decoded(request),
-                Request::Fallocate { handle: HANDLE, .. }
+                Request::File(FileOperation::Fallocate { handle: HANDLE, .. })
             ));
             puppet.reply(LANE, request, &Reply::Done);
         },
@@ -192,9 +195,9 @@ fn more_than_there_are_buffers_for_is_done_one_after_the_other() {
     let mut seen = Vec::new();
     for _ in 0..MANY {
         let request = puppet.next(LANE);
-        let Request::Write {
+        let Request::File(FileOperation::Write {
             offset, size: 4096, ..
-        } = decoded(&request)
+        }) = decoded(&request)
         else {
             panic!("{:?}", decoded(&request));
         };

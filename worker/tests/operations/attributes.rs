@@ -7,7 +7,7 @@ use std::{
 
 use airlockfs_ipc::{
     Errno, NodeId,
-    message::{AttrChange, Caller, Reply, Request, SetTime, Timestamp},
+    message::{AttrChange, Caller, FileOperation, Reply, Request, SetTime, Timestamp},
 };
 
 use crate::client::{ROOT, USER, Worker};
@@ -108,10 +108,10 @@ fn sizes_up_to_the_largest() {
     assert!(worker.setattr(entry.node, size(1 << 63)).is_err());
     assert_eq!(worker.setattr(NodeId::ROOT, size(0)), Err(Errno::EISDIR));
     assert_eq!(worker.getattr(entry.node).unwrap().size, 7);
-    let stranger = Request::GetAttr {
+    let stranger = Request::File(FileOperation::GetAttr {
         node: entry.node,
-        handle: Some(airlockfs_ipc::Handle(handle.0 + 1)),
-    };
+        handle: airlockfs_ipc::Handle(handle.0 + 1),
+    });
     assert_eq!(worker.call(&stranger), Err(Errno::EBADF));
 }
 

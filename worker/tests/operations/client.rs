@@ -15,8 +15,8 @@ use airlockfs_ipc::{
     Bytes, Errno, Handle, Name, NodeId,
     channel::{Channel, pair},
     message::{
-        Attr, AttrChange, Caller, ConfinementReport, Creation, DirEntry, Entry, Farewell, Reply, Request,
-        Sandbox, SeccompMode, Share, Start, Started, WorkerConfig,
+        Attr, AttrChange, Caller, ConfinementReport, Creation, DirEntry, Entry, Farewell, FileOperation,
+        Reply, Request, Sandbox, SeccompMode, Share, Start, Started, WorkerConfig,
     },
     ring::{MessageBuffer, SlotId, SupervisorLane, SupervisorRing},
 };
@@ -351,7 +351,7 @@ impl Worker {
     }
 
     pub(crate) fn getattr(&mut self, node: NodeId) -> Result<Attr, Errno> {
-        self.call(&Request::GetAttr { node, handle: None }).map(attr_of)
+        self.call(&Request::GetAttr { node }).map(attr_of)
     }
 
     pub(crate) fn setattr(&mut self, node: NodeId, change: AttrChange) -> Result<Attr, Errno> {
@@ -443,7 +443,7 @@ impl Worker {
     }
 
     pub(crate) fn read(&mut self, handle: Handle, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let request = Request::Read { handle, offset, size };
+        let request = Request::File(FileOperation::Read { handle, offset, size });
         self.call_with(&request, b"")?;
         Ok(self.data.clone())
     }
@@ -459,12 +459,12 @@ impl Worker {
         data: &[u8],
         kill: bool,
     ) -> Result<u32, Errno> {
-        let request = Request::Write {
+        let request = Request::File(FileOperation::Write {
             handle,
             offset,
             size: data.len() as u32,
             kill_suidgid: kill,
-        };
+        });
         match self.call_with(&request, data)? {
             Reply::Written { size } => Ok(size),
             other => panic!("{other:?}"),

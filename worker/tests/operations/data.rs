@@ -8,7 +8,7 @@ use std::{
 
 use airlockfs_ipc::{
     Errno, Handle, NodeId,
-    message::{AttrChange, Reply, Request},
+    message::{AttrChange, FileOperation, Reply, Request},
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -55,12 +55,14 @@ fn a_handle_does_only_what_it_was_opened_for() {
     let reading = worker.open(entry.node, libc::O_RDONLY).unwrap();
     assert_eq!(worker.read(writing, 0, 1), Err(Errno::EBADF));
     assert_eq!(worker.write(reading, 0, b"x"), Err(Errno::EBADF));
-    let fallocate = |handle| Request::Fallocate {
-        handle,
-        offset: 0,
-        length: 10,
-        mode: 0,
-        kill_suidgid: false,
+    let fallocate = |handle| {
+        Request::File(FileOperation::Fallocate {
+            handle,
+            offset: 0,
+            length: 10,
+            mode: 0,
+            kill_suidgid: false,
+        })
     };
     assert_eq!(worker.call(&fallocate(reading)), Err(Errno::EBADF));
     assert_eq!(worker.call(&fallocate(writing)), Ok(Reply::Done));
@@ -164,10 +166,12 @@ fn holes_and_data_are_found_made_and_copied() {
     let mut worker = Worker::start(|_| ());
     let (_, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
     worker.write(handle, 1 << 20, &[7; 4096]).unwrap();
-    let seek = |offset, whence: i32| Request::Lseek {
-        handle,
-        offset,
-        whence: whence as u32,
+    let seek = |offset, whence: i32| {
+        Request::File(FileOperation::Lseek {
+            handle,
+            offset,
+            whence: whence as u32,
+        })
     };
     assert_eq!(worker.call(&seek(0, libc::SEEK_DATA)), Ok(Reply::Offset(1 << 20)));
     assert_eq!(
@@ -177,22 +181,22 @@ fn holes_and_data_are_found_made_and_copied() {
     assert_eq!(worker.call(&seek(1 << 40, libc::SEEK_DATA)), Err(Errno::ENXIO));
     assert_eq!(worker.call(&seek(u64::MAX, libc::SEEK_DATA)), Err(Errno::ENXIO));
     assert_eq!(worker.call(&seek(0, libc::SEEK_SET)), Err(Errno::EINVAL));
-    let punch = Request::Fallocate {
+    let punch = Request::File(FileOperation::Fallocate {
         handle,
         offset: 1 << 20,
         length: 2048,
         mode: (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32,
         kill_suidgid: false,
-    };
+    });
     assert_eq!(worker.call(&punch), Ok(Reply::Done));
     assert_eq!(worker.read(handle, (1 << 20) + 2047, 2).unwrap(), [0, 7]);
-    let wrong = Request::Fallocate {
+    let wrong = Request::File(FileOperation::Fallocate {
         handle,
         offset: 0,
         length: 10,
         mode: 1 << 30,
         kill_suidgid: false,
-    };
+    });
     assert_eq!(worker.call(&wrong), Err(Errno::ENOTSUP));
     let (_, target) = worker.create("g", libc::O_RDWR, 0o600).unwrap();
     let copy = |source, target, target_offset| Request::CopyFileRange {
@@ -207,7 +211,7 @@ fn holes_and_data_are_found_made_and_copied() {
     assert_eq!(worker.read(target, 10, 10).unwrap(), [0, 0, 7, 7]);
     assert_eq!(worker.call(&copy(handle, target, u64::MAX)), Err(Errno::EINVAL));
     for datasync in [false, true] {
-        let sync = Request::Fsync { handle, datasync };
+        let sync = Request::File(FileOperation::Fsync { handle, datasync });
         assert_eq!(worker.call(&sync), Ok(Reply::Done));
     }
 }
@@ -216,14 +220,11 @@ fn holes_and_data_are_found_made_and_copied() {
 fn slow_operations_are_all_answered() {
     let mut worker = Worker::start(|_| ());
     let (entry, handle) = worker.create("f", libc::O_RDWR, 0o600).unwrap();
-    let fsync = Request::Fsync {
+    let fsync = Request::File(FileOperation::Fsync {
         handle,
         datasync: false,
-    };
-    let getattr = Request::GetAttr {
-        node: entry.node,
-        handle: None,
-    };
+    });
+    let getattr = Request::GetAttr { node: entry.node };
     let mut sent: Vec<_> = (0..100)
         .map(|n| worker.send(if n % 2 == 0 { &fsync } else { &getattr }))
         .collect();

@@ -9,7 +9,7 @@ mod start;
 
 use airlockfs_ipc::{
     Errno, Handle, NodeId,
-    message::{AttrChange, Caller, FileLock, FsXattr, Reply, Request, XattrName},
+    message::{AttrChange, Caller, FileLock, FileOperation, FsXattr, Reply, Request, XattrName},
     ring::BULK_SIZE,
 };
 
@@ -29,20 +29,20 @@ fn a_breach_of_the_boundarys_rules_ends_the_session_and_is_logged() {
     type Breach = fn(&mut Worker, Handle);
     let breaches: [(&str, Breach); 3] = [
         ("no bulk buffer", |worker, handle| {
-            worker.send(&Request::Read {
+            worker.send(&Request::File(FileOperation::Read {
                 handle,
                 offset: 0,
                 size: 1,
-            });
+            }));
         }),
         ("too large a write", |worker, handle| {
             let bulk = worker.lane.take_bulk().unwrap();
-            let write = Request::Write {
+            let write = Request::File(FileOperation::Write {
                 handle,
                 offset: 0,
                 size: BULK_SIZE as u32 + 1,
                 kill_suidgid: false,
-            };
+            });
             worker.lane.submit(&write, Some(&bulk)).unwrap();
             worker.lane.flush();
         }),
@@ -88,7 +88,7 @@ fn made_up_nodes_and_handles_are_refused_by_every_operation() {
         let mode = creation(ROOT, 0o600, 0);
         let with_nodes = [
             Request::Lookup { parent: node, name },
-            Request::GetAttr { node, handle: None },
+            Request::GetAttr { node },
             Request::SetAttr {
                 node,
                 handle: None,
@@ -154,10 +154,10 @@ fn made_up_nodes_and_handles_are_refused_by_every_operation() {
             }
         }
         let with_handles = [
-            Request::GetAttr {
+            Request::File(FileOperation::GetAttr {
                 node: entry.node,
-                handle: Some(handle),
-            },
+                handle,
+            }),
             Request::Donate { handle },
             Request::Release {
                 handle,
@@ -167,22 +167,22 @@ fn made_up_nodes_and_handles_are_refused_by_every_operation() {
                 handle,
                 lock_owner: 1,
             },
-            Request::Fsync {
+            Request::File(FileOperation::Fsync {
                 handle,
                 datasync: false,
-            },
-            Request::Lseek {
+            }),
+            Request::File(FileOperation::Lseek {
                 handle,
                 offset: 0,
                 whence: libc::SEEK_DATA as u32,
-            },
-            Request::Fallocate {
+            }),
+            Request::File(FileOperation::Fallocate {
                 handle,
                 offset: 0,
                 length: 1,
                 mode: 0,
                 kill_suidgid: false,
-            },
+            }),
             Request::CopyFileRange {
                 source: handle,
                 source_offset: 0,

@@ -7,7 +7,7 @@ use std::{
 
 use airlockfs_ipc::{
     Errno, Handle,
-    message::{FileLock, Reply, Request},
+    message::{FileLock, FileOperation, Reply, Request},
 };
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -135,10 +135,10 @@ fn a_waiting_lock_holds_up_nothing_and_comes_when_it_can() {
     let waiting: Vec<_> = (2..22)
         .map(|owner| worker.send(&set(handle, owner, lock(0, 9, READ), true)))
         .collect();
-    let sync = Request::Fsync {
+    let sync = Request::File(FileOperation::Fsync {
         handle,
         datasync: true,
-    };
+    });
     let slot = worker.send(&sync);
     assert_eq!(worker.answer(), (slot, Ok(Reply::Done)));
     assert!(worker.getattr(entry.node).is_ok());

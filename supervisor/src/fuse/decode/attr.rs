@@ -31,7 +31,7 @@ fn attributes<'a>(
     {
         return Ok(Operation::Io(Io::GetAttr { node, handle, reply }));
     }
-    Ok(Operation::control(Request::GetAttr { node, handle: None }, reply))
+    Ok(Operation::control(Request::GetAttr { node }, reply))
 }
 
 /// FATTR_CTIME, which a guest with a write-back cache sends, is passed over: ctime cannot be set and follows from

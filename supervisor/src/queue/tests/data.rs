@@ -11,11 +11,11 @@ fn a_second_read_is_served_from_the_donated_file_without_the_worker() {
         rig.serve(|request| {
             assert_eq!(
                 *request,
-                Request::Read {
+                Request::File(FileOperation::Read {
                     handle: HANDLE,
                     offset: 0,
                     size: 4096
-                }
+                })
             );
             Reply::Data { size: 3 }
         }),
@@ -95,12 +95,12 @@ fn what_the_worker_keeps_goes_through_the_ring() {
     let (ticket, request) = rig.worker.take(&mut rig.message).unwrap().unwrap();
     assert_eq!(
         request,
-        Request::Write {
+        Request::File(FileOperation::Write {
             handle: HANDLE,
             offset: 0,
             size: 40_000,
             kill_suidgid: false
-        }
+        })
     );
     let mut data = vec![0; 40_000];
     rig.worker.bulk(&ticket).unwrap().copy_to_slice(0, &mut data);
@@ -120,11 +120,11 @@ fn a_read_larger_than_a_buffer_goes_through_the_ring_in_pieces() {
         let (ticket, request) = rig.worker.take(&mut rig.message).unwrap().unwrap();
         assert_eq!(
             request,
-            Request::Read {
+            Request::File(FileOperation::Read {
                 handle: HANDLE,
                 offset,
                 size
-            }
+            })
         );
         rig.worker
             .bulk(&ticket)
@@ -187,7 +187,7 @@ fn a_write_that_must_keep_the_setuid_bit_is_the_workers() {
     rig.run();
     assert_eq!(
         rig.serve(|request| {
-            assert!(matches!(request, Request::Write { .. }));
+            assert!(matches!(request, Request::File(FileOperation::Write { .. })));
             Reply::Written { size: 4 }
         }),
         1
@@ -239,7 +239,7 @@ fn a_write_to_a_file_open_for_reading_is_never_made_here() {
     let refuse = |request: &Request<'_>| {
         assert!(matches!(
             request,
-            Request::Write { .. } | Request::Fallocate { .. }
+            Request::File(FileOperation::Write { .. } | FileOperation::Fallocate { .. })
         ));
         Reply::Error(Errno::EBADF)
     };

@@ -18,7 +18,7 @@ use std::{
 
 use airlockfs_ipc::{
     Bytes, Errno, Handle, NodeId, ProtocolError,
-    message::{Attr, Entry, Reply, Request},
+    message::{Attr, Entry, FileOperation, Reply, Request},
     ring::{MessageBuffer, SLOTS, SupervisorRing, Ticket, WorkerLane},
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};

@@ -2,7 +2,7 @@
 
 use airlockfs_ipc::{
     Bytes, Handle, NodeId,
-    message::{AttrChange, Caller, FsXattr, Request},
+    message::{AttrChange, Caller, FileOperation, FsXattr, Request},
     ring::BULK_SIZE,
 };
 
@@ -23,7 +23,7 @@ pub(super) fn kind(request: &Request<'_>) -> &'static str {
         Request::Reset => "Reset",
         Request::Lookup { .. } => "Lookup",
         Request::LookupKnown { .. } => "LookupKnown",
-        Request::GetAttr { .. } => "GetAttr",
+        Request::GetAttr { .. } | Request::File(FileOperation::GetAttr { .. }) => "GetAttr",
         Request::SetAttr { .. } => "SetAttr",
         Request::ReadLink { .. } => "ReadLink",
         Request::Symlink { .. } => "Symlink",
@@ -36,14 +36,14 @@ pub(super) fn kind(request: &Request<'_>) -> &'static str {
         Request::Open { .. } => "Open",
         Request::Create { .. } => "Create",
         Request::TmpFile { .. } => "TmpFile",
-        Request::Read { .. } => "Read",
-        Request::Write { .. } => "Write",
+        Request::File(FileOperation::Read { .. }) => "Read",
+        Request::File(FileOperation::Write { .. }) => "Write",
         Request::Donate { .. } => "Donate",
         Request::Release { .. } => "Release",
         Request::Flush { .. } => "Flush",
-        Request::Fsync { .. } => "Fsync",
-        Request::Lseek { .. } => "Lseek",
-        Request::Fallocate { .. } => "Fallocate",
+        Request::File(FileOperation::Fsync { .. }) => "Fsync",
+        Request::File(FileOperation::Lseek { .. }) => "Lseek",
+        Request::File(FileOperation::Fallocate { .. }) => "Fallocate",
         Request::CopyFileRange { .. } => "CopyFileRange",
         Request::OpenDir { .. } => "OpenDir",
         Request::ReadDir { .. } => "ReadDir",
@@ -97,8 +97,8 @@ pub(super) fn requests(wanted: &str, known: &Known) -> Vec<Request<'static>> {
         }
         "GetAttr" => {
             for node in nodes() {
-                let some = handles().map(Some);
-                all.extend(some.chain([None]).map(|handle| Request::GetAttr { node, handle }));
+                all.extend(handles().map(|handle| Request::File(FileOperation::GetAttr { node, handle })));
+                all.push(Request::GetAttr { node });
             }
         }
         "SetAttr" => {
@@ -255,13 +255,13 @@ pub(super) fn requests(wanted: &str, known: &Known) -> Vec<Request<'static>> {
                 for offset in LONG {
                     for size in SIZES {
                         all.push(match wanted {
-                            "Read" => Request::Read { handle, offset, size },
-                            "Write" => Request::Write {
+                            "Read" => FileOperation::Read { handle, offset, size }.into(),
+                            "Write" => Request::File(FileOperation::Write {
                                 handle,
                                 offset,
                                 size,
                                 kill_suidgid: size == 1,
-                            },
+                            }),
                             _ => Request::ReadDir {
                                 handle,
                                 offset,
@@ -290,7 +290,7 @@ pub(super) fn requests(wanted: &str, known: &Known) -> Vec<Request<'static>> {
             for handle in handles() {
                 for datasync in [false, true] {
                     all.push(match wanted {
-                        "Fsync" => Request::Fsync { handle, datasync },
+                        "Fsync" => FileOperation::Fsync { handle, datasync }.into(),
                         _ => Request::FsyncDir { handle, datasync },
                     });
                 }
@@ -299,33 +299,37 @@ pub(super) fn requests(wanted: &str, known: &Known) -> Vec<Request<'static>> {
         "Lseek" => {
             for handle in handles() {
                 for offset in LONG {
-                    all.extend(
-                        [0, 1, 2, 3, 4, 5, 1 << 31, u32::MAX].map(|whence| Request::Lseek {
+                    all.extend([0, 1, 2, 3, 4, 5, 1 << 31, u32::MAX].map(|whence| {
+                        Request::File(FileOperation::Lseek {
                             handle,
                             offset,
                             whence,
-                        }),
-                    );
+                        })
+                    }));
                 }
             }
         }
         "Fallocate" => {
             for handle in handles() {
                 for (offset, length) in LONG.iter().flat_map(|one| LONG.map(|other| (*one, other))) {
-                    all.extend([0, 1, 3].map(|mode| Request::Fallocate {
-                        handle,
-                        offset,
-                        length,
-                        mode,
-                        kill_suidgid: mode == 1,
+                    all.extend([0, 1, 3].map(|mode| {
+                        Request::File(FileOperation::Fallocate {
+                            handle,
+                            offset,
+                            length,
+                            mode,
+                            kill_suidgid: mode == 1,
+                        })
                     }));
                 }
-                all.extend(short().map(|mode| Request::Fallocate {
-                    handle,
-                    offset: 0,
-                    length: 4096,
-                    mode,
-                    kill_suidgid: false,
+                all.extend(short().map(|mode| {
+                    Request::File(FileOperation::Fallocate {
+                        handle,
+                        offset: 0,
+                        length: 4096,
+                        mode,
+                        kill_suidgid: false,
+                    })
                 }));
             }
         }

@@ -2,7 +2,7 @@
 
 use airlockfs_ipc::{
     Bytes, Errno, Handle, NodeId,
-    message::{Reply, Request, XattrName},
+    message::{FileOperation, Reply, Request, XattrName},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::sync::atomic::Ordering::SeqCst;
@@ -196,16 +196,16 @@ fn malformed() -> Vec<(String, Vec<u8>)> {
         all.push((format!("a name of {length:?} bytes"), bytes));
     }
     // Booleans and options that are neither.
-    let fsync = encoded(&Request::Fsync {
+    let fsync = encoded(&Request::File(FileOperation::Fsync {
         handle: Handle(1),
         datasync: false,
-    });
+    }));
     let mut neither = fsync;
     *neither.last_mut().unwrap() = 2;
     all.push(("a boolean of 2".into(), neither));
-    let mut option = encoded(&Request::GetAttr {
-        node: NodeId::ROOT,
-        handle: None,
+    let mut option = encoded(&Request::Release {
+        handle: Handle(1),
+        flock_owner: None,
     });
     *option.last_mut().unwrap() = 2;
     all.push(("an option of 2".into(), option));
@@ -245,7 +245,7 @@ fn random_requests_are_answered_or_end_the_session() {
     let mut samples: Vec<_> = with_names().iter().map(encoded).collect();
     let (node, handle) = (NodeId::ROOT, Handle(1));
     for request in [
-        Request::GetAttr { node, handle: None },
+        Request::GetAttr { node },
         Request::ReadLink { node },
         Request::Open {
             node,
@@ -253,17 +253,17 @@ fn random_requests_are_answered_or_end_the_session() {
             kill_suidgid: false,
         },
         Request::OpenDir { node, flags: 0 },
-        Request::Read {
+        Request::File(FileOperation::Read {
             handle,
             offset: 0,
             size: 100,
-        },
-        Request::Write {
+        }),
+        Request::File(FileOperation::Write {
             handle,
             offset: 0,
             size: 100,
             kill_suidgid: true,
-        },
+        }),
         Request::ReadDir {
             handle,
             offset: 0,

@@ -1,7 +1,7 @@
 //! Attributes, times, ids and sizes.
 
 use airlockfs_ipc::Errno;
-use airlockfs_ipc::message::{AttrChange, Caller, Request, SetTime, Timestamp};
+use airlockfs_ipc::message::{AttrChange, Caller, FileOperation, Request, SetTime, Timestamp};
 use zerocopy::IntoBytes;
 
 use super::samples::{Sample, sample};
@@ -18,18 +18,15 @@ fn attributes() {
     };
     assert_eq!(operation(&sample("GETATTR")), Operation::Io(io));
     assert_eq!(
-        io.to_request(),
-        Request::GetAttr {
+        io.to_operation(),
+        FileOperation::GetAttr {
             node: NODE,
-            handle: Some(H)
+            handle: H
         }
     );
     assert_means(
         &sample("STATX"),
-        Request::GetAttr {
-            node: NODE,
-            handle: None,
-        },
+        Request::GetAttr { node: NODE },
         ReplyShape::Statx,
     );
     let access = Request::Access {
