@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
 use crate::accel::{self, Accel};
@@ -127,12 +129,21 @@ pub fn quick() -> Result<Count> {
     })
 }
 
+/// This thread and its children get a mount namespace of their own. Otherwise the namespaces that scripts
+/// run in would keep alive the mounts of every other run.
+fn own_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot have a mount namespace")?;
+    let (none, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE);
+    mount(none, "/", none, flags, none).context("cannot keep mounts to itself")
+}
+
 /// Runs the suites, prints the differences and the table.
 fn compare(options: &Options) -> Result<Count> {
     let suites = selected(options)?;
     if !geteuid().is_root() {
         bail!("mounting a share and changing users takes root");
     }
+    own_mounts()?;
     let places = places(options);
     let mut needs: Vec<_> = suites.iter().map(|suite| suite.packages).collect();
     if places.contains(&Place::Guest) {
