@@ -1,4 +1,4 @@
-//! Step 1: walks one descriptor chain, which the guest wrote and may be writing still. Each descriptor is read once;
+//! Walks one descriptor chain, which the guest wrote and may be writing still. Each descriptor is read once;
 //! a chain is refused whole if anything about it is wrong.
 
 use virtio_queue::desc::split::Descriptor;
@@ -36,23 +36,29 @@ pub(crate) enum ChainError {
     Order,
 }
 
-impl std::fmt::Display for ChainError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl ChainError {
+    /// In words.
+    pub(crate) const fn why(self) -> &'static str {
+        match self {
             Self::Index => "a descriptor index past the table",
             Self::Loop => "a chain that is too long or a loop",
             Self::Indirect => "an indirect table out of place",
             Self::Address => "an address outside guest memory",
             Self::Order => "a readable buffer after a writable one",
-        })
+        }
     }
 }
 
 impl Chain {
-    /// Reads the chain that begins at `head`, in place of what this was.
-    pub(crate) fn walk(&mut self, memory: &Memory, rings: &Rings<'_>, head: u16) -> Result<(), ChainError> {
+    /// Forgets the buffers and keeps the room for them.
+    pub(crate) fn clear(&mut self) {
         self.readable.clear();
         self.writable.clear();
+    }
+
+    /// Reads the chain that begins at `head`, in place of what this was.
+    pub(crate) fn walk(&mut self, memory: &Memory, rings: &Rings<'_>, head: u16) -> Result<(), ChainError> {
+        self.clear();
         let mut index = head;
         for _ in 0..rings.size() {
             let descriptor = rings.descriptor(index).ok_or(ChainError::Index)?;
@@ -116,7 +122,7 @@ mod tests {
     use virtio_queue::{Queue, QueueT};
 
     use super::*;
-    use crate::{guest_memory::tests::memory, rings::Place};
+    use crate::{guest_memory::tests::memory, rings::RingAddresses};
 
     const NEXT: u32 = VRING_DESC_F_NEXT;
     const WRITE: u32 = VRING_DESC_F_WRITE;
@@ -140,7 +146,7 @@ mod tests {
         queue.try_set_desc_table_address(GuestAddress(0x1000)).unwrap();
         queue.try_set_avail_ring_address(GuestAddress(0x2000)).unwrap();
         queue.try_set_used_ring_address(GuestAddress(0x2100)).unwrap();
-        let rings = Rings::map(&memory, &Place::from(&queue)).unwrap();
+        let rings = Rings::map(&memory, &RingAddresses::from(&queue)).unwrap();
         let mut chain = Chain::default();
         chain
             .walk(&memory, &rings, head)

@@ -1,4 +1,4 @@
-//! Step 3: moves bytes between guest memory and a file, or between guest memory and a bulk buffer of the ring, without
+//! Moves bytes between guest memory and a file, or between guest memory and a bulk buffer of the ring, without
 //! a stop in private memory. The only `unsafe` of the supervisor's request path: the kernel and memcpy want pointers.
 #![expect(
     unsafe_code,

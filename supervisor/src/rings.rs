@@ -1,4 +1,4 @@
-//! Step 1 and 7: the three parts of a split virtqueue in guest memory (virtio 1.3, 2.7). Unlike virtio-queue's own
+//! The three parts of a split virtqueue in guest memory (virtio 1.3, 2.7). Unlike virtio-queue's own
 //! way it publishes the used ring once for a batch, and can look at the available ring without the vring's lock.
 
 use std::sync::atomic::{Ordering, fence};
@@ -11,7 +11,7 @@ use crate::guest_memory::Memory;
 
 /// Where a virtqueue lies and how large it is, as the VMM last said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RingAddresses {
     table: u64,
     avail: u64,
     used: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Place {
     event_idx: bool,
 }
 
-impl From<&Queue> for Place {
+impl From<&Queue> for RingAddresses {
     fn from(queue: &Queue) -> Self {
         Self {
             table: queue.desc_table(),
@@ -42,15 +42,15 @@ pub(crate) struct Rings<'m> {
 
 impl<'m> Rings<'m> {
     /// `None` if any part is not in guest memory.
-    pub(crate) fn map(memory: &'m Memory, place: &Place) -> Option<Self> {
-        let size = usize::from(place.size);
+    pub(crate) fn map(memory: &'m Memory, addresses: &RingAddresses) -> Option<Self> {
+        let size = usize::from(addresses.size);
         let slice = |address, length| memory.get_slice(GuestAddress(address), length).ok();
         Some(Self {
-            table: slice(place.table, 16 * size)?,
-            avail: slice(place.avail, 6 + 2 * size)?,
-            used: slice(place.used, 6 + 8 * size)?,
-            size: place.size,
-            event_idx: place.event_idx,
+            table: slice(addresses.table, 16 * size)?,
+            avail: slice(addresses.avail, 6 + 2 * size)?,
+            used: slice(addresses.used, 6 + 8 * size)?,
+            size: addresses.size,
+            event_idx: addresses.event_idx,
         })
     }
 
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::guest_memory::tests::memory;
 
-    const PLACE: Place = Place {
+    const ADDRESSES: RingAddresses = RingAddresses {
         table: 0x1000,
         avail: 0x2000,
         used: 0x3000,
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn an_interrupt_is_wanted_when_the_event_lies_in_the_batch() {
         let memory = memory();
-        let rings = Rings::map(&memory, &PLACE).unwrap();
+        let rings = Rings::map(&memory, &ADDRESSES).unwrap();
         let event = |index: u16| rings.avail.store(index, 4 + 16, Ordering::Relaxed).unwrap();
         event(5);
         assert!(!rings.publish(0, 5), "the driver waits for the element at 5");
@@ -177,9 +177,9 @@ mod tests {
         let memory = memory();
         let rings = Rings::map(
             &memory,
-            &Place {
+            &RingAddresses {
                 event_idx: false,
-                ..PLACE
+                ..ADDRESSES
             },
         )
         .unwrap();
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn what_came_while_kicks_were_off_is_noticed() {
         let memory = memory();
-        let rings = Rings::map(&memory, &PLACE).unwrap();
+        let rings = Rings::map(&memory, &ADDRESSES).unwrap();
         rings.avail.store(3u16, 2, Ordering::Relaxed).unwrap();
         assert!(rings.ask_for_kick(2, 0));
         assert!(!rings.ask_for_kick(3, 0));
@@ -206,16 +206,22 @@ mod tests {
     fn rings_outside_guest_memory_are_not_mapped() {
         let memory = memory();
         for place in [
-            Place {
+            RingAddresses {
                 table: 0x3fff,
-                ..PLACE
+                ..ADDRESSES
             },
-            Place { avail: 0, ..PLACE },
-            Place {
+            RingAddresses {
+                avail: 0,
+                ..ADDRESSES
+            },
+            RingAddresses {
                 used: u64::MAX - 3,
-                ..PLACE
+                ..ADDRESSES
             },
-            Place { size: 32768, ..PLACE },
+            RingAddresses {
+                size: 32768,
+                ..ADDRESSES
+            },
         ] {
             assert!(Rings::map(&memory, &place).is_none(), "{place:x?}");
         }

@@ -15,7 +15,7 @@ use crate::fuse::Negotiated;
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     state: Mutex<State>,
-    /// Changes with the state, so that a queue's [`View`] costs a load.
+    /// Changes with the state, so that a queue's [`SessionView`] costs a load.
     generation: AtomicU64,
 }
 
@@ -142,12 +142,12 @@ impl Session {
 
 /// A queue's copy of what was negotiated.
 #[derive(Debug, Default)]
-pub(crate) struct View {
+pub(crate) struct SessionView {
     generation: u64,
     negotiated: Option<Negotiated>,
 }
 
-impl View {
+impl SessionView {
     /// What was negotiated; `None` when no session runs.
     pub(crate) fn of(&mut self, session: &Session) -> Option<&Negotiated> {
         let generation = session.generation.load(Acquire);

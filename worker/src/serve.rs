@@ -1,4 +1,4 @@
-//! Step 5 of a request's life: a thread takes requests of a lane, and answers each by its operation.
+//! 5 serve: a thread takes requests of a lane, and answers each by its operation.
 //!
 //! Any of them may take long, or hang: see [`crate::crew`]. Those that are known to take long give the lane away beforehand.
 

@@ -62,6 +62,11 @@ impl FileOperation {
         }
     }
 
+    /// Whether it changes the file.
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Fallocate { .. })
+    }
+
     /// What is left of a read or a write after `done` bytes, at most `most` bytes of it. Others have no parts.
     #[must_use]
     pub fn part(mut self, done: u32, most: u32) -> Self {

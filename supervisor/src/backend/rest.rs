@@ -8,7 +8,7 @@ use std::sync::{
 
 use nix::sys::eventfd::EventFd;
 
-use crate::queue::Unfinished;
+use crate::request::Unfinished;
 
 /// A thread's rests.
 pub(super) struct Rests {

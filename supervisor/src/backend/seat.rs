@@ -1,5 +1,5 @@
 //! A group of queues at its thread, which sleeps until a ring is kicked, the worker rings the lane's doorbell, or a data
-//! thread or the main thread the port's bell.
+//! thread or the main thread the completions's bell.
 
 use std::{
     io,
@@ -13,10 +13,10 @@ use nix::sys::eventfd::EventFd;
 
 use super::{BELL, DOORBELL, Vring, rest::Rests};
 use crate::{
-    data::Port,
+    data::CompletionQueue,
     end::end,
     nudge::Nudge,
-    queue::{Group, Scratch, Unfinished},
+    request::{Buffers, Group, Unfinished},
     shared::Shared,
     wait::Waiter,
 };
@@ -31,9 +31,9 @@ const LET_GO: Duration = Duration::from_millis(500);
 pub(crate) struct Seat {
     /// As the VMM sets them.
     vrings: Vec<Vring>,
-    group: Mutex<(Group, Scratch)>,
+    group: Mutex<(Group, Buffers)>,
     waiter: Arc<Waiter>,
-    port: Arc<Port>,
+    completions: Arc<CompletionQueue>,
     rests: Rests,
     /// Gets the thread out of a write to what the VMM gave for interrupts.
     nudge: Nudge,
@@ -48,17 +48,17 @@ impl Seat {
         lane: SupervisorLane,
         bell: Arc<EventFd>,
     ) -> io::Result<Self> {
-        let port = Arc::new(Port::new()?);
+        let completions = Arc::new(CompletionQueue::new()?);
         let waiter = Arc::new(Waiter::new()?);
         waiter.add_edge(lane.doorbell(), DOORBELL)?;
-        waiter.add_edge(port.bell(), BELL)?;
+        waiter.add_edge(completions.bell(), BELL)?;
         let vrings = numbers.iter().map(|_| Vring::new(waiter.clone())).collect();
-        let group = Group::new(numbers, shared.clone(), lane, port.clone());
+        let group = Group::new(numbers, shared.clone(), lane, completions.clone());
         Ok(Self {
             vrings,
-            group: Mutex::new((group, Scratch::new())),
+            group: Mutex::new((group, Buffers::new())),
             waiter,
-            port,
+            completions,
             rests: Rests::new(bell),
             nudge: Nudge::new()?,
             shared,
@@ -85,11 +85,11 @@ impl Seat {
                 end(ExitKind::OsError.code());
             }
             let mut place = self.group.lock().unwrap_or_else(PoisonError::into_inner);
-            let (group, scratch) = &mut *place;
-            limit = group.run(&self.vrings, scratch, || self.rests.are_awaited());
+            let (group, buffers) = &mut *place;
+            limit = group.run(&self.vrings, buffers, || self.rests.are_awaited());
             if self.shared.failure.is_set() {
                 // A worker that broke the rules may ring without end.
-                self.waiter.remove(group.lane.doorbell());
+                self.waiter.remove(group.doorbell());
             }
             // Who waits counts itself first and tries the lock then: it sees what was left behind, or is seen here.
             if self.rests.are_awaited() {
@@ -102,7 +102,7 @@ impl Seat {
 
     /// Has the thread look at everything.
     pub(crate) fn wake(&self) {
-        self.port.ring();
+        self.completions.ring();
     }
 
     /// Waits until no request of the queue at `place` is in flight that ends by itself, but not beyond `until`: then they
@@ -112,7 +112,7 @@ impl Seat {
         if !ended {
             match self.at_rest(waiter, until) {
                 Some(mut at_rest) => at_rest.0.give_up(place, &self.vrings),
-                None => self.port.given_up().give_up(place),
+                None => self.completions.given_up().give_up(place),
             }
         }
         ended
@@ -176,7 +176,7 @@ impl Seat {
     /// The thread is in a call on a file that hangs. It will find that nobody waits for anything.
     fn leave_behind(&self) {
         log::warn!("a call on a file hangs, and with it the thread of a queue");
-        self.port.leave_behind();
+        self.completions.leave_behind();
     }
 
     /// Whether no request is in flight that ends by itself. If there is, or the thread is at work, which may never end
@@ -214,7 +214,7 @@ impl Seat {
     }
 
     /// The group, once the thread is not at work. None if that takes too long.
-    fn at_rest(&self, waiter: &Waiter, until: Instant) -> Option<MutexGuard<'_, (Group, Scratch)>> {
+    fn at_rest(&self, waiter: &Waiter, until: Instant) -> Option<MutexGuard<'_, (Group, Buffers)>> {
         // One that does not hang soon has a rest.
         self.wait(waiter, until.max(Instant::now() + LET_GO), || self.try_lock())
     }
@@ -240,7 +240,7 @@ impl Seat {
         }
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, (Group, Scratch)>> {
+    fn try_lock(&self) -> Option<MutexGuard<'_, (Group, Buffers)>> {
         match self.group.try_lock() {
             Ok(place) => Some(place),
             Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),

@@ -13,7 +13,7 @@ use vm_memory::GuestAddressSpace;
 
 use crate::{
     guest_memory::{Memory, SharedMemory},
-    queue::QUEUES_MAX,
+    request::QUEUES_MAX,
     sys::zeroed,
 };
 

@@ -1,10 +1,9 @@
-//! What a group of queues knows of the jobs that its data threads have: enough to answer the guest without them.
+//! What a group of queues knows of the requests that its data threads have: enough to answer the guest without them.
 
-use super::Job;
 use crate::{
     fuse::{self, OUT_HEADER_LEN},
     guest_memory::{Memory, Piece, Pieces},
-    pending::Caller,
+    request::{Head, Request},
 };
 
 /// Pieces of guest memory that a reply's header may lie in, for this: it lies in one as a rule.
@@ -13,15 +12,20 @@ const PIECES: usize = 4;
 /// Jobs that are not done, or whose end somebody waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
-    list: Vec<Entry>,
+    list: Vec<Job>,
     count: u64,
 }
 
+/// One of them.
 #[derive(Debug)]
-struct Entry {
+pub(crate) struct Job {
     number: u64,
-    caller: Caller,
-    header: Header,
+    /// Its chain.
+    pub(crate) head: Head,
+    /// Its `unique`.
+    pub(crate) unique: u64,
+    /// Where its answer's header goes.
+    pub(crate) header: Header,
 }
 
 /// Where the header of a reply goes.
@@ -62,28 +66,29 @@ impl Jobs {
     }
 
     /// A data thread is about to get this one.
-    pub(crate) fn enter(&mut self, job: &mut Job) {
+    pub(crate) fn enter(&mut self, request: &mut Request) {
         self.count = self.count.wrapping_add(1);
-        job.number = self.count;
-        self.list.push(Entry {
-            number: job.number,
-            caller: job.caller,
-            header: Header::of(&job.chain.writable),
+        request.number = self.count;
+        self.list.push(Job {
+            number: request.number,
+            head: request.head,
+            unique: request.unique,
+            header: Header::of(&request.chain.writable),
         });
     }
 
     /// It is done. False: nobody waits for it any more.
-    pub(crate) fn done(&mut self, job: &Job) -> bool {
-        let found = self.list.iter().position(|entry| entry.number == job.number);
+    pub(crate) fn done(&mut self, request: &Request) -> bool {
+        let found = self.list.iter().position(|job| job.number == request.number);
         found.map(|place| self.list.swap_remove(place)).is_some()
     }
 
-    /// Nobody waits for those of a queue any more. Calls `each` with who did, and where the answer goes.
-    pub(crate) fn give_up(&mut self, queue: u8, mut each: impl FnMut(Caller, &Header)) {
-        self.list.retain(|entry| {
-            let stays = entry.caller.head.queue != queue;
+    /// Nobody waits for those of a queue any more. Calls `each` with them.
+    pub(crate) fn give_up(&mut self, queue: u8, mut each: impl FnMut(&Job)) {
+        self.list.retain(|job| {
+            let stays = job.head.queue != queue;
             if !stays {
-                each(entry.caller, &entry.header);
+                each(job);
             }
             stays
         });

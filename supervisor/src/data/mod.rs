@@ -1,4 +1,4 @@
-//! Step 3: file data on donated descriptors, straight between guest memory and the file.
+//! File data on donated descriptors, straight between guest memory and the file.
 //!
 //! Reads are tried without waiting (RWF_NOWAIT); what would wait for a device, and whatever always may, goes to a
 //! [`Pool`] of threads and completes out of order. Writes into the page cache are made at once.
@@ -6,6 +6,7 @@
 //! A call that waits may hang. By the time it returns the guest may have been told EIO, and may use the memory for something
 //! else: so it never reads or writes guest memory, but a [`Detour`].
 
+mod completions;
 mod detour;
 mod file;
 mod handles;
@@ -13,9 +14,10 @@ mod jobs;
 mod operate;
 mod pool;
 
+pub(crate) use completions::CompletionQueue;
 pub(crate) use detour::Detour;
 pub(crate) use file::{DonatedFile, Reading};
 pub(crate) use handles::{Access, HandleTable, Route};
 pub(crate) use jobs::Jobs;
 pub(crate) use operate::{Attempt, attempt, carry_out};
-pub(crate) use pool::{Job, Pool, Port};
+pub(crate) use pool::Pool;

@@ -3,17 +3,11 @@
 use std::os::fd::AsFd;
 
 use airlockfs_ipc::Errno;
-use airlockfs_ipc::message::{Attr, Reply, Timestamp};
+use airlockfs_ipc::message::{Attr, FileOperation, Reply, Timestamp};
 use nix::unistd::{Whence, fdatasync, fsync, lseek64};
 
 use super::{Detour, DonatedFile, Reading};
-use crate::{
-    chain::Chain,
-    fuse::{Io, OUT_HEADER_LEN},
-    guest_io,
-    guest_memory::Memory,
-    sys::fstat,
-};
+use crate::{chain::Chain, fuse::OUT_HEADER_LEN, guest_io, guest_memory::Memory, sys::fstat};
 
 /// How an attempt ended.
 #[derive(Debug, PartialEq)]
@@ -32,38 +26,50 @@ fn is_denial(error: Errno) -> bool {
     matches!(error, Errno::EACCES | Errno::EPERM)
 }
 
-/// Carries out `io` without waiting for a device. The data of a write begins at byte `data_at` of the readable buffers.
-pub(crate) fn attempt(io: Io, file: &DonatedFile, memory: &Memory, chain: &Chain, data_at: usize) -> Attempt {
-    match io {
-        Io::Read { offset, size, .. } if file.reading() != Reading::Waits => {
+/// Carries out `operation` without waiting for a device. The data of a write begins at byte `data_at` of the readable buffers.
+pub(crate) fn attempt(
+    operation: FileOperation,
+    file: &DonatedFile,
+    memory: &Memory,
+    chain: &Chain,
+    data_at: usize,
+) -> Attempt {
+    match operation {
+        FileOperation::Read { offset, size, .. } if file.reading() != Reading::Waits => {
             read(file, offset, size as usize, memory, chain, 0)
         }
-        Io::Write { offset, size, .. } if file.can_write_at_once() => {
+        FileOperation::Write { offset, size, .. } if file.can_write_at_once() => {
             write(file, offset, size as usize, memory, chain, data_at)
         }
-        Io::GetAttr { .. } if file.reading() != Reading::Waits => attr(file),
+        FileOperation::GetAttr { .. } if file.reading() != Reading::Waits => attr(file),
         _ => Attempt::WouldWait(0),
     }
 }
 
 /// The same by a thread that may wait; `done` bytes were moved by an attempt without.
 pub(crate) fn carry_out(
-    io: Io,
+    operation: FileOperation,
     file: &DonatedFile,
     chain: &Chain,
     data_at: usize,
     done: usize,
     detour: &mut Detour<'_>,
 ) -> Attempt {
-    match io {
-        Io::Read { offset, size, .. } => read_waiting(file, offset, size as usize, chain, done, detour),
-        Io::Write { offset, size, .. } => write_waiting(file, offset, size as usize, chain, data_at, detour),
-        Io::GetAttr { .. } => attr(file),
-        Io::Fsync { datasync, .. } => finish(if datasync { fdatasync(file) } else { fsync(file) }, |()| {
-            Reply::Done
-        }),
-        Io::Lseek { offset, whence, .. } => lseek(file, offset, whence),
-        Io::Fallocate {
+    match operation {
+        FileOperation::Read { offset, size, .. } => {
+            read_waiting(file, offset, size as usize, chain, done, detour)
+        }
+        FileOperation::Write { offset, size, .. } => {
+            write_waiting(file, offset, size as usize, chain, data_at, detour)
+        }
+        FileOperation::GetAttr { .. } => attr(file),
+        FileOperation::Fsync { datasync, .. } => {
+            finish(if datasync { fdatasync(file) } else { fsync(file) }, |()| {
+                Reply::Done
+            })
+        }
+        FileOperation::Lseek { offset, whence, .. } => lseek(file, offset, whence),
+        FileOperation::Fallocate {
             offset, length, mode, ..
         } => fallocate(file, offset, length, mode),
     }
@@ -302,11 +308,11 @@ mod tests {
         chain
     }
 
-    fn run(file: &DonatedFile, memory: &Memory, io: Io) -> Reply<'static> {
+    fn run(file: &DonatedFile, memory: &Memory, operation: FileOperation) -> Reply<'static> {
         let (mut room, given_up) = (room().unwrap(), GivenUp::default());
         let guest = SharedMemory::new(memory.clone());
         let mut detour = Detour::new(&mut room, &guest, &given_up, (0, 0));
-        match carry_out(io, file, &chain(memory), 80, 0, &mut detour) {
+        match carry_out(operation, file, &chain(memory), 80, 0, &mut detour) {
             Attempt::Done(reply) => reply,
             other => panic!("{other:?}"),
         }
@@ -316,14 +322,14 @@ mod tests {
     fn written_bytes_are_read_back() {
         let (file, memory) = (DonatedFile::for_test(), memory());
         chain(&memory).readable.write(&memory, 80, b"hello").unwrap();
-        let write = Io::Write {
+        let write = FileOperation::Write {
             handle: HANDLE,
             offset: 3,
             size: 5,
             kill_suidgid: false,
         };
         assert_eq!(run(&file, &memory, write), Reply::Written { size: 5 });
-        let read = Io::Read {
+        let read = FileOperation::Read {
             handle: HANDLE,
             offset: 0,
             size: 100,
@@ -332,13 +338,13 @@ mod tests {
         let mut back = [0; 8];
         chain(&memory).writable.read(&memory, 16, &mut back).unwrap();
         assert_eq!(&back, b"\0\0\0hello");
-        let seek = Io::Lseek {
+        let seek = FileOperation::Lseek {
             handle: HANDLE,
             offset: 0,
             whence: libc::SEEK_HOLE.cast_unsigned(),
         };
         assert_eq!(run(&file, &memory, seek), Reply::Offset(8));
-        let allocate = Io::Fallocate {
+        let allocate = FileOperation::Fallocate {
             handle: HANDLE,
             offset: 0,
             length: 100,
@@ -351,7 +357,7 @@ mod tests {
             run(
                 &file,
                 &memory,
-                Io::Fsync {
+                FileOperation::Fsync {
                     handle: HANDLE,
                     datasync: true
                 }
@@ -364,35 +370,35 @@ mod tests {
     fn numbers_the_kernel_would_misread_are_errors() {
         let (file, memory) = (DonatedFile::for_test(), memory());
         for io in [
-            Io::Read {
+            FileOperation::Read {
                 handle: HANDLE,
                 offset: u64::MAX,
                 size: 1,
             },
-            Io::Write {
+            FileOperation::Write {
                 handle: HANDLE,
                 offset: u64::MAX,
                 size: 1,
                 kill_suidgid: false,
             },
-            Io::Lseek {
+            FileOperation::Lseek {
                 handle: HANDLE,
                 offset: u64::MAX,
                 whence: libc::SEEK_DATA.cast_unsigned(),
             },
-            Io::Lseek {
+            FileOperation::Lseek {
                 handle: HANDLE,
                 offset: 0,
                 whence: u32::MAX,
             },
-            Io::Fallocate {
+            FileOperation::Fallocate {
                 handle: HANDLE,
                 offset: u64::MAX,
                 length: 1,
                 mode: 0,
                 kill_suidgid: false,
             },
-            Io::Fallocate {
+            FileOperation::Fallocate {
                 handle: HANDLE,
                 offset: 0,
                 length: 1,
@@ -407,7 +413,7 @@ mod tests {
     #[test]
     fn what_may_wait_is_not_tried_by_a_queues_thread() {
         let (file, memory) = (DonatedFile::for_test(), memory());
-        let io = Io::Fsync {
+        let io = FileOperation::Fsync {
             handle: HANDLE,
             datasync: false,
         };

@@ -3,202 +3,50 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, BorrowedFd},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
-            fence,
-        },
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use airlockfs_ipc::{Errno, message::Reply, recycle};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use airlockfs_ipc::{Errno, message::Reply};
 
 use super::{
-    Attempt, DonatedFile, carry_out,
+    Attempt, CompletionQueue, carry_out,
     detour::{Detour, GivenUp, room},
 };
-use crate::{
-    chain::Chain, crew::Crew, fuse::Io, guest_memory::SharedMemory, pending::Caller, queue::QUEUES_MAX,
-};
+use crate::{crew::Crew, guest_memory::SharedMemory, request::Request};
 
 /// Room for a call with its vectors.
 const STACK: usize = 64 << 10;
 
-/// An operation that waits, with all that its answer needs.
-#[derive(Debug)]
-pub(crate) struct Job {
-    /// Who waits.
-    pub(crate) caller: Caller,
-    /// What to do.
-    pub(crate) io: Io,
-    /// Its buffers.
-    pub(crate) chain: Chain,
-    /// Where in the readable buffers a write's data begins.
-    pub(crate) data_at: usize,
-    /// Bytes moved so far.
-    pub(crate) done: usize,
-    /// On what; none once it is done.
-    pub(crate) file: Option<recycle::Shared<DonatedFile>>,
-    /// The answer; none if this process may not do it.
-    pub(crate) reply: Option<Reply<'static>>,
-    /// Its number among the group's.
-    pub(crate) number: u64,
-    /// [`GivenUp::count`] of its queue when it was entered.
-    pub(crate) given_up: u32,
-}
-
-impl Job {
-    /// One to be filled in.
-    pub(crate) fn empty() -> Box<Self> {
-        Box::new(Self {
-            caller: Caller::default(),
-            io: Io::Fsync {
-                handle: airlockfs_ipc::Handle(0),
-                datasync: false,
-            },
-            chain: Chain::default(),
-            data_at: 0,
-            done: 0,
-            file: None,
-            reply: None,
-            number: 0,
-            given_up: 0,
-        })
-    }
-
-    fn run(&mut self, memory: &SharedMemory, given_up: &GivenUp, room: &mut [u8]) {
-        let Some(file) = self.file.take() else { return };
-        let mut detour = Detour::new(room, memory, given_up, (self.caller.head.queue, self.given_up));
-        self.reply = match carry_out(self.io, &file, &self.chain, self.data_at, self.done, &mut detour) {
-            Attempt::Done(reply) => Some(reply),
-            Attempt::WouldWait(_) => Some(Reply::Error(Errno::EIO)),
-            Attempt::Denied(done) => {
-                self.done = done;
-                None
-            }
-        };
-    }
-}
-
-/// Where a queue's finished jobs arrive, and what wakes its thread for anything but the ring.
-#[derive(Debug)]
-pub(crate) struct Port {
-    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
-    finished: Mutex<Vec<Box<Job>>>,
-    any: AtomicBool,
-    asleep: AtomicBool,
-    bell: EventFd,
-    given_up: GivenUp,
-    left_behind: AtomicBool,
-}
-
-impl Port {
-    /// A new one.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            finished: Mutex::default(),
-            any: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            given_up: GivenUp::default(),
-            left_behind: AtomicBool::new(false),
-        })
-    }
-
-    /// Which jobs were given up.
-    pub(crate) const fn given_up(&self) -> &GivenUp {
-        &self.given_up
-    }
-
-    /// The VMM is gone while the queue's thread is in a call that hangs: nothing that it has taken counts any more.
-    pub(crate) fn leave_behind(&self) {
-        (0..QUEUES_MAX).for_each(|queue| self.given_up.give_up(queue));
-        self.left_behind.store(true, Release);
-    }
-
-    /// Whether it was left behind.
-    pub(crate) fn is_left_behind(&self) -> bool {
-        self.left_behind.load(Acquire)
-    }
-
-    /// The same, told once.
-    pub(crate) fn take_left_behind(&self) -> bool {
-        self.is_left_behind() && self.left_behind.swap(false, Acquire)
-    }
-
-    /// Becomes readable at each ring; meant for an edge-triggered epoll(7).
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-
-    /// Wakes the queue's thread.
-    pub(crate) fn ring(&self) {
-        // A counter that is full is readable, too.
-        let _ = self.bell.write(1);
-    }
-
-    /// Whether jobs are finished.
-    pub(crate) fn any_finished(&self) -> bool {
-        self.any.load(Acquire)
-    }
-
-    /// Moves the finished jobs to `to`.
-    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
-    pub(crate) fn take_finished(&self, to: &mut Vec<Box<Job>>) {
-        if self.any_finished() {
-            let mut finished = self.finished();
-            self.any.store(false, Relaxed);
-            to.append(&mut finished);
+/// Carries a file operation out, and leaves the result in it.
+fn run(request: &mut Request, memory: &SharedMemory, given_up: &GivenUp, room: &mut [u8]) {
+    let Some(file) = request.file.take() else { return };
+    let mut detour = Detour::new(room, memory, given_up, (request.head.queue, request.given_up));
+    let (operation, chain) = (request.operation, &request.chain);
+    request.reply = match carry_out(
+        operation,
+        &file,
+        chain,
+        request.data_at,
+        request.done,
+        &mut detour,
+    ) {
+        Attempt::Done(reply) => Some(reply),
+        Attempt::WouldWait(_) => Some(Reply::Error(Errno::EIO)),
+        Attempt::Denied(done) => {
+            request.done = done;
+            None
         }
-    }
-
-    /// Announces that the queue's thread will sleep. False: a job was finished meanwhile, and it must not.
-    pub(crate) fn before_sleep(&self) -> bool {
-        self.asleep.store(true, SeqCst);
-        fence(SeqCst);
-        let sleeps = !self.any_finished();
-        if !sleeps {
-            self.asleep.store(false, Relaxed);
-        }
-        sleeps
-    }
-
-    /// The queue's thread is awake.
-    pub(crate) fn after_sleep(&self) {
-        if self.asleep.load(Relaxed) {
-            self.asleep.store(false, Relaxed);
-        }
-    }
-
-    fn finish(&self, job: Box<Job>) {
-        let mut finished = self.finished();
-        finished.push(job);
-        self.any.store(true, Release);
-        drop(finished);
-        fence(SeqCst);
-        if self.asleep.load(Relaxed) && self.asleep.swap(false, SeqCst) {
-            self.ring();
-        }
-    }
-
-    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
-    fn finished(&self) -> MutexGuard<'_, Vec<Box<Job>>> {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    };
 }
 
 /// The threads. They end when the pool is dropped.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     memory: SharedMemory,
     state: Mutex<State>,
     work: Condvar,
@@ -206,7 +54,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    jobs: VecDeque<(Box<Job>, Arc<Port>)>,
+    requests: VecDeque<(Box<Request>, Arc<CompletionQueue>)>,
     idle: usize,
     over: bool,
 }
@@ -214,7 +62,7 @@ struct State {
 impl Pool {
     /// One of so many threads.
     pub(crate) fn new(memory: SharedMemory, threads: usize, crew: &mut Crew) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Inner {
             memory,
             state: Mutex::default(),
             work: Condvar::new(),
@@ -227,11 +75,11 @@ impl Pool {
         Ok(Self { shared })
     }
 
-    /// Runs `job`, which then arrives at `port`.
-    pub(crate) fn submit(&self, job: Box<Job>, port: &Arc<Port>) {
+    /// Carries a request's file operation out; then it arrives at `completions`.
+    pub(crate) fn submit(&self, request: Box<Request>, completions: &Arc<CompletionQueue>) {
         let mut state = self.shared.state();
-        state.jobs.push_back((job, port.clone()));
-        // Those at work look for another job before they rest.
+        state.requests.push_back((request, completions.clone()));
+        // Those at work look for another request before they rest.
         if state.idle > 0 {
             self.shared.work.notify_one();
         }
@@ -245,7 +93,7 @@ impl Drop for Pool {
     }
 }
 
-impl Shared {
+impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -253,10 +101,10 @@ impl Shared {
     fn serve(&self, mut room: Vec<u8>) {
         let mut state = self.state();
         loop {
-            if let Some((mut job, port)) = state.jobs.pop_front() {
+            if let Some((mut request, completions)) = state.requests.pop_front() {
                 drop(state);
-                job.run(&self.memory, port.given_up(), &mut room);
-                port.finish(job);
+                run(&mut request, &self.memory, completions.given_up(), &mut room);
+                completions.finish(request);
                 state = self.state();
             } else if state.over {
                 return;
@@ -273,39 +121,42 @@ impl Shared {
 mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+    use airlockfs_ipc::recycle;
+
     use super::*;
-    use crate::guest_memory::tests::memory;
+    use crate::{data::DonatedFile, guest_memory::tests::memory};
 
     #[test]
-    fn jobs_come_back_and_wake_a_sleeper() {
+    fn requests_come_back_and_wake_a_sleeper() {
         let memory = SharedMemory::new(memory());
         let pool = Pool::new(memory.clone(), 3, &mut Crew::default()).unwrap();
-        let port = Arc::new(Port::new().unwrap());
+        let completions = Arc::new(CompletionQueue::new().unwrap());
         for unique in 0..100 {
-            let mut job = Job::empty();
-            job.caller.unique = unique;
-            job.file = Some(recycle::Shared::new(DonatedFile::for_test()));
-            pool.submit(job, &port);
+            let mut request = Request::empty();
+            request.unique = unique;
+            request.file = Some(recycle::Shared::new(DonatedFile::for_test()));
+            pool.submit(request, &completions);
         }
-        let mut jobs = Vec::new();
-        while jobs.len() < 100 {
-            if port.before_sleep() {
+        let mut finished = Vec::new();
+        while finished.len() < 100 {
+            if completions.before_sleep() {
                 poll(
-                    &mut [PollFd::new(port.bell(), PollFlags::POLLIN)],
+                    &mut [PollFd::new(completions.bell(), PollFlags::POLLIN)],
                     PollTimeout::from(10_000u16),
                 )
                 .unwrap();
-                port.bell.read().unwrap();
+                nix::unistd::read(completions.bell(), &mut [0; 8]).unwrap();
             }
-            port.after_sleep();
-            port.take_finished(&mut jobs);
+            completions.after_sleep();
+            completions.take_finished(&mut finished);
         }
-        let mut uniques: Vec<_> = jobs.iter().map(|job| job.caller.unique).collect();
+        let mut uniques: Vec<_> = finished.iter().map(|request| request.unique).collect();
         uniques.sort_unstable();
         assert_eq!(uniques, (0..100).collect::<Vec<_>>());
         assert!(
-            jobs.iter()
-                .all(|job| job.reply == Some(Reply::Done) && job.file.is_none())
+            finished
+                .iter()
+                .all(|request| request.reply == Some(Reply::Done) && request.file.is_none())
         );
     }
 }

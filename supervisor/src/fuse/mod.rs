@@ -14,7 +14,8 @@ mod operation;
 pub(crate) mod reply;
 
 pub(crate) use cache::{CacheMode, CachePolicy};
-pub(crate) use decode::{IN_HEADER_LEN, control_len, decode};
+pub(crate) use decode::{Header, IN_HEADER_LEN, decode};
 pub(crate) use init::{Init, InitOutcome, Negotiated, Options, negotiate};
-pub(crate) use operation::{Chain, Decoded, Forgets, Io, Operation, Refusal, ReplyShape};
+pub(crate) use opcode::{Follows, Row};
+pub(crate) use operation::{Chain, Decoded, Forgets, Operation, Refusal, ReplyShape};
 pub(crate) use reply::{MAX_HEAD, OUT_HEADER_LEN};

@@ -3,6 +3,7 @@
 
 mod counts;
 mod source;
+mod steps;
 
 use std::{
     collections::BTreeSet,

@@ -1,37 +1,32 @@
 //! Attributes: GETATTR, STATX, SETATTR, ACCESS.
 
-use airlockfs_ipc::message::{AttrChange, Request, SetTime, Timestamp};
+use airlockfs_ipc::message::{AttrChange, FileOperation, Request, SetTime, Timestamp};
 use airlockfs_ipc::{Errno, Handle};
 
 use super::create::{PERMISSIONS, caller, id};
 use super::input::{Fault, Input, offset};
+use crate::fuse::Operation;
 use crate::fuse::abi::{AccessIn, GetattrIn, SetattrIn, StatxIn, flags};
-use crate::fuse::{Io, Operation, ReplyShape};
 
 pub(in crate::fuse) fn getattr<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: GetattrIn = input.take()?;
-    attributes(input, body.getattr_flags, body.fh, ReplyShape::Attr)
+    attributes(input, body.getattr_flags, body.fh)
 }
 
 /// What is asked (`sx_mask`) does not matter: one statx(2) gets all.
 pub(in crate::fuse) fn statx<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: StatxIn = input.take()?;
-    attributes(input, body.getattr_flags, body.fh, ReplyShape::Statx)
+    attributes(input, body.getattr_flags, body.fh)
 }
 
-fn attributes<'a>(
-    input: &Input<'a, '_>,
-    getattr_flags: u32,
-    fh: u64,
-    reply: ReplyShape,
-) -> Result<Operation<'a>, Fault> {
+fn attributes<'a>(input: &Input<'a, '_>, getattr_flags: u32, fh: u64) -> Result<Operation<'a>, Fault> {
     let node = input.node()?;
     if getattr_flags & flags::GETATTR_FH != 0
         && let Some(handle) = input.opened(fh)
     {
-        return Ok(Operation::Io(Io::GetAttr { node, handle, reply }));
+        return Ok(Operation::File(FileOperation::GetAttr { node, handle }));
     }
-    Ok(Operation::control(Request::GetAttr { node }, reply))
+    Ok(Operation::ask(Request::GetAttr { node }))
 }
 
 /// FATTR_CTIME, which a guest with a write-back cache sends, is passed over: ctime cannot be set and follows from
@@ -59,14 +54,12 @@ pub(in crate::fuse) fn setattr<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
     };
     // No open file has handle 0; the Windows driver sends it for a symbolic link, which it never opens.
     let handle = (has(flags::FATTR_FH) && body.fh != 0).then_some(Handle(body.fh));
-    Ok(Operation::control(
-        Request::SetAttr {
-            node: input.node()?,
-            handle,
-            change,
-        },
-        ReplyShape::Attr,
-    ))
+    input.mode = change.mode.unwrap_or_default();
+    Ok(Operation::ask(Request::SetAttr {
+        node: input.node()?,
+        handle,
+        change,
+    }))
 }
 
 /// The seconds' bits are a signed number's: times before 1970 and after 2262 go through.
@@ -99,5 +92,5 @@ pub(in crate::fuse) fn access<'a>(input: &mut Input<'a, '_>) -> Result<Operation
         mask: body.mask,
         caller: caller(input)?,
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::ask(request))
 }

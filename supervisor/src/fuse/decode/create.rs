@@ -5,9 +5,9 @@ use airlockfs_ipc::{Bytes, Errno};
 
 use super::input::{Fault, Input};
 use super::io::{kills_suidgid, open_flags};
+use crate::fuse::Operation;
 use crate::fuse::abi::{CreateIn, ExtHeader, MkdirIn, MknodIn, Secctx, SuppGroups, flags};
 use crate::fuse::reply::TARGET_MAX;
-use crate::fuse::{Operation, ReplyShape};
 
 /// Permission bits with setuid, setgid and sticky.
 pub(super) const PERMISSIONS: u32 = 0o7777;
@@ -17,30 +17,30 @@ const CONTEXT_MAX: usize = 3072;
 /// First minor whose header tells the extensions' length; before it they are what is left.
 const MINOR_EXTLEN: u32 = 38;
 
-const ENTRY: ReplyShape = ReplyShape::Entry { negative: false };
-
 pub(in crate::fuse) fn create<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: CreateIn = input.take()?;
+    input.mode = open_flags(body.flags, libc::O_EXCL);
     let request = Request::Create {
         parent: input.node()?,
         name: input.name()?,
-        flags: open_flags(body.flags, libc::O_EXCL),
+        flags: input.mode,
         kill_suidgid: kills_suidgid(input, body.open_flags),
         creation: creation(input, regular(body.mode)?, body.umask)?,
     };
-    Ok(Operation::control(request, ReplyShape::Created { named: true }))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn tmpfile<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: CreateIn = input.take()?;
     // A name is sent, but the kernel's own for a file without one is "/".
     input.string()?;
+    input.mode = open_flags(body.flags, libc::O_EXCL);
     let request = Request::TmpFile {
         parent: input.node()?,
-        flags: open_flags(body.flags, libc::O_EXCL),
+        flags: input.mode,
         creation: creation(input, regular(body.mode)?, body.umask)?,
     };
-    Ok(Operation::control(request, ReplyShape::Created { named: false }))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn mknod<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -58,7 +58,7 @@ pub(in crate::fuse) fn mknod<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         rdev: body.rdev,
         creation: creation(input, mode, body.umask)?,
     };
-    Ok(Operation::control(request, ENTRY))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn mkdir<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -68,7 +68,7 @@ pub(in crate::fuse) fn mkdir<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         name: input.name()?,
         creation: creation(input, libc::S_IFDIR | body.mode & PERMISSIONS, body.umask)?,
     };
-    Ok(Operation::control(request, ENTRY))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn symlink<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -95,7 +95,7 @@ pub(in crate::fuse) fn symlink<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
         target: Bytes(target),
         creation,
     };
-    Ok(Operation::control(request, ENTRY))
+    Ok(Operation::ask(request))
 }
 
 /// The mode of a regular file.

@@ -53,6 +53,10 @@ pub(in crate::fuse) struct Input<'a, 's> {
     pub(super) data: usize,
     /// Bytes the answer may have after its header.
     pub(super) room: usize,
+    /// [`crate::fuse::Decoded::limit`].
+    pub(super) limit: u64,
+    /// [`crate::fuse::Decoded::mode`].
+    pub(super) mode: u32,
     pub(super) session: &'s Negotiated,
 }
 
@@ -69,6 +73,8 @@ impl<'a, 's> Input<'a, 's> {
             body,
             data,
             room,
+            limit: 0,
+            mode: 0,
             session,
         }
     }

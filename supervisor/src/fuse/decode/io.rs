@@ -1,13 +1,13 @@
 //! Open files and directories: OPEN to RELEASE, and what is done to them in between.
 
-use airlockfs_ipc::message::Request;
+use airlockfs_ipc::message::{FileOperation, Request};
 use airlockfs_ipc::{Errno, Handle};
 
 use super::input::{Fault, Input, node, offset, to_end};
+use crate::fuse::Operation;
 use crate::fuse::abi::{
     CopyFileRangeIn, FallocateIn, FlushIn, FsyncIn, LseekIn, OpenIn, ReadIn, ReleaseIn, WriteIn, flags,
 };
-use crate::fuse::{Io, Operation, ReplyShape};
 
 /// Flags of open(2) that mean something for a file that is already found. What creates or follows
 /// (O_CREAT, O_NOFOLLOW, O_PATH …) is said by the operation itself.
@@ -56,15 +56,13 @@ pub(in crate::fuse) fn open<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'
     if input.session.has(flags::NO_OPEN_SUPPORT) {
         return Err(Fault::refused(Errno::ENOSYS, "files are opened without asking"));
     }
+    input.mode = open_flags(body.flags, 0);
     let request = Request::Open {
         node: input.node()?,
-        flags: open_flags(body.flags, 0),
+        flags: input.mode,
         kill_suidgid: kills_suidgid(input, body.open_flags),
     };
-    Ok(Operation::control(
-        request,
-        ReplyShape::Opened { directory: false },
-    ))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn opendir<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -79,28 +77,32 @@ pub(in crate::fuse) fn opendir<'a>(input: &mut Input<'a, '_>) -> Result<Operatio
         node: input.node()?,
         flags: open_flags(body.flags, 0),
     };
-    Ok(Operation::control(
-        request,
-        ReplyShape::Opened { directory: true },
-    ))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn release<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: ReleaseIn = input.take()?;
     let unlock = body.release_flags & flags::RELEASE_FLOCK_UNLOCK != 0;
+    let handle = Handle(body.fh);
     let request = Request::Release {
-        handle: Handle(body.fh),
+        handle,
         flock_owner: unlock.then_some(body.lock_owner),
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::Release {
+        request,
+        handle,
+        unlocks: unlock || input.session.options.posix_lock,
+    })
 }
 
 pub(in crate::fuse) fn releasedir<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: ReleaseIn = input.take()?;
-    let request = Request::ReleaseDir {
-        handle: Handle(body.fh),
-    };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    let handle = Handle(body.fh);
+    Ok(Operation::Release {
+        request: Request::ReleaseDir { handle },
+        handle,
+        unlocks: false,
+    })
 }
 
 /// Linux sends one at each close, and none after ENOSYS. A client that offers neither ASYNC_READ nor POSIX_LOCKS (Linux
@@ -109,7 +111,7 @@ pub(in crate::fuse) fn releasedir<'a>(input: &mut Input<'a, '_>) -> Result<Opera
 pub(in crate::fuse) fn flush<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: FlushIn = input.take()?;
     if input.session.offered & (flags::ASYNC_READ | flags::POSIX_LOCKS) == 0 {
-        return Ok(Operation::Io(Io::Fsync {
+        return Ok(Operation::File(FileOperation::Fsync {
             handle: input.file(body.fh)?,
             datasync: false,
         }));
@@ -121,7 +123,7 @@ pub(in crate::fuse) fn flush<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         handle: Handle(body.fh),
         lock_owner: body.lock_owner,
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::ask(request))
 }
 
 /// A read over the largest offset ends there, as it would on any file.
@@ -130,7 +132,8 @@ pub(in crate::fuse) fn read<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'
     let offset = offset(body.offset, Errno::EINVAL)?;
     let size = input.roomy(body.size)?;
     let size = size.min(u32::try_from(to_end(offset)).unwrap_or(u32::MAX));
-    Ok(Operation::Io(Io::Read {
+    input.limit = size.into();
+    Ok(Operation::File(FileOperation::Read {
         handle: input.file(body.fh)?,
         offset,
         size,
@@ -152,7 +155,8 @@ pub(in crate::fuse) fn write<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
             ..Fault::malformed("WRITE past the largest offset")
         });
     }
-    Ok(Operation::Io(Io::Write {
+    input.limit = body.size.into();
+    Ok(Operation::File(FileOperation::Write {
         handle: input.written(body.fh)?,
         offset,
         size: body.size,
@@ -163,7 +167,7 @@ pub(in crate::fuse) fn write<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
 pub(in crate::fuse) fn fsync<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let body: FsyncIn = input.take()?;
     let datasync = body.fsync_flags & flags::FSYNC_FDATASYNC != 0;
-    Ok(Operation::Io(Io::Fsync {
+    Ok(Operation::File(FileOperation::Fsync {
         handle: input.file(body.fh)?,
         datasync,
     }))
@@ -176,7 +180,7 @@ pub(in crate::fuse) fn fsyncdir<'a>(input: &mut Input<'a, '_>) -> Result<Operati
         handle: input.directory(body.fh)?,
         datasync,
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn readdir<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -194,16 +198,14 @@ pub(in crate::fuse) fn readdirplus<'a>(input: &mut Input<'a, '_>) -> Result<Oper
 fn listing<'a>(input: &mut Input<'a, '_>, plus: bool) -> Result<Operation<'a>, Fault> {
     let body: ReadIn = input.take()?;
     let size = input.roomy(body.size)?.min(input.session.max_write);
+    input.limit = size.into();
     let request = Request::ReadDir {
         handle: input.directory(body.fh)?,
         offset: body.offset,
         size,
         plus,
     };
-    Ok(Operation::control(
-        request,
-        ReplyShape::Dirents { plus, max: size },
-    ))
+    Ok(Operation::ask(request))
 }
 
 /// With a write-back cache the host does not know what is data: dirty pages are in the guest, and so may be the file's
@@ -221,7 +223,7 @@ pub(in crate::fuse) fn lseek<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         return Err(Fault::malformed("LSEEK for neither data nor hole"));
     }
     let offset = offset(body.offset, Errno::ENXIO)?;
-    Ok(Operation::Io(Io::Lseek {
+    Ok(Operation::File(FileOperation::Lseek {
         handle: input.file(body.fh)?,
         offset,
         whence,
@@ -244,7 +246,7 @@ pub(in crate::fuse) fn fallocate<'a>(input: &mut Input<'a, '_>) -> Result<Operat
         });
     }
     let (handle, length, mode) = (input.written(body.fh)?, body.length, body.mode);
-    Ok(Operation::Io(Io::Fallocate {
+    Ok(Operation::File(FileOperation::Fallocate {
         handle,
         offset,
         length,
@@ -261,15 +263,15 @@ const fn unprivileged(input: &Input<'_, '_>) -> bool {
 }
 
 pub(in crate::fuse) fn copy_file_range<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
-    copy(input, false, COPY_MAX_32)
+    copy(input, COPY_MAX_32)
 }
 
 pub(in crate::fuse) fn copy_file_range_64<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
-    copy(input, true, u64::MAX)
+    copy(input, u64::MAX)
 }
 
 /// Lengths are cut to the answer's width and the largest offset; the guest asks again for the rest.
-fn copy<'a>(input: &mut Input<'a, '_>, wide: bool, limit: u64) -> Result<Operation<'a>, Fault> {
+fn copy<'a>(input: &mut Input<'a, '_>, limit: u64) -> Result<Operation<'a>, Fault> {
     let body: CopyFileRangeIn = input.take()?;
     node(body.nodeid_out)?;
     if body.flags != 0 {
@@ -282,6 +284,7 @@ fn copy<'a>(input: &mut Input<'a, '_>, wide: bool, limit: u64) -> Result<Operati
         .min(limit)
         .min(to_end(source_offset))
         .min(to_end(target_offset));
+    input.limit = length;
     let request = Request::CopyFileRange {
         source: input.file(body.fh_in)?,
         source_offset,
@@ -290,8 +293,5 @@ fn copy<'a>(input: &mut Input<'a, '_>, wide: bool, limit: u64) -> Result<Operati
         length,
         kill_suidgid: unprivileged(input),
     };
-    Ok(Operation::control(
-        request,
-        ReplyShape::Copied { wide, max: length },
-    ))
+    Ok(Operation::ask(request))
 }

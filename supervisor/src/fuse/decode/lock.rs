@@ -4,8 +4,8 @@ use airlockfs_ipc::message::{FileLock, Request};
 use airlockfs_ipc::{Errno, Handle};
 
 use super::input::{Fault, Input, offset};
+use crate::fuse::Operation;
 use crate::fuse::abi::{LkIn, flags};
-use crate::fuse::{Operation, ReplyShape};
 
 const READ: u32 = libc::F_RDLCK.cast_unsigned();
 const WRITE: u32 = libc::F_WRLCK.cast_unsigned();
@@ -21,7 +21,7 @@ pub(in crate::fuse) fn getlk<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         owner: body.owner,
         lock,
     };
-    Ok(Operation::control(request, ReplyShape::Lock))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn setlk<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -41,7 +41,10 @@ fn set<'a>(input: &mut Input<'a, '_>, wait: bool) -> Result<Operation<'a>, Fault
         flock,
         wait: wait.then_some(input.header.unique),
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(match wait {
+        true => Operation::WaitForLock(request),
+        false => Operation::ask(request),
+    })
 }
 
 /// A range that is one, of a kind that there is; whether it is a flock(2) lock.

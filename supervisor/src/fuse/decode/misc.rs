@@ -8,7 +8,7 @@ use super::input::{Fault, Input};
 use crate::fuse::abi::{
     self, BatchForgetIn, ForgetIn, InitIn, InitInExt, InterruptIn, IoctlIn, SyncfsIn, flags,
 };
-use crate::fuse::{Forgets, Init, Operation, ReplyShape};
+use crate::fuse::{Forgets, Init, Operation};
 
 /// Bytes of a forgotten node: `struct fuse_forget_one`.
 const FORGET_ONE: usize = 16;
@@ -64,18 +64,12 @@ pub(in crate::fuse) fn batch_forget<'a>(input: &mut Input<'a, '_>) -> Result<Ope
 }
 
 pub(in crate::fuse) fn statfs<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
-    Ok(Operation::control(
-        Request::StatFs { node: input.node()? },
-        ReplyShape::StatFs,
-    ))
+    Ok(Operation::ask(Request::StatFs { node: input.node()? }))
 }
 
 pub(in crate::fuse) fn syncfs<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     let _: SyncfsIn = input.take()?;
-    Ok(Operation::control(
-        Request::SyncFs { node: input.node()? },
-        ReplyShape::Nothing,
-    ))
+    Ok(Operation::ask(Request::SyncFs { node: input.node()? }))
 }
 
 /// The calls of chattr(1) and its kin, in the form the guest's kernel gives them: flags have 32 bits although their
@@ -88,7 +82,7 @@ pub(in crate::fuse) fn ioctl<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         None => Handle::of_node(node).ok_or(Fault::refused(Errno::ESTALE, "a node that was never given"))?,
     };
     let (flags_len, fsxattr_len) = (size_of::<u32>() as u32, size_of::<abi::FsXattr>() as u32);
-    let (sizes, request, reply) = match body.cmd {
+    let (sizes, request) = match body.cmd {
         flags::FS_IOC_GETFLAGS => (
             (0, flags_len),
             Request::GetFileFlags {
@@ -96,7 +90,6 @@ pub(in crate::fuse) fn ioctl<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
                 handle,
                 extended: false,
             },
-            ReplyShape::FileFlags,
         ),
         flags::FS_IOC_FSGETXATTR => (
             (0, fsxattr_len),
@@ -105,7 +98,6 @@ pub(in crate::fuse) fn ioctl<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
                 handle,
                 extended: true,
             },
-            ReplyShape::FsXattr,
         ),
         flags::FS_IOC_SETFLAGS => (
             (flags_len, 0),
@@ -114,7 +106,6 @@ pub(in crate::fuse) fn ioctl<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
                 handle,
                 flags: input.take()?,
             },
-            ReplyShape::Ioctl,
         ),
         flags::FS_IOC_FSSETXATTR => {
             let value: abi::FsXattr = input.take()?;
@@ -125,11 +116,7 @@ pub(in crate::fuse) fn ioctl<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
                 projid: value.projid,
                 cowextsize: value.cowextsize,
             };
-            (
-                (fsxattr_len, 0),
-                Request::SetFsXattr { node, handle, value },
-                ReplyShape::Ioctl,
-            )
+            ((fsxattr_len, 0), Request::SetFsXattr { node, handle, value })
         }
         _ => {
             return Err(Fault::refused(
@@ -141,5 +128,6 @@ pub(in crate::fuse) fn ioctl<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
     if sizes != (body.in_size, body.out_size) {
         return Err(Fault::malformed("an ioctl with another size than its structure"));
     }
-    Ok(Operation::control(request, reply))
+    input.limit = body.out_size.into();
+    Ok(Operation::ask(request))
 }

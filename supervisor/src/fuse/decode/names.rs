@@ -3,8 +3,8 @@
 use airlockfs_ipc::message::Request;
 
 use super::input::{Fault, Input, component, node};
+use crate::fuse::Operation;
 use crate::fuse::abi::{LinkIn, Rename2In, RenameIn};
-use crate::fuse::{Operation, ReplyShape};
 
 /// The flags of renameat2(2).
 const RENAME_FLAGS: u32 = libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE | libc::RENAME_WHITEOUT;
@@ -15,7 +15,7 @@ pub(in crate::fuse) fn lookup<'a>(input: &mut Input<'a, '_>) -> Result<Operation
     let (node, string) = (input.node()?, input.string()?);
     let known = |above| {
         let request = Request::LookupKnown { node, above };
-        Ok(Operation::control(request, ReplyShape::Entry { negative: false }))
+        Ok(Operation::ask(request))
     };
     match string {
         b"." => known(false),
@@ -25,7 +25,7 @@ pub(in crate::fuse) fn lookup<'a>(input: &mut Input<'a, '_>) -> Result<Operation
                 parent: node,
                 name: component(string)?,
             };
-            Ok(Operation::control(request, ReplyShape::Entry { negative: true }))
+            Ok(Operation::ask(request))
         }
     }
 }
@@ -35,7 +35,7 @@ pub(in crate::fuse) fn unlink<'a>(input: &mut Input<'a, '_>) -> Result<Operation
         parent: input.node()?,
         name: input.name()?,
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn rmdir<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -43,7 +43,7 @@ pub(in crate::fuse) fn rmdir<'a>(input: &mut Input<'a, '_>) -> Result<Operation<
         parent: input.node()?,
         name: input.name()?,
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn rename<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -67,7 +67,7 @@ fn renamed<'a>(input: &mut Input<'a, '_>, newdir: u64, flags: u32) -> Result<Ope
         new_name: input.name()?,
         flags,
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn link<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -77,15 +77,13 @@ pub(in crate::fuse) fn link<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'
         new_parent: input.node()?,
         new_name: input.name()?,
     };
-    Ok(Operation::control(request, ReplyShape::Entry { negative: false }))
+    Ok(Operation::ask(request))
 }
 
 /// The Windows driver counts its buffer for the answer among the request's bytes: what follows the header means nothing.
 pub(in crate::fuse) fn readlink<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     input.rest();
+    input.limit = input.room as u64;
     let request = Request::ReadLink { node: input.node()? };
-    Ok(Operation::control(
-        request,
-        ReplyShape::Target { max: input.room },
-    ))
+    Ok(Operation::ask(request))
 }

@@ -5,8 +5,8 @@ use airlockfs_ipc::Errno;
 use airlockfs_ipc::message::Request;
 
 use super::input::{Fault, Input};
+use crate::fuse::Operation;
 use crate::fuse::abi::{GetxattrIn, SetxattrIn, SetxattrInExt, flags};
-use crate::fuse::{Operation, ReplyShape};
 
 /// Largest value and largest list (XATTR_SIZE_MAX, XATTR_LIST_MAX, linux/limits.h).
 const VALUE_MAX: u32 = 65_536;
@@ -39,34 +39,30 @@ pub(in crate::fuse) fn set<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a
         acl_kill_sgid: extension.setxattr_flags & flags::SETXATTR_ACL_KILL_SGID != 0,
     };
     let length = usize::try_from(body.size).map_err(|_| Fault::malformed("a value without end"))?;
-    Ok(Operation::Control {
+    Ok(Operation::Ask {
         request,
-        reply: ReplyShape::Nothing,
-        bulk: input.bytes(length)?,
+        value: input.bytes(length)?,
     })
 }
 
 pub(in crate::fuse) fn get<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     enabled(input)?;
-    let (size, reply) = asked(input)?;
+    let size = asked(input)?;
     let request = Request::GetXattr {
         node: input.node()?,
         name: input.xattr_name()?,
         size,
     };
-    Ok(Operation::control(request, reply))
+    Ok(Operation::ask(request))
 }
 
 pub(in crate::fuse) fn list<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
     enabled(input)?;
-    let (size, reply) = asked(input)?;
-    Ok(Operation::control(
-        Request::ListXattr {
-            node: input.node()?,
-            size,
-        },
-        reply,
-    ))
+    let size = asked(input)?;
+    Ok(Operation::ask(Request::ListXattr {
+        node: input.node()?,
+        size,
+    }))
 }
 
 pub(in crate::fuse) fn remove<'a>(input: &mut Input<'a, '_>) -> Result<Operation<'a>, Fault> {
@@ -75,7 +71,7 @@ pub(in crate::fuse) fn remove<'a>(input: &mut Input<'a, '_>) -> Result<Operation
         node: input.node()?,
         name: input.xattr_name()?,
     };
-    Ok(Operation::control(request, ReplyShape::Nothing))
+    Ok(Operation::ask(request))
 }
 
 fn enabled(input: &Input<'_, '_>) -> Result<(), Fault> {
@@ -86,11 +82,10 @@ fn enabled(input: &Input<'_, '_>) -> Result<(), Fault> {
     }
 }
 
-/// The room for the value or list, and how the answer looks: size 0 asks how large it is.
-fn asked(input: &mut Input<'_, '_>) -> Result<(u32, ReplyShape), Fault> {
+/// The room for the value or list: 0 asks how large it is.
+fn asked(input: &mut Input<'_, '_>) -> Result<u32, Fault> {
     let body: GetxattrIn = input.take()?;
-    match input.roomy(body.size)?.min(VALUE_MAX) {
-        0 => Ok((0, ReplyShape::Size)),
-        size => Ok((size, ReplyShape::Bytes { max: size })),
-    }
+    let size = input.roomy(body.size)?.min(VALUE_MAX);
+    input.limit = size.into();
+    Ok(size)
 }

@@ -1,4 +1,4 @@
-//! 7 complete: the worker's answer → bytes for the guest.
+//! 7 reply: a reply, of the worker or of this process, becomes the bytes that the guest reads.
 
 mod attr;
 #[cfg(test)]
@@ -33,15 +33,17 @@ pub(crate) struct Encoded {
     pub(crate) bulk: usize,
 }
 
+const OTHER: ProtocolError = ProtocolError("an answer of another kind than the request");
+
 /// `entry_valid` of a file that has no name, in seconds. When it is over Linux asks for the name again, which is `/` to it
 /// and no name at all: overlayfs, which goes on with such an entry after it copied a file up, then has ESTALE.
 const FOR_EVER: u64 = u32::MAX as u64;
 
-/// Encodes `reply` as `shape` into `out`. An answer of another kind than the shape, or larger than was asked, is the
-/// worker's [`ProtocolError`]. [`ReplyShape::Dirents`] is encoded by [`super::dirent::encode`] and [`header`]; only
-/// its errors come here.
+/// Encodes `reply` as `shape` into `out`. An answer of another kind than the shape, or larger than the `limit` that was asked,
+/// is the worker's [`ProtocolError`]. Directory entries are encoded by [`super::dirent::encode`] and [`header`]; only
+/// their errors come here.
 pub(crate) fn encode(
-    shape: ReplyShape,
+    (shape, limit): (ReplyShape, u64),
     reply: &Reply<'_>,
     unique: u64,
     session: &Negotiated,
@@ -51,64 +53,70 @@ pub(crate) fn encode(
     let mut head = Head::new(out);
     let mut bulk = 0;
     match (shape, *reply) {
-        (ReplyShape::Entry { negative: true }, Reply::Error(Errno::ENOENT)) if !cache.negative.is_zero() => {
+        (ReplyShape::Lookup, Reply::Error(Errno::ENOENT)) if !cache.negative.is_zero() => {
             head.push(&negative_entry(cache));
         }
         (_, Reply::Error(errno)) => return Ok(head.error(unique, errno)),
         (ReplyShape::Nothing, Reply::Done) => {}
-        (ReplyShape::Ioctl, Reply::Done) => head.push(&abi::IoctlOut::default()),
-        (ReplyShape::Entry { .. }, Reply::Entry(entry)) => head.push(&entry_out(&entry, cache)?),
-        (ReplyShape::Created { named }, Reply::Created { entry, handle }) => {
+        (ReplyShape::Lookup | ReplyShape::Entry, Reply::Entry(entry)) => {
+            head.push(&entry_out(&entry, cache)?);
+        }
+        (ReplyShape::Created | ReplyShape::CreatedUnnamed, Reply::Created { entry, handle }) => {
             let mut out = entry_out(&entry, cache)?;
-            if !named {
+            if shape == ReplyShape::CreatedUnnamed {
                 out.entry_valid = FOR_EVER;
             }
             head.push(&out);
             head.push(&open_out(handle, cache.open_flags(false)));
         }
-        (ReplyShape::Opened { directory }, Reply::Opened { handle }) => {
+        (ReplyShape::Opened | ReplyShape::OpenedDirectory, Reply::Opened { handle }) => {
+            let directory = shape == ReplyShape::OpenedDirectory;
             head.push(&open_out(handle, cache.open_flags(directory)));
         }
         (ReplyShape::Attr, Reply::Attr(attr)) => head.push(&attr_out(&attr, cache)),
         (ReplyShape::Statx, Reply::Attr(attr)) => head.push(&statx_out(&attr, cache)),
-        (ReplyShape::Target { max }, Reply::Target(target)) => {
+        (ReplyShape::Target, Reply::Target(target)) => {
             if target.0.len() > TARGET_MAX {
                 return Err(ProtocolError("a symbolic link's target is too long"));
             }
-            if target.0.len() > max {
+            if target.0.len() as u64 > limit {
                 return Ok(head.error(unique, Errno::ENAMETOOLONG));
             }
             head.push(target.0);
         }
-        (ReplyShape::Bytes { max }, Reply::Data { size }) => {
-            bulk = at_most(size.into(), max.into())? as usize;
+        (ReplyShape::SizeOrBytes, Reply::Size(size)) if limit == 0 => {
+            head.push(&abi::GetxattrOut { size, padding: 0 });
         }
-        (ReplyShape::Size, Reply::Size(size)) => head.push(&abi::GetxattrOut { size, padding: 0 }),
-        (ReplyShape::Written { max }, Reply::Written { size }) => {
-            at_most(size.into(), max.into())?;
+        (ReplyShape::SizeOrBytes, Reply::Data { .. }) if limit == 0 => return Err(OTHER),
+        (ReplyShape::Bytes | ReplyShape::SizeOrBytes, Reply::Data { size }) => {
+            bulk = at_most(size.into(), limit)? as usize;
+        }
+        (ReplyShape::Written, Reply::Written { size }) => {
+            at_most(size.into(), limit)?;
             head.push(&abi::WriteOut { size, padding: 0 });
         }
-        (ReplyShape::Copied { wide: false, max }, Reply::Copied(bytes)) => {
+        (ReplyShape::Copied, Reply::Copied(bytes)) => {
             // At most what was asked, which the decoder kept within 32 bits.
-            let size = at_most(bytes, max)? as u32;
+            let size = at_most(bytes, limit)? as u32;
             head.push(&abi::WriteOut { size, padding: 0 });
         }
-        (ReplyShape::Copied { wide: true, max }, Reply::Copied(bytes)) => {
-            let bytes_copied = at_most(bytes, max)?;
+        (ReplyShape::CopiedWide, Reply::Copied(bytes)) => {
+            let bytes_copied = at_most(bytes, limit)?;
             head.push(&abi::CopyFileRangeOut { bytes_copied });
         }
         (ReplyShape::Offset, Reply::Offset(offset)) => head.push(&abi::LseekOut { offset }),
         (ReplyShape::StatFs, Reply::StatFs(stat)) => head.push(&statfs_out(&stat)),
         (ReplyShape::Lock, Reply::Lock(lock)) => head.push(&lk_out(&lock)),
-        (ReplyShape::FileFlags, Reply::FileFlags(bits)) => {
+        (ReplyShape::Ioctl, Reply::Done) if limit == 0 => head.push(&abi::IoctlOut::default()),
+        (ReplyShape::Ioctl, Reply::FileFlags(bits)) if limit == size_of_val(&bits) as u64 => {
             head.push(&abi::IoctlOut::default());
             head.push(&bits);
         }
-        (ReplyShape::FsXattr, Reply::FsXattr(value)) => {
+        (ReplyShape::Ioctl, Reply::FsXattr(value)) if limit == size_of::<abi::FsXattr>() as u64 => {
             head.push(&abi::IoctlOut::default());
             head.push(&fsxattr_out(&value));
         }
-        _ => return Err(ProtocolError("an answer of another kind than the request")),
+        _ => return Err(OTHER),
     }
     Ok(head.finish(unique, bulk))
 }

@@ -44,23 +44,35 @@ const ENTRY: Entry = Entry {
     attr: ATTR,
 };
 
+/// A shape, and what bounds it.
+#[derive(Debug, Clone, Copy)]
+struct Shape(ReplyShape, u64);
+
+impl From<ReplyShape> for Shape {
+    fn from(shape: ReplyShape) -> Self {
+        Self(shape, 0)
+    }
+}
+
 /// The encoded bytes; checks what every answer has.
-fn bytes_in(session: &Negotiated, shape: ReplyShape, reply: Reply<'_>) -> Vec<u8> {
+fn bytes_in(session: &Negotiated, shape: impl Into<Shape>, reply: Reply<'_>) -> Vec<u8> {
+    let Shape(shape, limit) = shape.into();
     let mut out = [0xaa; MAX_HEAD];
-    let Encoded { head, bulk } = encode(shape, &reply, 99, session, &mut out).unwrap();
+    let Encoded { head, bulk } = encode((shape, limit), &reply, 99, session, &mut out).unwrap();
     let bytes = out[..head].to_vec();
     let (header, _) = abi::OutHeader::read_from_prefix(&bytes).unwrap();
     assert_eq!((header.len as usize, header.unique), (head + bulk, 99));
     bytes
 }
 
-fn body<T: FromBytes>(shape: ReplyShape, reply: Reply<'_>) -> T {
+fn body<T: FromBytes>(shape: impl Into<Shape>, reply: Reply<'_>) -> T {
     let bytes = bytes_in(&session(), shape, reply);
     T::read_from_bytes(&bytes[16..]).expect("the structure's size")
 }
 
-fn fails(shape: ReplyShape, reply: Reply<'_>) -> bool {
-    encode(shape, &reply, 1, &session(), &mut [0; MAX_HEAD]).is_err()
+fn fails(shape: impl Into<Shape>, reply: Reply<'_>) -> bool {
+    let Shape(shape, limit) = shape.into();
+    encode((shape, limit), &reply, 1, &session(), &mut [0; MAX_HEAD]).is_err()
 }
 
 #[test]
@@ -97,11 +109,7 @@ fn the_sizes_are_the_kernels() {
 
 #[test]
 fn an_entry_byte_by_byte() {
-    let bytes = bytes_in(
-        &session(),
-        ReplyShape::Entry { negative: true },
-        Reply::Entry(ENTRY),
-    );
+    let bytes = bytes_in(&session(), ReplyShape::Lookup, Reply::Entry(ENTRY));
     #[rustfmt::skip]
     let expected = [
         144, 0, 0, 0,  0, 0, 0, 0,  99, 0, 0, 0, 0, 0, 0, 0,
@@ -145,7 +153,7 @@ fn only_a_directory_is_a_submount() {
 #[test]
 fn absence_is_cached_only_where_it_is_asked_for() {
     let missing = Reply::Error(Errno::ENOENT);
-    let lookup = ReplyShape::Entry { negative: true };
+    let lookup = ReplyShape::Lookup;
     let out: abi::EntryOut = body(lookup, missing);
     assert_eq!(
         (out.nodeid, out.entry_valid, out.entry_valid_nsec),
@@ -153,10 +161,7 @@ fn absence_is_cached_only_where_it_is_asked_for() {
     );
     // A LINK of what is not there is an error, and so is everything without a negative timeout.
     let enoent = error(99, Errno::ENOENT);
-    assert_eq!(
-        bytes_in(&session(), ReplyShape::Entry { negative: false }, missing),
-        enoent
-    );
+    assert_eq!(bytes_in(&session(), ReplyShape::Entry, missing), enoent);
     let never = Options {
         cache: CachePolicy::new(CacheMode::Never),
         ..options()
@@ -220,8 +225,11 @@ fn open_flags_follow_the_cache_mode() {
         };
         let session = session_with(&options, 45, u64::MAX);
         let opened = Reply::Opened { handle: Handle(5) };
-        for (directory, expected) in [(false, file), (true, directory)] {
-            let bytes = bytes_in(&session, ReplyShape::Opened { directory }, opened);
+        for (shape, expected) in [
+            (ReplyShape::Opened, file),
+            (ReplyShape::OpenedDirectory, directory),
+        ] {
+            let bytes = bytes_in(&session, shape, opened);
             let out = abi::OpenOut::read_from_bytes(&bytes[16..]).unwrap();
             assert_eq!(
                 (out.fh, out.open_flags, out.backing_id),
@@ -233,7 +241,7 @@ fn open_flags_follow_the_cache_mode() {
             entry: ENTRY,
             handle: Handle(5),
         };
-        let bytes = bytes_in(&session, ReplyShape::Created { named: true }, created);
+        let bytes = bytes_in(&session, ReplyShape::Created, created);
         assert_eq!(bytes.len(), 16 + 128 + 16);
         let (_, out) = abi::OpenOut::read_from_suffix(&bytes).unwrap();
         assert_eq!((out.fh, out.open_flags), (5, file));
@@ -242,25 +250,13 @@ fn open_flags_follow_the_cache_mode() {
 
 #[test]
 fn numbers() {
-    let size: abi::GetxattrOut = body(ReplyShape::Size, Reply::Size(77));
+    let size: abi::GetxattrOut = body(ReplyShape::SizeOrBytes, Reply::Size(77));
     assert_eq!(size.size, 77);
-    let written: abi::WriteOut = body(ReplyShape::Written { max: 10 }, Reply::Written { size: 10 });
+    let written: abi::WriteOut = body(Shape(ReplyShape::Written, 10), Reply::Written { size: 10 });
     assert_eq!(written.size, 10);
-    let narrow: abi::WriteOut = body(
-        ReplyShape::Copied {
-            wide: false,
-            max: 0xffff_f000,
-        },
-        Reply::Copied(0xffff_f000),
-    );
+    let narrow: abi::WriteOut = body(Shape(ReplyShape::Copied, 0xffff_f000), Reply::Copied(0xffff_f000));
     assert_eq!(narrow.size, 0xffff_f000);
-    let wide: abi::CopyFileRangeOut = body(
-        ReplyShape::Copied {
-            wide: true,
-            max: 1 << 40,
-        },
-        Reply::Copied(1 << 40),
-    );
+    let wide: abi::CopyFileRangeOut = body(Shape(ReplyShape::CopiedWide, 1 << 40), Reply::Copied(1 << 40));
     assert_eq!(wide.bytes_copied, 1 << 40);
     let offset: abi::LseekOut = body(ReplyShape::Offset, Reply::Offset(1 << 50));
     assert_eq!(offset.offset, 1 << 50);
@@ -287,7 +283,7 @@ fn numbers() {
         (out.blocks, out.ffree, out.bsize, out.namelen, out.frsize),
         (1, 5, 6, 7, 8)
     );
-    let [_, _, _, _, bits]: [u32; 5] = body(ReplyShape::FileFlags, Reply::FileFlags(0x10));
+    let [_, _, _, _, bits]: [u32; 5] = body(Shape(ReplyShape::Ioctl, 4), Reply::FileFlags(0x10));
     assert_eq!(bits, 0x10);
     let value = FsXattr {
         xflags: 1,
@@ -296,7 +292,7 @@ fn numbers() {
         projid: 4,
         cowextsize: 5,
     };
-    let words: [u32; 11] = body(ReplyShape::FsXattr, Reply::FsXattr(value));
+    let words: [u32; 11] = body(Shape(ReplyShape::Ioctl, 28), Reply::FsXattr(value));
     assert_eq!(words, [0, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0]);
     let empty: [u32; 4] = body(ReplyShape::Ioctl, Reply::Done);
     assert_eq!(empty, [0; 4]);
@@ -310,7 +306,7 @@ fn numbers() {
 fn bulk_data_follows_the_head() {
     let mut out = [0; MAX_HEAD];
     let reply = Reply::Data { size: 4096 };
-    let encoded = encode(ReplyShape::Bytes { max: 4096 }, &reply, 5, &session(), &mut out).unwrap();
+    let encoded = encode((ReplyShape::Bytes, 4096), &reply, 5, &session(), &mut out).unwrap();
     assert_eq!(encoded, Encoded { head: 16, bulk: 4096 });
     assert_eq!(out[..16], header(5, 4096));
 }
@@ -318,7 +314,7 @@ fn bulk_data_follows_the_head() {
 #[test]
 fn a_links_target_fits_or_is_an_error() {
     let long = [b't'; 4096];
-    let shape = ReplyShape::Target { max: 4095 };
+    let shape = Shape(ReplyShape::Target, 4095);
     assert_eq!(
         bytes_in(&session(), shape, Reply::Target(Bytes(b"to")))[16..],
         *b"to"
@@ -329,7 +325,7 @@ fn a_links_target_fits_or_is_an_error() {
     );
     let short = bytes_in(
         &session(),
-        ReplyShape::Target { max: 1 },
+        Shape(ReplyShape::Target, 1),
         Reply::Target(Bytes(b"to")),
     );
     assert_eq!(short, error(99, Errno::ENAMETOOLONG));
@@ -368,25 +364,31 @@ fn answers_of_the_wrong_kind_or_size_break_the_boundary() {
     ];
     // Each shape with how many of these it takes.
     for (shape, takes) in [
-        (ReplyShape::Nothing, 1),
-        (ReplyShape::Entry { negative: true }, 1),
-        (ReplyShape::Created { named: true }, 1),
-        (ReplyShape::Opened { directory: true }, 1),
-        (ReplyShape::Attr, 1),
-        (ReplyShape::Statx, 1),
-        (ReplyShape::Target { max: 9 }, 1),
-        (ReplyShape::Bytes { max: 9 }, 1),
-        (ReplyShape::Size, 1),
-        (ReplyShape::Written { max: 9 }, 1),
-        (ReplyShape::Copied { wide: false, max: 9 }, 1),
-        (ReplyShape::Copied { wide: true, max: 9 }, 1),
-        (ReplyShape::Offset, 1),
-        (ReplyShape::StatFs, 1),
-        (ReplyShape::Lock, 1),
-        (ReplyShape::Dirents { plus: true, max: 9 }, 0),
-        (ReplyShape::FileFlags, 1),
-        (ReplyShape::FsXattr, 1),
-        (ReplyShape::Ioctl, 1),
+        (Shape::from(ReplyShape::Silent), 0),
+        (ReplyShape::Init.into(), 0),
+        (ReplyShape::CreatedUnnamed.into(), 1),
+        (ReplyShape::Opened.into(), 1),
+        (ReplyShape::Lookup.into(), 1),
+        (Shape(ReplyShape::Dirents, 9), 0),
+        (ReplyShape::Nothing.into(), 1),
+        (ReplyShape::Entry.into(), 1),
+        (ReplyShape::Created.into(), 1),
+        (ReplyShape::OpenedDirectory.into(), 1),
+        (ReplyShape::Attr.into(), 1),
+        (ReplyShape::Statx.into(), 1),
+        (Shape(ReplyShape::Target, 9), 1),
+        (Shape(ReplyShape::Bytes, 9), 1),
+        (ReplyShape::SizeOrBytes.into(), 1),
+        (Shape(ReplyShape::Written, 9), 1),
+        (Shape(ReplyShape::Copied, 9), 1),
+        (Shape(ReplyShape::CopiedWide, 9), 1),
+        (ReplyShape::Offset.into(), 1),
+        (ReplyShape::StatFs.into(), 1),
+        (ReplyShape::Lock.into(), 1),
+        (Shape(ReplyShape::DirentsPlus, 9), 0),
+        (Shape(ReplyShape::Ioctl, 4), 1),
+        (Shape(ReplyShape::Ioctl, 28), 1),
+        (ReplyShape::Ioctl.into(), 1),
     ] {
         assert_eq!(
             replies.iter().filter(|reply| !fails(shape, **reply)).count(),
@@ -395,21 +397,15 @@ fn answers_of_the_wrong_kind_or_size_break_the_boundary() {
         );
         assert!(!fails(shape, Reply::Error(Errno::EIO)), "{shape:?}");
     }
-    assert!(fails(ReplyShape::Bytes { max: 9 }, Reply::Data { size: 10 }));
-    assert!(fails(ReplyShape::Written { max: 9 }, Reply::Written { size: 10 }));
-    assert!(fails(
-        ReplyShape::Copied { wide: false, max: 9 },
-        Reply::Copied(10)
-    ));
-    assert!(fails(
-        ReplyShape::Copied { wide: true, max: 9 },
-        Reply::Copied(u64::MAX)
-    ));
+    assert!(fails(Shape(ReplyShape::Bytes, 9), Reply::Data { size: 10 }));
+    assert!(fails(Shape(ReplyShape::Written, 9), Reply::Written { size: 10 }));
+    assert!(fails(Shape(ReplyShape::Copied, 9), Reply::Copied(10)));
+    assert!(fails(Shape(ReplyShape::CopiedWide, 9), Reply::Copied(u64::MAX)));
     let nowhere = Entry {
         node: NodeId(0),
         ..ENTRY
     };
-    assert!(fails(ReplyShape::Entry { negative: true }, Reply::Entry(nowhere)));
+    assert!(fails(ReplyShape::Lookup, Reply::Entry(nowhere)));
 }
 
 #[test]

@@ -7,27 +7,19 @@ use zerocopy::IntoBytes;
 use super::samples::{Sample, sample};
 use super::{CALLER, H, NODE, NOTHING, assert_means, assert_refused, decoded, operation};
 use crate::fuse::abi::{self, flags};
-use crate::fuse::{Io, Operation, ReplyShape};
+use crate::fuse::{Operation, ReplyShape};
 
 #[test]
 fn attributes() {
-    let io = Io::GetAttr {
+    let io = FileOperation::GetAttr {
         node: NODE,
         handle: H,
-        reply: ReplyShape::Attr,
     };
-    assert_eq!(operation(&sample("GETATTR")), Operation::Io(io));
-    assert_eq!(
-        io.to_operation(),
-        FileOperation::GetAttr {
-            node: NODE,
-            handle: H
-        }
-    );
+    assert_eq!(operation(&sample("GETATTR")), Operation::File(io));
     assert_means(
         &sample("STATX"),
         Request::GetAttr { node: NODE },
-        ReplyShape::Statx,
+        (ReplyShape::Statx, 0),
     );
     let access = Request::Access {
         node: NODE,
@@ -54,7 +46,7 @@ fn attributes() {
             handle: None,
             change,
         },
-        ReplyShape::Attr,
+        (ReplyShape::Attr, 0),
     );
 }
 
@@ -90,7 +82,7 @@ fn times_ids_and_sizes_of_setattr() {
             handle: Some(H),
             change,
         },
-        ReplyShape::Attr,
+        (ReplyShape::Attr, 0),
     );
     // A clock's flag without its time changes nothing.
     let nothing = Request::SetAttr {
@@ -104,7 +96,7 @@ fn times_ids_and_sizes_of_setattr() {
             ..Default::default()
         }),
         nothing,
-        ReplyShape::Attr,
+        (ReplyShape::Attr, 0),
     );
 
     let second = abi::SetattrIn {

@@ -22,7 +22,7 @@ fn creation(mode: u32, umask: u32) -> Creation<'static> {
 
 #[test]
 fn creation_carries_caller_umask_context_and_group() {
-    let entry = ReplyShape::Entry { negative: false };
+    let entry = (ReplyShape::Entry, 0);
     let file = Request::Create {
         parent: NODE,
         name: name(b"file"),
@@ -30,13 +30,13 @@ fn creation_carries_caller_umask_context_and_group() {
         kill_suidgid: true,
         creation: creation(libc::S_IFREG | 0o666, 0o27),
     };
-    assert_means(&sample("CREATE"), file, ReplyShape::Created { named: true });
+    assert_means(&sample("CREATE"), file, (ReplyShape::Created, 0));
     let unnamed = Request::TmpFile {
         parent: NODE,
         flags: libc::O_RDWR as u32,
         creation: creation(libc::S_IFREG | 0o600, 0),
     };
-    assert_means(&sample("TMPFILE"), unnamed, ReplyShape::Created { named: false });
+    assert_means(&sample("TMPFILE"), unnamed, (ReplyShape::CreatedUnnamed, 0));
     let fifo = Request::Mknod {
         parent: NODE,
         name: name(b"fifo"),
@@ -88,7 +88,7 @@ fn extensions_count_only_where_they_were_agreed_on() {
         name: name(b"dir"),
         creation,
     };
-    let entry = ReplyShape::Entry { negative: false };
+    let entry = (ReplyShape::Entry, 0);
     assert_means(&mkdir(group), made(plain), entry);
     let alone = Creation {
         caller: Caller {
@@ -182,7 +182,7 @@ fn the_largest_creation_fits_a_message() {
     extension.extend_from_slice(&context);
     let target = [&[b't'; 4095][..], b"\0"].concat();
     let link = Sample::new(6, &[&[b'n'; 255], b"\0", &target]).extended(&extension);
-    let Operation::Control { request, .. } = operation(&link) else {
+    let Operation::Ask { request, .. } = operation(&link) else {
         panic!("not for the worker")
     };
     let length = postcard::to_allocvec(&request).unwrap().len();

@@ -1,7 +1,7 @@
 //! Requests no Linux guest sends: each is refused, none panics, and what is let through keeps the promises that
 //! everything behind the decoder builds on.
 
-use airlockfs_ipc::message::{Caller, Creation, Request, SetTime};
+use airlockfs_ipc::message::{Caller, Creation, FileOperation, Request, SetTime};
 use airlockfs_ipc::ring::MESSAGE_MAX;
 use airlockfs_ipc::{Errno, Name};
 
@@ -10,7 +10,7 @@ use super::{NODE, assert_means, control_len, decode, decoded, decoded_in};
 use crate::fuse::abi::InHeader;
 use crate::fuse::decode::MAX_CONTROL;
 use crate::fuse::opcode::{self, TABLE};
-use crate::fuse::{Chain, Decoded, Forgets, IN_HEADER_LEN, Io, Negotiated, Operation, ReplyShape};
+use crate::fuse::{Chain, Decoded, Forgets, IN_HEADER_LEN, Negotiated, Operation, ReplyShape};
 
 /// What a fuzzer would call: decodes anything, and checks what comes through against the decoder's promises.
 fn exercise(bytes: &[u8], writable: usize, session: Option<&Negotiated>) -> bool {
@@ -42,25 +42,31 @@ fn exercise(bytes: &[u8], writable: usize, session: Option<&Negotiated>) -> bool
 fn promises(decoded: &Decoded<'_>, chain: Chain, session: Option<&Negotiated>) {
     const MAX: u64 = i64::MAX as u64;
     assert!(session.is_some() || matches!(decoded.operation, Operation::Init(_)));
-    let answer = decoded.operation.least_answer();
+    let answer = decoded.row.reply.least(decoded.limit);
     assert!(answer == 0 || answer + 16 <= chain.writable);
     match decoded.operation {
-        Operation::Io(io) => match io {
-            Io::Read { offset, size, .. } => {
+        Operation::File(operation) => match operation {
+            FileOperation::Read { offset, size, .. } => {
                 assert!(offset + u64::from(size) <= MAX && size as usize + 16 <= chain.writable);
             }
-            Io::Write { offset, size, .. } => {
+            FileOperation::Write { offset, size, .. } => {
                 assert!(offset + u64::from(size) <= MAX && size <= session.unwrap().max_write);
                 assert_eq!(size as usize + 80, chain.readable);
             }
-            Io::Lseek { offset, .. } => assert!(offset <= MAX),
-            Io::Fallocate { offset, length, .. } => assert!(length > 0 && offset + length <= MAX),
-            Io::GetAttr { node, .. } => assert_ne!(node.0, 0),
-            Io::Fsync { .. } => {}
+            FileOperation::Lseek { offset, .. } => assert!(offset <= MAX),
+            FileOperation::Fallocate { offset, length, .. } => assert!(length > 0 && offset + length <= MAX),
+            FileOperation::GetAttr { node, .. } => assert_ne!(node.0, 0),
+            FileOperation::Fsync { .. } => {}
         },
         Operation::Forget(Forgets::Many(records)) => assert_eq!(records.len() % 16, 0),
-        Operation::Control { request, bulk, .. } => {
-            control(&request, chain, bulk);
+        Operation::Ask { request, .. }
+        | Operation::Release { request, .. }
+        | Operation::WaitForLock(request) => {
+            let value = match decoded.operation {
+                Operation::Ask { value, .. } => value,
+                _ => &[],
+            };
+            control(&request, chain, value);
             // What the worker gets, it can decode.
             let bytes = postcard::to_allocvec(&request).unwrap();
             assert_eq!(postcard::from_bytes::<Request<'_>>(&bytes).unwrap(), request);
@@ -137,10 +143,7 @@ fn asked(caller: &Caller) {
 fn every_operation_that_is_served_decodes() {
     for (name, sample) in samples() {
         let decoded = decoded(&sample).unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
-        assert_eq!(
-            (decoded.name, decoded.unique, decoded.node.0),
-            (name, 0x1122_3344, 7)
-        );
+        assert_eq!((decoded.row.name, decoded.unique), (name, 0x1122_3344));
     }
 }
 
@@ -160,7 +163,7 @@ fn a_request_cut_short_anywhere_is_refused() {
                     panic!("{name} of {length} bytes")
                 };
                 assert!(refusal.malformed, "{name} of {length} bytes: {refusal:?}");
-                let answered = length >= 40 && opcode::row(whole.opcode()).unwrap().answered;
+                let answered = length >= 40 && opcode::row(whole.opcode()).unwrap().is_answered();
                 assert_eq!(refusal.answer.is_some(), answered, "{name} of {length} bytes");
             }
         }
@@ -307,7 +310,7 @@ fn no_operation_takes_a_name_that_is_not_one_component() {
                     node: NODE,
                     above: name == b"..",
                 };
-                assert_means(&sample, request, ReplyShape::Entry { negative: false });
+                assert_means(&sample, request, (ReplyShape::Lookup, 0));
                 continue;
             }
             let refusal = decoded(&sample).unwrap_err();
@@ -349,8 +352,9 @@ fn nothing_is_created_for_nobody() {
 #[test]
 fn an_operation_whose_answer_has_no_room_is_not_done() {
     for (name, whole) in samples() {
-        let needed = decoded(&whole).unwrap().operation.least_answer() + 16;
-        let silent = !opcode::row(whole.opcode()).unwrap().answered;
+        let decoded_whole = decoded(&whole).unwrap();
+        let needed = decoded_whole.row.reply.least(decoded_whole.limit) + 16;
+        let silent = !opcode::row(whole.opcode()).unwrap().is_answered();
         // READ and its kin need room for what they ask.
         let asks = ["READ", "READDIR", "READDIRPLUS", "GETXATTR"].contains(&name);
         for room in 0..=needed {

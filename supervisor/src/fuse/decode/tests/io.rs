@@ -1,18 +1,18 @@
 //! Open files and directories, up to the largest offset.
 
-use airlockfs_ipc::message::Request;
+use airlockfs_ipc::message::{FileOperation, Request};
 use airlockfs_ipc::{Errno, Handle};
 use zerocopy::IntoBytes;
 
 use super::samples::{Sample, options, sample, session_with};
 use super::{H, NODE, NOTHING, assert_means, assert_refused, decoded, decoded_in, operation};
 use crate::fuse::abi::{self, flags};
-use crate::fuse::{Io, Operation, Options, ReplyShape};
+use crate::fuse::{Operation, Options, ReplyShape};
 
 #[test]
 fn opening_and_closing() {
     let flags = libc::O_RDWR as u32;
-    let opened = ReplyShape::Opened { directory: false };
+    let opened = (ReplyShape::Opened, 0);
     assert_means(
         &sample("OPEN"),
         Request::Open {
@@ -22,7 +22,7 @@ fn opening_and_closing() {
         },
         opened,
     );
-    let opened = ReplyShape::Opened { directory: true };
+    let opened = (ReplyShape::OpenedDirectory, 0);
     assert_means(&sample("OPENDIR"), Request::OpenDir { node: NODE, flags }, opened);
     assert_means(
         &sample("RELEASE"),
@@ -62,18 +62,14 @@ fn opening_and_closing() {
         flags: kept as u32,
         kill_suidgid: true,
     };
-    assert_means(
-        &open(kept | dropped),
-        request,
-        ReplyShape::Opened { directory: false },
-    );
+    assert_means(&open(kept | dropped), request, (ReplyShape::Opened, 0));
     // Linux's fourth access mode asks for both rights.
     let request = Request::Open {
         node: NODE,
         flags: libc::O_RDWR as u32,
         kill_suidgid: true,
     };
-    assert_means(&open(3), request, ReplyShape::Opened { directory: false });
+    assert_means(&open(3), request, (ReplyShape::Opened, 0));
 }
 
 #[test]
@@ -117,7 +113,7 @@ fn reads_and_writes_at_the_edges() {
     };
     let largest = i64::MAX as u64;
     let is = |offset, size| {
-        Operation::Io(Io::Read {
+        Operation::File(FileOperation::Read {
             handle: H,
             offset,
             size,
@@ -157,17 +153,17 @@ fn reads_and_writes_at_the_edges() {
 
 #[test]
 fn other_file_operations() {
-    let is = |name: &str, io| assert_eq!(operation(&sample(name)), Operation::Io(io));
+    let is = |name: &str, io| assert_eq!(operation(&sample(name)), Operation::File(io));
     is(
         "FSYNC",
-        Io::Fsync {
+        FileOperation::Fsync {
             handle: H,
             datasync: true,
         },
     );
     is(
         "LSEEK",
-        Io::Lseek {
+        FileOperation::Lseek {
             handle: H,
             offset: 1,
             whence: libc::SEEK_HOLE as u32,
@@ -175,7 +171,7 @@ fn other_file_operations() {
     );
     is(
         "FALLOCATE",
-        Io::Fallocate {
+        FileOperation::Fallocate {
             handle: H,
             offset: 1,
             length: 2,
@@ -200,15 +196,9 @@ fn other_file_operations() {
         kill_suidgid: true,
     };
     // The older form answers in 32 bits.
-    let narrow = ReplyShape::Copied {
-        wide: false,
-        max: 0xffff_f000,
-    };
+    let narrow = (ReplyShape::Copied, 0xffff_f000);
     assert_means(&sample("COPY_FILE_RANGE"), copied(0xffff_f000), narrow);
-    let wide = ReplyShape::Copied {
-        wide: true,
-        max: 1 << 40,
-    };
+    let wide = (ReplyShape::CopiedWide, 1 << 40);
     assert_means(&sample("COPY_FILE_RANGE_64"), copied(1 << 40), wide);
 
     let allocate = |offset, length, mode| {
@@ -251,21 +241,11 @@ fn directories() {
         size: 4096,
         plus,
     };
-    assert_means(
-        &sample("READDIR"),
-        listed(false),
-        ReplyShape::Dirents {
-            plus: false,
-            max: 4096,
-        },
-    );
+    assert_means(&sample("READDIR"), listed(false), (ReplyShape::Dirents, 4096));
     assert_means(
         &sample("READDIRPLUS"),
         listed(true),
-        ReplyShape::Dirents {
-            plus: true,
-            max: 4096,
-        },
+        (ReplyShape::DirentsPlus, 4096),
     );
     // Cookies are the file system's, whatever bits they have; sizes are cut.
     let body = abi::ReadIn {
@@ -284,14 +264,7 @@ fn directories() {
         size: 1 << 20,
         plus: false,
     };
-    assert_means(
-        &sample,
-        request,
-        ReplyShape::Dirents {
-            plus: false,
-            max: 1 << 20,
-        },
-    );
+    assert_means(&sample, request, (ReplyShape::Dirents, 1 << 20));
 }
 
 #[test]
@@ -329,11 +302,11 @@ fn flush_is_fsync_to_who_asks_for_that_with_it() {
         let decoded = decoded_in(&flush, Some(&session));
         match decoded {
             Ok(decoded) if served => {
-                let fsync = Io::Fsync {
+                let fsync = FileOperation::Fsync {
                     handle: H,
                     datasync: false,
                 };
-                assert_eq!(decoded.operation, Operation::Io(fsync));
+                assert_eq!(decoded.operation, Operation::File(fsync));
             }
             Err(refusal) if !served => assert_eq!(refusal.answer.unwrap().1, Errno::ENOSYS),
             other => panic!("{offered:x}: {other:?}"),

@@ -29,19 +29,19 @@ fn file_attribute_calls_and_no_other_ioctl() {
     assert_means(
         &with(flags::FS_IOC_GETFLAGS, 0, 4, &[]),
         get(false),
-        ReplyShape::FileFlags,
+        (ReplyShape::Ioctl, 4),
     );
     assert_means(
         &with(flags::FS_IOC_FSGETXATTR, 0, 28, &[]),
         get(true),
-        ReplyShape::FsXattr,
+        (ReplyShape::Ioctl, 28),
     );
     let set = Request::SetFileFlags {
         node: NODE,
         handle: H,
         flags: 0x10,
     };
-    assert_means(&sample("IOCTL"), set, ReplyShape::Ioctl);
+    assert_means(&sample("IOCTL"), set, (ReplyShape::Ioctl, 0));
     let value = FsXattr {
         xflags: 1,
         extsize: 2,
@@ -58,7 +58,7 @@ fn file_attribute_calls_and_no_other_ioctl() {
     assert_means(
         &with(flags::FS_IOC_FSSETXATTR, 28, 0, bytes.as_bytes()),
         set,
-        ReplyShape::Ioctl,
+        (ReplyShape::Ioctl, 0),
     );
 
     assert_refused(&with(flags::FS_IOC_GETFLAGS, 0, 8, &[]), Errno::EINVAL);
@@ -120,7 +120,7 @@ fn the_file_system() {
     assert_means(
         &sample("STATFS"),
         Request::StatFs { node: NODE },
-        ReplyShape::StatFs,
+        (ReplyShape::StatFs, 0),
     );
     assert_means(&sample("SYNCFS"), Request::SyncFs { node: NODE }, NOTHING);
     let quiet = Options {

@@ -12,16 +12,26 @@ mod xattr;
 use airlockfs_ipc::message::{Caller, Request, XattrName};
 use airlockfs_ipc::{Errno, Handle, Name, NodeId};
 
-use super::{control_len, decode};
-use crate::fuse::{Decoded, Negotiated, Operation, Refusal, ReplyShape};
+use super::{Header, IN_HEADER_LEN};
+use crate::fuse::{Chain, Decoded, Negotiated, Operation, Refusal, ReplyShape};
 use samples::{Sample, session};
+
+fn control_len(header: &[u8; IN_HEADER_LEN], readable: usize) -> usize {
+    Header::read(header).control_len(readable)
+}
+
+/// Decodes the first `control_len` bytes of a request, a header at least.
+fn decode<'a>(control: &'a [u8], chain: Chain, session: Option<&Negotiated>) -> Result<Decoded<'a>, Refusal> {
+    let (header, body) = control.split_first_chunk().ok_or(Refusal::TOO_SHORT)?;
+    super::decode(&Header::read(header), body, chain, session)
+}
 
 /// Decodes in the session with everything on; INIT before it.
 fn decoded(sample: &Sample) -> Result<Decoded<'_>, Refusal> {
     let session = session();
     decoded_in(
         sample,
-        if sample.opcode() == crate::fuse::opcode::INIT {
+        if sample.opcode() == 26 {
             None
         } else {
             Some(&session)
@@ -44,7 +54,7 @@ fn operation<'a>(sample: &'a Sample) -> Operation<'a> {
 
 const NODE: NodeId = NodeId(7);
 const H: Handle = Handle(9);
-const NOTHING: ReplyShape = ReplyShape::Nothing;
+const NOTHING: (ReplyShape, u64) = (ReplyShape::Nothing, 0);
 const CALLER: Caller = Caller {
     uid: 1000,
     gid: 100,
@@ -59,17 +69,17 @@ fn xattr(bytes: &[u8]) -> XattrName<'_> {
     XattrName::new(bytes).unwrap()
 }
 
-fn control<'a>(request: Request<'a>, reply: ReplyShape) -> Operation<'a> {
-    Operation::Control {
-        request,
-        reply,
-        bulk: &[],
-    }
-}
-
+/// The worker is asked for `request`; the answer looks so, and is bounded by so much.
 #[track_caller]
-fn assert_means(sample: &Sample, request: Request<'_>, reply: ReplyShape) {
-    assert_eq!(operation(sample), control(request, reply));
+fn assert_means(sample: &Sample, request: Request<'_>, (reply, limit): (ReplyShape, u64)) {
+    let decoded = decoded(sample).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+    let asked = match decoded.operation {
+        Operation::Ask { request, value: &[] }
+        | Operation::Release { request, .. }
+        | Operation::WaitForLock(request) => request,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((asked, decoded.row.reply, decoded.limit), (request, reply, limit));
 }
 
 #[track_caller]

@@ -1,11 +1,11 @@
 //! The header, and what names mean.
 
 use airlockfs_ipc::NodeId;
-use airlockfs_ipc::message::Request;
+use airlockfs_ipc::message::{FileOperation, Request};
 
 use super::samples::{Sample, sample};
-use super::{H, NODE, NOTHING, assert_means, control, decoded, name, operation};
-use crate::fuse::{Io, Operation, ReplyShape};
+use super::{H, NODE, NOTHING, assert_means, decoded, name, operation};
+use crate::fuse::{Operation, ReplyShape};
 
 #[test]
 fn the_bytes_of_a_lookup_and_a_write() {
@@ -24,10 +24,7 @@ fn the_bytes_of_a_lookup_and_a_write() {
         parent: NodeId(256),
         name: name(b".x"),
     };
-    assert_eq!(
-        decoded_lookup.operation,
-        control(request, ReplyShape::Entry { negative: true })
-    );
+    assert_means(&lookup, request, (ReplyShape::Lookup, 0));
 
     #[rustfmt::skip]
     let write = [
@@ -40,14 +37,18 @@ fn the_bytes_of_a_lookup_and_a_write() {
         bytes: write.to_vec(),
         room: 24,
     };
-    let expected = Io::Write {
+    let expected = FileOperation::Write {
         handle: H,
         offset: 0x1_0000_1000,
         size: 3,
         kill_suidgid: true,
     };
-    assert_eq!(operation(&write), Operation::Io(expected));
-    assert_eq!(expected.reply(), ReplyShape::Written { max: 3 });
+    assert_eq!(operation(&write), Operation::File(expected));
+    let decoded_write = decoded(&write).unwrap();
+    assert_eq!(
+        (decoded_write.row.reply, decoded_write.limit),
+        (ReplyShape::Written, 3)
+    );
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn names() {
         new_parent: NODE,
         new_name: name(b"new"),
     };
-    assert_means(&sample("LINK"), link, ReplyShape::Entry { negative: false });
-    let target = ReplyShape::Target { max: 8192 - 16 };
+    assert_means(&sample("LINK"), link, (ReplyShape::Entry, 0));
+    let target = (ReplyShape::Target, 8192 - 16);
     assert_means(&sample("READLINK"), Request::ReadLink { node: NODE }, target);
 }

@@ -18,10 +18,9 @@ fn extended_attributes() {
         flags: 1,
         acl_kill_sgid: true,
     };
-    let expected = Operation::Control {
+    let expected = Operation::Ask {
         request,
-        reply: NOTHING,
-        bulk: b"v\0lue",
+        value: b"v\0lue",
     };
     assert_eq!(operation(&sample("SETXATTR")), expected);
     let read = Request::GetXattr {
@@ -29,11 +28,11 @@ fn extended_attributes() {
         name: xattr(b"user.a"),
         size: 256,
     };
-    assert_means(&sample("GETXATTR"), read, ReplyShape::Bytes { max: 256 });
+    assert_means(&sample("GETXATTR"), read, (ReplyShape::SizeOrBytes, 256));
     assert_means(
         &sample("LISTXATTR"),
         Request::ListXattr { node: NODE, size: 0 },
-        ReplyShape::Size,
+        (ReplyShape::SizeOrBytes, 0),
     );
     let removed = Request::RemoveXattr {
         node: NODE,
@@ -102,10 +101,11 @@ fn locks() {
             owner: 3,
             lock,
         },
-        ReplyShape::Lock,
+        (ReplyShape::Lock, 0),
     );
     assert_means(&sample("SETLK"), set(None), NOTHING);
     assert_means(&sample("SETLKW"), set(Some(0x1122_3344)), NOTHING);
+    assert!(matches!(operation(&sample("SETLKW")), Operation::WaitForLock(_)));
     let with = |opcode, start, end, kind, lk_flags| {
         let lk = abi::FileLock {
             start,

@@ -3,7 +3,6 @@
 use airlockfs_ipc::ring::BULK_BUFFERS;
 
 use super::*;
-use crate::pending::Caller;
 
 const OPENDIR: u32 = 27;
 const READDIR: u32 = 28;
@@ -19,9 +18,10 @@ impl Rig {
     }
 
     fn bulk_buffers(&mut self) -> usize {
-        let all: Vec<_> = std::iter::from_fn(|| self.group.lane.take_bulk()).collect();
+        let all: Vec<_> = std::iter::from_fn(|| self.group.lane.ring.take_bulk()).collect();
         let count = all.len();
-        all.into_iter().for_each(|bulk| self.group.lane.give_bulk(bulk));
+        all.into_iter()
+            .for_each(|bulk| self.group.lane.ring.give_bulk(bulk));
         count
     }
 }
@@ -48,7 +48,11 @@ fn a_ring_that_is_given_up_gets_eio_and_what_comes_late_goes_back_to_the_worker(
     errors.sort_unstable();
     assert_eq!(errors, [3, 4, 5].map(|unique| (unique, libc::EIO)));
     assert_eq!(rig.group.must_finish(0), 0, "nobody waits for them");
-    assert_eq!(rig.group.lane.in_flight(), 3, "the slots are the worker's still");
+    assert_eq!(
+        rig.group.lane.ring.in_flight(),
+        3,
+        "the slots are the worker's still"
+    );
     assert_eq!(rig.bulk_buffers(), BULK_BUFFERS - 1);
     // Others are served meanwhile.
     rig.send(LOOKUP, 6, b"name\0", 128);
@@ -93,7 +97,7 @@ fn a_ring_that_is_given_up_gets_eio_and_what_comes_late_goes_back_to_the_worker(
     expected.sort();
     assert_eq!(given_back, expected);
     assert_eq!(
-        (rig.group.lane.in_flight(), rig.bulk_buffers()),
+        (rig.group.lane.ring.in_flight(), rig.bulk_buffers()),
         (0, BULK_BUFFERS)
     );
     assert_eq!(rig.failure(), None);
@@ -111,23 +115,22 @@ fn nothing_is_written_for_a_vmm_that_is_gone() {
     rig.worker
         .answer(ticket, &Reply::Error(airlockfs_ipc::Errno::ESTALE));
     assert!(rig.run_all().is_empty());
-    assert_eq!((rig.group.lane.in_flight(), rig.failure()), (0, None));
+    assert_eq!((rig.group.lane.ring.in_flight(), rig.failure()), (0, None));
 }
 
 #[test]
 fn a_data_threads_late_answer_is_dropped() {
     let mut rig = Rig::with_file(true);
     rig.send(FSYNC, 3, &[0; 16], 16);
-    let mut job = Job::empty();
-    job.caller = Caller {
-        head: Head { queue: 0, index: 0 },
-        unique: 7,
-    };
-    rig.group.jobs.enter(&mut job);
+    let mut late = super::super::Request::empty();
+    late.unique = 7;
+    late.reply = Some(Reply::Done);
+    rig.group.jobs.enter(&mut late);
     rig.group.give_up(0, &rig.vrings);
     assert_eq!(rig.group.jobs.len(), 0);
     let memory = rig.memory.memory();
-    rig.group.job_done(job, &memory, &mut rig.scratch.room);
+    let next = local::finished(late, &mut rig.group, &memory);
+    assert!(matches!(next, Next::Away), "{next:?}");
     let answers = rig.run_all();
     assert!(
         !answers

@@ -14,7 +14,7 @@ impl Rig {
     /// One on the high-priority queue.
     fn high_priority() -> Self {
         let mut rig = Self::running(true);
-        rig.group.queues[0].number = HIPRIO;
+        rig.group.queues[0].renumber(HIPRIO);
         rig
     }
 
@@ -46,8 +46,8 @@ impl Rig {
         rig.worker.wait(&mut Hand::new(0, Duration::ZERO));
         rig.serve(|_| entry());
         rig.run_one();
-        assert!(rig.group.lane.shares_cpu());
-        rig.group.pace.apart = true;
+        assert!(rig.group.lane.ring.shares_cpu());
+        rig.group.schedule.apart = true;
         rig
     }
 }
@@ -75,7 +75,7 @@ fn what_somebody_may_wait_for_is_not_left_lying() {
     rig.send(INTERRUPT, 0, &9u64.to_ne_bytes(), 0);
     assert_eq!(rig.run(), None);
     assert_eq!(rig.kick_asked_for(), rig.sent);
-    rig.group.queues[0].number = 1;
+    rig.group.queues[0].renumber(1);
     rig.forget();
     assert_eq!(rig.run(), None, "requests may follow on this ring");
     assert_eq!(rig.kick_asked_for(), rig.sent);
@@ -83,7 +83,9 @@ fn what_somebody_may_wait_for_is_not_left_lying() {
 
 fn enough(group: &Group, sleeps: bool, few: bool, given: usize) -> bool {
     let answered = group.queues[0].answered();
-    group.pace.enough(answered, given, (sleeps, few), &group.lane)
+    group
+        .schedule
+        .enough(answered, given, (sleeps, few), &group.lane.ring)
 }
 
 #[test]
@@ -97,7 +99,7 @@ fn a_guest_that_falls_asleep_gets_its_first_answer_before_the_worker_has_the_res
         (false, true, false, usize::MAX),
         (false, false, true, usize::MAX),
     ] {
-        group.pace.quick = quick;
+        group.schedule.quick = quick;
         for given in 0..20 {
             assert_eq!(
                 enough(group, sleeps, few, given),
@@ -106,8 +108,8 @@ fn a_guest_that_falls_asleep_gets_its_first_answer_before_the_worker_has_the_res
             );
         }
     }
-    group.pace.quick = true;
-    group.pace.turns = false;
+    group.schedule.quick = true;
+    group.schedule.turns = false;
     assert!(
         !enough(group, true, true, 1),
         "the worker waits for something itself"
@@ -132,7 +134,7 @@ fn a_worker_that_answers_nothing_in_its_turn_gets_the_rest() {
 #[test]
 fn a_guest_on_the_same_cpu_has_its_requests_go_to_the_worker_at_once() {
     let mut rig = Rig::apart();
-    rig.group.pace.apart = false;
+    rig.group.schedule.apart = false;
     rig.wait_from(rig.seen);
     for unique in 0..4 {
         rig.mkdir(unique);

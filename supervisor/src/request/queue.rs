@@ -1,25 +1,29 @@
-//! Step 1 and 7: one virtqueue. Takes heads from the available ring, publishes used elements, and sees whether the ring
-//! goes on where it was left.
+//! 1 queue: heads are taken from a virtqueue's available ring. Its other half is here too: used elements are published (step
+//! 7). Sees whether the ring goes on where it was left.
 
+use airlockfs_ipc::Errno;
 use virtio_queue::QueueT;
 
-use super::{BATCH, Offer, QUEUES_MAX};
+use super::{
+    QUEUES_MAX,
+    pending::PendingTable,
+    schedule::BATCH,
+    value::{Head, Request},
+};
 use crate::{
     backend::Vring,
-    chain::Chain,
     guest_memory::Memory,
     logging::Rate,
-    pending::{Caller, Head, PendingTable},
-    rings::{Place, Rings},
+    rings::{RingAddresses, Rings},
 };
 
 /// Lines about rings that cannot be used.
 static BROKEN: Rate = Rate::new();
 
 /// One virtqueue, as its group's thread knows it.
-pub(crate) struct Queue {
+pub(super) struct Virtqueue {
     /// In the device.
-    pub(super) number: usize,
+    number: usize,
     /// In the group.
     place: u8,
     /// Heads taken from the available ring and not looked at yet, the next one last.
@@ -35,13 +39,27 @@ pub(crate) struct Queue {
     /// It was stopped while its thread was in a call that hung: nothing is written to it before it is known whether it goes on.
     withheld: bool,
     /// Locks that were had while the ring was stopped: an errno, if not.
-    held: Vec<Held>,
+    held: Vec<HeldLock>,
 }
 
-/// Who waited for a lock, how that ended, and the request's buffers.
-pub(super) type Held = (Caller, Option<airlockfs_ipc::Errno>, Chain);
+/// A wait for a lock that is over, and how it ended.
+pub(super) type HeldLock = (Box<Request>, Option<Errno>);
 
-impl Queue {
+/// A virtqueue's rings and, if more heads would be welcome, where the next one will be.
+pub(super) struct AvailRing<'m> {
+    pub(super) rings: Rings<'m>,
+    pub(super) next: Option<u16>,
+}
+
+impl AvailRing<'_> {
+    /// The driver added something that was not taken, and is welcome.
+    pub(super) fn has_more(&self) -> bool {
+        self.next
+            .is_some_and(|next| self.rings.avail_index().is_some_and(|index| index != next))
+    }
+}
+
+impl Virtqueue {
     /// The device's queue `number`, which has this place in its group.
     pub(super) fn new(number: usize, place: u8) -> Self {
         Self {
@@ -65,7 +83,7 @@ impl Queue {
         memory: &'m Memory,
         pending: &mut PendingTable,
         (may, room): (bool, bool),
-    ) -> Option<Offer<'m>> {
+    ) -> Option<AvailRing<'m>> {
         if !vring.may_be_used() && self.heads.is_empty() {
             // Nobody's, most likely: a VMM need not use all queues.
             self.enabled = false;
@@ -89,7 +107,7 @@ impl Queue {
         if !enabled && self.heads.is_empty() {
             return None;
         }
-        let rings = Rings::map(memory, &Place::from(&*queue));
+        let rings = Rings::map(memory, &RingAddresses::from(&*queue));
         let Some(rings) = rings else {
             self.broken("it is not in guest memory");
             self.forget_heads();
@@ -97,7 +115,7 @@ impl Queue {
         };
         // A guest that follows the rules never has more in flight than its ring has entries.
         if !enabled || !self.heads.is_empty() || self.taken >= rings.size().into() || !room {
-            return Some(Offer { rings, next: None });
+            return Some(AvailRing { rings, next: None });
         }
         let next = queue.next_avail();
         let Some(waiting) = rings.avail_index().map(|index| index.wrapping_sub(next)) else {
@@ -116,7 +134,7 @@ impl Queue {
         let next = next.wrapping_add(count);
         queue.set_next_avail(next);
         self.position.0 = next;
-        Some(Offer {
+        Some(AvailRing {
             rings,
             next: Some(next),
         })
@@ -126,6 +144,11 @@ impl Queue {
         if let Some(more) = BROKEN.admit() {
             log::warn!("queue {} cannot be used: {why}{more}", self.number);
         }
+    }
+
+    /// Its number in the device.
+    pub(super) const fn number(&self) -> usize {
+        self.number
     }
 
     /// The next head that was taken.
@@ -191,7 +214,7 @@ impl Queue {
         }
         let mut state = vring.lock();
         let queue = state.queue_mut();
-        let Some(rings) = Rings::map(memory, &Place::from(&*queue)) else {
+        let Some(rings) = Rings::map(memory, &RingAddresses::from(&*queue)) else {
             self.used.clear();
             return true;
         };
@@ -224,16 +247,16 @@ impl Queue {
 
     /// How waiting for a lock ended; given back if the guest can hear it now. While the ring is stopped nothing may be
     /// written, and it waits until it is known whether the ring goes on.
-    pub(super) fn hold(&mut self, held: Held) -> Option<Held> {
+    pub(super) fn hold(&mut self, request: Box<Request>, errno: Option<Errno>) -> Option<Box<Request>> {
         if self.enabled {
-            return Some(held);
+            return Some(request);
         }
-        self.held.push(held);
+        self.held.push((request, errno));
         None
     }
 
     /// Those that waited for the ring to go on, once it does.
-    pub(super) fn release_held(&mut self) -> Vec<Held> {
+    pub(super) fn release_held(&mut self) -> Vec<HeldLock> {
         match self.enabled {
             true => std::mem::take(&mut self.held),
             false => Vec::new(),
@@ -254,3 +277,10 @@ impl Queue {
 }
 
 const _: () = assert!(QUEUES_MAX <= u8::MAX as usize);
+
+#[cfg(test)]
+impl Virtqueue {
+    pub(super) const fn renumber(&mut self, number: usize) {
+        self.number = number;
+    }
+}

@@ -88,8 +88,8 @@ fn no_queue_keeps_the_others_from_their_turn() {
     }
     rig.change();
     rig.send(LOOKUP, 10, b"other\0", 128);
-    rig.group.first = 1;
-    rig.group.pace.quick = true;
+    rig.group.schedule.first = 1;
+    rig.group.schedule.quick = true;
     rig.run();
     let mut place = None;
     let mut count = 0;
@@ -127,9 +127,9 @@ fn a_thread_with_more_to_do_rests_when_somebody_waits_for_that_and_goes_on() {
     for unique in 10..110 {
         lookup(&mut rig, unique);
     }
-    rig.group.run(&rig.vrings, &mut rig.scratch, || true);
+    rig.group.run(&rig.vrings, &mut rig.buffers, || true);
     assert_eq!(rig.serve(|_| entry()), usize::from(BATCH));
-    let bell = Waiter::level([&rig.group.port.bell()]).unwrap();
+    let bell = Waiter::level([&rig.group.completions.bell()]).unwrap();
     assert_ne!(bell.wait(Some(Duration::ZERO)).unwrap(), 0, "it is woken again");
     rig.run();
     assert_eq!(rig.serve(|_| entry()), 100 - usize::from(BATCH));

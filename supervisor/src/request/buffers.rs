@@ -2,37 +2,39 @@
 
 use airlockfs_ipc::ring::MessageBuffer;
 
-use crate::{data::Job, fuse::MAX_HEAD};
+use super::value::Request;
+use crate::fuse::MAX_HEAD;
 
 /// Private buffers of a queue's thread.
-pub(crate) struct Scratch {
+pub(crate) struct Buffers {
     /// A reply of the worker.
-    pub(crate) message: MessageBuffer,
-    /// A request of the guest.
-    pub(crate) control: Vec<u8>,
-    /// Room for answers.
-    pub(crate) room: Room,
-    #[expect(clippy::vec_box, reason = "the boxes go round between the queue and the pool")]
-    pub(super) finished: Vec<Box<Job>>,
+    pub(super) message: MessageBuffer,
+    /// A request of the guest, without its header.
+    pub(super) control: Vec<u8>,
+    /// For building answers.
+    pub(super) reply: ReplyBuffers,
+    /// Requests that data threads are done with.
+    #[expect(clippy::vec_box, reason = "the boxes are what goes round")]
+    pub(super) finished: Vec<Box<Request>>,
 }
 
-/// Room for building an answer.
-pub(crate) struct Room {
+/// Buffers for building an answer.
+pub(super) struct ReplyBuffers {
     /// All of it, but for bulk data and directory entries.
-    pub(crate) head: Box<[u8; MAX_HEAD]>,
+    pub(super) head: Box<[u8; MAX_HEAD]>,
     /// Directory entries as the guest reads them.
-    pub(crate) records: Vec<u8>,
+    pub(super) records: Vec<u8>,
     /// Directory entries as the worker wrote them.
-    pub(crate) entries: Vec<u8>,
+    pub(super) entries: Vec<u8>,
 }
 
-impl Scratch {
+impl Buffers {
     /// Empty ones.
     pub(crate) fn new() -> Self {
         Self {
             message: MessageBuffer::new(),
             control: Vec::new(),
-            room: Room {
+            reply: ReplyBuffers {
                 head: Box::new([0; MAX_HEAD]),
                 records: Vec::new(),
                 entries: Vec::new(),

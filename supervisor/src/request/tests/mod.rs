@@ -1,4 +1,4 @@
-//! A queue between a driver that writes descriptor chains and a worker that answers as the test says, in one thread.
+//! Queues between a driver that writes descriptor chains and a worker that answers as the test says, in one thread.
 
 mod data;
 mod few;
@@ -24,10 +24,20 @@ use airlockfs_ipc::{
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::{QueueT, desc::split::Descriptor};
-use vm_memory::{Bytes as _, GuestAddress};
+use vm_memory::{Bytes as _, GuestAddress, GuestAddressSpace};
 
-use super::*;
-use crate::{fuse::Options, guest_memory::SharedMemory, pending::Head, shared::tests::OPTIONS, wait::Waiter};
+use super::{
+    rounds::HIPRIO,
+    schedule::{AT_A_TIME, BATCH, FORGETS_LIE},
+    *,
+};
+use crate::{
+    backend::Vring,
+    fuse::Options,
+    guest_memory::SharedMemory,
+    shared::{FailureReason, tests::OPTIONS},
+    wait::Waiter,
+};
 
 const TABLE: u64 = 0;
 const AVAIL: u64 = 0x8000;
@@ -61,7 +71,7 @@ struct Rig {
     /// The second one is not started.
     vrings: [Vring; 2],
     group: Group,
-    scratch: Scratch,
+    buffers: Buffers,
     worker: WorkerLane,
     message: MessageBuffer,
     ring_memory: OwnedFd,
@@ -99,7 +109,7 @@ impl Rig {
         let shared = Arc::new(Shared::for_test(memory.clone(), donate, options));
         let ring_memory = ring.worker.descriptors()[0].try_clone_to_owned().unwrap();
         let lane = ring.lanes.into_iter().next().unwrap();
-        let group = Group::new([1, 2], shared, lane, Arc::new(Port::new().unwrap()));
+        let group = Group::new([1, 2], shared, lane, Arc::new(CompletionQueue::new().unwrap()));
         let vrings = [0, OTHER as u32].map(|offset| {
             let vring = Vring::new(Arc::new(Waiter::new().unwrap()));
             let mut state = vring.lock();
@@ -114,12 +124,12 @@ impl Rig {
         });
         vrings[0].lock().queue_mut().set_ready(true);
         vrings[0].enable(true).unwrap();
-        let scratch = Scratch::new();
+        let buffers = Buffers::new();
         Self {
             memory,
             vrings,
             group,
-            scratch,
+            buffers,
             worker,
             message: MessageBuffer::new(),
             ring_memory,
@@ -233,13 +243,13 @@ impl Rig {
 
     /// Sleeps until the worker or a data thread has something for the queue.
     fn sleep(&mut self) {
-        let bells = [self.group.lane.doorbell(), self.group.port.bell()];
+        let bells = [self.group.doorbell(), self.group.completions.bell()];
         let waiter = Waiter::level([&bells[0], &bells[1]]).unwrap();
         waiter.wait(Some(Duration::from_secs(60))).unwrap();
     }
 
     fn run(&mut self) -> Option<Duration> {
-        self.group.run(&self.vrings, &mut self.scratch, || false)
+        self.group.run(&self.vrings, &mut self.buffers, || false)
     }
 
     /// At how many requests sent the device asks for the next kick (`avail_event`).
