@@ -1,5 +1,5 @@
-//! Ids that travel inside attribute values are translated as owners are: those of POSIX ACLs, and of the user that is root
-//! where a program's capabilities count.
+//! Ids inside attribute values are translated like owners: those of POSIX ACLs, and the user that
+//! is root for a program's capabilities.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! Attributes are the host's, change as Linux changes them, and extreme values are errors, not accidents.
+//! Attributes are the host's and change as Linux changes them. Extreme values are errors.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,4 +1,4 @@
-//! `airlockfsd audit`: what holds of a running pair, and what an option took away.
+//! `airlockfsd audit`: it confirms what holds of a running pair, and names what an option weakened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! `airlockfsd audit` goes by what the kernel says: neither a pair that only looks like ours, nor one that somebody has his
-//! hands on, passes; nor does it hang, obey or end anything.
+//! `airlockfsd audit` goes by what the kernel says. A pair that only looks like ours does not pass,
+//! nor does one that somebody controls. The audit does not hang, obey or end anything.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

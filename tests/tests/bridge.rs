@@ -1,4 +1,5 @@
-//! The bridge shows a daemon's share as a mounted file system of the host, and ends cleanly however it ends.
+//! The bridge shows a daemon's share as a mounted file system of the host, and shuts down cleanly
+//! in every case.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};

@@ -1,4 +1,4 @@
-//! A guest that asks for much gets an errno at its limit, and more nodes than there are descriptors work.
+//! A guest that exceeds a limit gets an errno. More nodes than descriptors work.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Bugs found in OpenVMM's virtiofs, by name: none of them is here.
+//! Bugs found in OpenVMM's virtiofs, by name. airlockfs has none of them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,4 +1,4 @@
-//! Bugs found in virtiofsd 1.14, by name: none of them is here.
+//! Bugs found in virtiofsd 1.14, by name. airlockfs has none of them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

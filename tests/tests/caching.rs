@@ -1,5 +1,5 @@
-//! Each cache mode promises the guest what its name says: how long names and attributes stay valid, and what is
-//! kept of a file's data.
+//! Each cache mode keeps its promise to the guest: how long names and attributes stay valid, and
+//! what the guest keeps of a file's data.
 
 use std::fs;
 

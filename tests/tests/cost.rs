@@ -1,4 +1,4 @@
-//! What each operation costs, counted: docs/PERFORMANCE.md holds the table, and it is compared exactly.
+//! Counts what each operation costs, and compares it exactly with the table in docs/PERFORMANCE.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

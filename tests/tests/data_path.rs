@@ -1,5 +1,5 @@
-//! A regular file's data moves between the guest's memory and the file in the supervisor, past the worker;
-//! with `--no-donate` it is the worker that touches it.
+//! The supervisor moves a regular file's data between guest memory and the file, without the
+//! worker. With `--no-donate`, the worker moves it.
 
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::abi::ROOT;

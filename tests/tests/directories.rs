@@ -1,4 +1,5 @@
-//! Directories are listed whole, in any number of steps, while they change, and without lookups nobody asked for.
+//! Directories are listed completely: in any number of steps, while they change, and without
+//! lookups that nobody asked for.
 
 use std::collections::HashMap;
 use std::collections::HashSet;

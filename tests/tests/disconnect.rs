@@ -1,5 +1,5 @@
-//! When a VMM goes, everything of its session goes before the next one is heard; and nothing keeps a daemon that is to
-//! end from its end.
+//! When a VMM goes, everything of its session goes before the next one is heard. Nothing delays the
+//! end of a daemon that must end.
 
 use std::fs::File;
 use std::net::Shutdown;

@@ -1,4 +1,4 @@
-//! A file's descriptor that the supervisor cannot take or use is no breach of the rules: the worker serves the file.
+//! A descriptor that the supervisor cannot take or use breaks no rule: the worker serves the file.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,5 @@
-//! Open files: handles that outlive names, access modes, offsets up to the end of the number, holes and copies.
+//! Open files: handles that outlive names, access modes, offsets up to the largest one, holes and
+//! copies.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

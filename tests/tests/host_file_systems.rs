@@ -1,5 +1,5 @@
-//! The guest sees the host's tree as it is, whatever file system holds it: one that changes birth times or inode
-//! numbers, one that has several devices, one whose names come and go beside the guest.
+//! The guest sees the host's tree as it is, whatever file system holds it: one that changes birth
+//! times or inode numbers, one with several devices, one whose names change beside the guest.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,5 @@
-//! Whatever bytes a guest puts into a request, the daemon answers an errno, or nothing where there is no room for
-//! one, and goes on serving.
+//! Whatever bytes a guest puts into a request, the daemon answers an errno (or nothing if there is
+//! no room for one) and goes on serving.
 
 use airlockfs_tests::daemon::{Daemon, on_disconnect};
 use airlockfs_tests::fuse::abi::*;

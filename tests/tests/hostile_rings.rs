@@ -1,4 +1,5 @@
-//! Whatever a guest writes into its rings, the daemon lives, other queues are served, and a reset makes all good.
+//! Whatever a guest writes into its rings, the daemon goes on, serves the other queues, and works
+//! again after a reset.
 
 use std::time::{Duration, Instant};
 

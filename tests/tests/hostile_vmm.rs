@@ -1,4 +1,5 @@
-//! Whatever a VMM says, its connection ends at worst: the daemon serves the next one, with the same threads.
+//! Whatever a VMM says, at worst its connection ends. The daemon serves the next VMM with the same
+//! threads.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,4 +1,5 @@
-//! What Linux's own FUSE client makes of answers: programs on a share that the bridge mounts on the host.
+//! How Linux's own FUSE client takes our answers: programs on a share that the bridge mounts on the
+//! host.
 #![allow(unsafe_code, reason = "mount_setattr(2) and its kin, which no library offers")]
 
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! Numbers of 64 bits that are all used: directory positions and inode numbers beyond 2^63, as NFS, overlayfs and file
-//! systems of the cloud have them.
+//! Numbers that use all 64 bits: directory positions and inode numbers beyond 2^63, as NFS,
+//! overlayfs and cloud file systems have them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};

@@ -1,4 +1,5 @@
-//! Starting: by path or descriptor, as root or as an ordinary user; and what goes wrong is one line with its own code.
+//! The start: by path or descriptor, as root or as an ordinary user. An error is one line with a
+//! code of its own.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -1,5 +1,6 @@
-//! The used length of every answer is the one in its header, to the byte: Linux from 7.1 on takes any other for EIO. The
-//! client of the suites compares them in each test; here every operation is made to answer in every way it has.
+//! The used length of every answer is the one in its header, to the byte. Linux from 7.1 on takes
+//! any other for EIO. The client of the suites compares them in each test; here every operation
+//! answers in every way that it has.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! The two processes live and die together, inherit nothing, and cost nothing while nobody asks anything.
+//! The two processes live and die together, inherit nothing, and cost nothing when idle.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,5 @@
-//! The log: descriptor 2 as a launcher leaves it becomes each process's own, and nobody waits for whoever reads it.
+//! The log: each process makes its own descriptor 2 from the one that a launcher left, and nobody
+//! waits for the reader.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

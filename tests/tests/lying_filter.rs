@@ -1,5 +1,5 @@
-//! A launcher whose system call filter answers in the kernel's place (a container's profile that returns error 0): a call
-//! that "succeeds" gives nothing up. The daemon finds that out and does not serve.
+//! A launcher whose filter answers in the kernel's place (a container's profile that returns error
+//! 0). A call that "succeeds" then gives nothing up. The daemon detects that and does not serve.
 
 use airlockfs_tests::daemon::Launch;
 use libc::*;

@@ -1,4 +1,5 @@
-//! Shared mappings of files, in every cache mode: what is written through them is in the file, and the reverse.
+//! Shared mappings of files, in every cache mode: the file has what is written through a mapping,
+//! and the reverse.
 #![allow(unsafe_code, reason = "mmap(2), which is what is tested")]
 
 use std::fs::{self, File};

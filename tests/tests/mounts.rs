@@ -1,4 +1,5 @@
-//! Mounts under the share are file systems of their own to the guest: announced, distinct, seen when they come and go.
+//! Mounts under the share are file systems of their own to the guest: announced, distinct, and seen
+//! when they come and go.
 
 use std::fs;
 use std::path::{Path, PathBuf};

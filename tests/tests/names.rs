@@ -1,4 +1,4 @@
-//! Names: one component each, stable node ids, lookups counted, and what Linux says where something is in the way.
+//! Names: each is one component, node ids are stable, lookups are counted, and errors are Linux's.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,4 +1,5 @@
-//! `--no-setuid`: no way leads a guest to a file with a set-user-ID or set-group-ID bit or a capability on the host.
+//! `--no-setuid`: a guest cannot get a set-user-ID or set-group-ID bit or a capability onto a file
+//! of the host.
 
 use std::ffi::CString;
 use std::fs;

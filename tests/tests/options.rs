@@ -1,4 +1,5 @@
-//! Options that change how the host is used: each does what it says, and nothing without it.
+//! Options that change how the host is used: each has its effect, and nothing has it without the
+//! option.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

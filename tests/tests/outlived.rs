@@ -1,5 +1,5 @@
-//! A supervisor that outlives its worker answers EIO, to whatever the guest asks and by whatever queue, until its VMM goes:
-//! a request that is never answered would hang the guest's programs for good.
+//! A supervisor that outlives its worker answers EIO to every request on every queue until its VMM
+//! goes. A request that is never answered would hang the guest's programs for good.
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

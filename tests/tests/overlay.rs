@@ -1,5 +1,5 @@
-//! An overlay on the share, as container engines in a guest mount it: `trusted.*` attributes by
-//! `--xattrmap ':map:trusted.:user.virtiofs.:'`, with all that overlayfs keeps in them.
+//! An overlay on the share, as container engines in a guest mount it. `--xattrmap
+//! ':map:trusted.:user.virtiofs.:'` keeps its `trusted.*` attributes.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};

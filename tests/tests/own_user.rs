@@ -1,4 +1,4 @@
-//! The supervisor's user, where root starts it: one of its own, which no other process has.
+//! The supervisor's user, if root starts it: no other process has it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

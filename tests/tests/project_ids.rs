@@ -1,5 +1,5 @@
-//! The host bounds a share by project quotas: a guest changes neither the project id of a file nor whether new files
-//! inherit it, unless an option lets it, and nothing of how the host lays files out.
+//! The host bounds a share by project quotas. Without an option, a guest changes neither the
+//! project id of a file, nor whether new files inherit it, nor how the host lays files out.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Several request queues: each its own thread where there are CPUs for them, a common one where there are not, and no
-//! queue is in another's way.
+//! Several request queues: each has its own thread if there are CPUs for them; otherwise they share
+//! one. No queue disturbs another.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

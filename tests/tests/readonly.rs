@@ -1,4 +1,4 @@
-//! `--readonly`: every change is EROFS, what is wrong otherwise is told first, and reading works.
+//! `--readonly`: every change is EROFS, other errors come first, and reading works.
 
 use std::fs;
 

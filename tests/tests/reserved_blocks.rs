@@ -1,5 +1,5 @@
-//! Blocks that the host's file system keeps for its root are not the guest's, whoever in the guest asks for them and
-//! whichever process writes.
+//! The guest gets no blocks that the host's file system keeps for its root, whoever in the guest
+//! asks for them and whichever process writes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! What went wrong elsewhere, a test for each: the rows of the security history that this project answers to. Each runs
-//! the real daemon, as its users start it.
+//! What went wrong elsewhere, with a test for each. Each test runs the real daemon as its users
+//! start it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -1,4 +1,5 @@
-//! One walk through the most common operations, to see that the harness and the daemon understand each other.
+//! One walk through the most common operations: it shows that the harness and the daemon work
+//! together.
 
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::SessionConfig;

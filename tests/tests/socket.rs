@@ -1,5 +1,5 @@
-//! The vhost-user socket in a directory that others own, change and prepare: it is its owner's alone or the group's, and
-//! nothing else is touched.
+//! The vhost-user socket in a directory that others own, change and prepare. It belongs to its
+//! owner or to the group, and nothing else is touched.
 
 use std::ffi::CString;
 use std::fs;

@@ -1,5 +1,5 @@
-//! A call on the shared directory that hangs holds up nobody: not the other requests, whatever lane they come in, not the
-//! VMM, not the end; and what it brings when it returns does no harm.
+//! A call on the shared directory that hangs delays nothing: no other request on any lane, not the
+//! VMM, not the end. What it brings when it returns does no harm.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What a kernel, a launcher's filter, its limits and what it leaves behind do to the start: it starts, or ends with one
-//! line that names the cause.
+//! Kernels, launchers' filters, limits and leftovers that disturb the start. The daemon starts, or
+//! ends with one line that names the cause.
 
 use std::fs::{self, File};
 use std::io;

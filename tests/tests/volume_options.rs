@@ -1,5 +1,5 @@
-//! `--uid`, `--gid`, `--mode`, `--umask`, `--fmask`, `--dmask`, `--default-uid` and `--default-gid`: every operation shows
-//! the guest the same, and the host keeps what it has.
+//! `--uid`, `--gid`, `--mode`, `--umask`, `--fmask`, `--dmask`, `--default-uid` and
+//! `--default-gid`: every operation shows the guest the same, and the host keeps its own values.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -1,4 +1,4 @@
-//! The Windows guest driver (virtio-win's viofs): its requests as it sends them, odd ones too.
+//! The Windows guest driver (virtio-win's viofs): its requests as it sends them, also the odd ones.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -1,4 +1,4 @@
-//! Extended attributes, when they were asked for: values, lists, size queries and the errors of xattr(7).
+//! Extended attributes with their option: values, lists, size queries and the errors of xattr(7).
 
 use airlockfs_tests::daemon::Daemon;
 use airlockfs_tests::fuse::Client;

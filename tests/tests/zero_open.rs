@@ -1,5 +1,5 @@
-//! With `--readonly --cache always` files are opened and closed without a message (FUSE_NO_OPEN_SUPPORT,
-//! FUSE_NO_OPENDIR_SUPPORT): whatever comes with handle 0 is about the node.
+//! With `--readonly --cache always`, the guest opens and closes files without a message
+//! (FUSE_NO_OPEN_SUPPORT, FUSE_NO_OPENDIR_SUPPORT). A request with handle 0 is about the node.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};

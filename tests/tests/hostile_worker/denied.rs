@@ -1,5 +1,5 @@
-//! Files that the supervisor may not write to though their descriptors say it may, and donations that fail: what was asked
-//! for goes to the worker. Here a sealed file in memory is one of the first kind.
+//! Files that the supervisor may not write to although their descriptors allow it, and donations
+//! that fail. The requests go to the worker. Here a sealed file in memory is one of the first kind.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};

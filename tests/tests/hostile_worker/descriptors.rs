@@ -1,4 +1,4 @@
-//! Descriptors of the wrong kind, too many, too few, and where none belong.
+//! Descriptors of the wrong kind, too many, too few, and unexpected ones.
 
 use std::fs::{self, File};
 use std::io::Write;

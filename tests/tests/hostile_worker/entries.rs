@@ -1,4 +1,4 @@
-//! Directory entries that are none.
+//! Malformed directory entries.
 
 use airlockfs_ipc::message::{Attr, DirEntry, Entry, Reply};
 use airlockfs_ipc::{Bytes, NodeId};

@@ -1,6 +1,7 @@
-//! A worker that fell into an attacker's hands, against the real supervisor, confined, over the real ring. Whatever it
-//! answers, gives or leaves out: the guest gets a valid reply or EIO, or the session ends with its reason in the log.
-//! The supervisor never panics, is never killed by its filter, and writes nowhere but where the guest said.
+//! A fallen worker against the real supervisor, confined, over the real ring. Whatever the worker
+//! answers, gives or leaves out, the guest gets a valid reply or EIO, or the session ends with its
+//! reason in the log. The supervisor never panics, is never killed by its filter, and writes only
+//! where the guest said.
 
 mod answers;
 mod denied;

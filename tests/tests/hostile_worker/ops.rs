@@ -1,4 +1,4 @@
-//! Every operation that becomes a request, every answer that there is.
+//! Every operation that becomes a request, and every answer that exists.
 
 use airlockfs_ipc::message::{Attr, Entry, FileLock, FsXattr, Reply, StatFs, Timestamp};
 use airlockfs_ipc::{Bytes, Errno as GuestErrno, Handle, NodeId};

@@ -1,4 +1,4 @@
-//! Completions that are none, and memory that changes while it is read.
+//! Malformed completions, and memory that changes while it is read.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;

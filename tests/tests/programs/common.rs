@@ -1,4 +1,4 @@
-//! Work that is done in two places and compared.
+//! Work that runs in two places, and is compared.
 #![allow(
     unsafe_code,
     reason = "system calls on the calling thread alone, which no library offers"

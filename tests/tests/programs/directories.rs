@@ -1,4 +1,4 @@
-//! Directories that are large, that change, and positions in them.
+//! Large directories, changing directories, and positions in them.
 #![allow(unsafe_code, reason = "telldir and seekdir, which no library offers")]
 
 use std::collections::HashSet;

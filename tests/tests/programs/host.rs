@@ -1,4 +1,4 @@
-//! What the host does meanwhile: changes to files, and mounts beneath the share.
+//! Changes that the host makes meanwhile: to files, and by mounts beneath the share.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -1,5 +1,5 @@
-//! What a program notices: the same work on a plain directory of the host and on the share, mounted by the host's own
-//! FUSE client through /dev/fuse. Whatever differs is a failure.
+//! What a program notices: it does the same work on a plain directory of the host and on the share,
+//! which the host's own FUSE client mounts through /dev/fuse. Every difference is a failure.
 
 mod attributes;
 mod common;

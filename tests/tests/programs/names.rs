@@ -1,4 +1,4 @@
-//! Names, renames, links and what stays when a name goes.
+//! Names, renames, links, and what stays when a name goes.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! What the host does meanwhile. It never writes through a name beneath the share's first level, which could be a link
-//! by then: what it brings is made elsewhere and renamed in.
+//! What the host does meanwhile. It never writes through a name beneath the share's first level,
+//! which could be a link by then. It makes everything elsewhere and moves it in by rename.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,7 +1,7 @@
-//! The host changes the tree at full speed while guests walk it: directories become links to a tree outside the share
-//! and directories again, parents leave the share and come back, mounts come and go, files become links, FIFOs and
-//! devices. Whatever the guests do meanwhile, nothing outside is read or changed: a canary tree proves it, and no reply
-//! holds a byte, a name or an inode number of it.
+//! The host changes the tree at full speed while guests walk it. Directories become links to a tree
+//! outside the share and directories again, parents leave the share and come back, mounts come and
+//! go, files become links, FIFOs and devices. Nothing outside is read or changed: a canary tree
+//! proves it, and no reply holds a byte, a name or an inode number of it.
 
 mod canary;
 mod guest;

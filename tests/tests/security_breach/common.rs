@@ -1,4 +1,5 @@
-//! Roads that are closed to both processes: other processes, the system, the network, new rights, code.
+//! Attempts that must fail in both processes: other processes, the system, the network, new rights,
+//! code.
 
 use libc::*;
 

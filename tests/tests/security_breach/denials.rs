@@ -1,4 +1,4 @@
-//! Denials are seen: who was denied what, in the kernel's log and in the pair's own.
+//! Denials are visible: the kernel's log and the pair's own log say who was denied what.
 
 use std::time::{Duration, Instant};
 

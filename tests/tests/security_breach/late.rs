@@ -1,5 +1,6 @@
-//! What the host mounts beneath a read-only share while it is served: the mount is writable, as the host made it, for the
-//! flags of the share's mount do not come over to those that appear beneath it. Landlock's rights do.
+//! What the host mounts beneath a read-only share while it is served. The mount is writable, as the
+//! host made it: a later mount does not inherit the flags of the share's mount. Landlock's rights
+//! do cover it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,6 @@
-//! Descriptor 2 in a process that has fallen: lines can be added to the log, and nothing else comes of it, whatever the launcher
-//! left there. With the filter as in production but one that traps, so that one pair tries it all; and without.
+//! Descriptor 2 in a fallen process: it can add lines to the log and do nothing else, whatever the
+//! launcher left there. Tried with the production filter in its variant that traps, so that one
+//! pair tries everything, and without a filter.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,7 +1,9 @@
-//! The attacker is in: the real `airlockfsd` and `airlockfs-worker`, confined as in production and serving a guest, make
-//! whatever system calls they are ordered to. Each test says what he gets. Ends with the number of attempts.
+//! The attacker is in: the real `airlockfsd` and `airlockfs-worker`, confined as in production and
+//! serving a guest, make any system call that they are ordered to make. Each test states what the
+//! attacker gets. The run ends with the number of attempts.
 //!
-//! `cargo test -p airlockfs-tests --test security_breach` runs it, as root. A word behind `--` chooses tests.
+//! `cargo test -p airlockfs-tests --test security_breach` runs it, as root. A word behind `--`
+//! selects tests.
 
 mod common;
 mod denials;

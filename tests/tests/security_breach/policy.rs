@@ -1,4 +1,5 @@
-//! The profiles as `airlockfsd policy show` prints them for a command line: what the attacks are made from.
+//! The profiles that `airlockfsd policy show` prints for a command line. The attacks are made from
+//! them.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

@@ -1,6 +1,7 @@
-//! Roads: named attempts of one or more calls, each tried in three ways. With the filter as in production the first
-//! call that it forbids ends the process; with `--seccomp trap` it is refused; without a filter the barriers behind it
-//! must hold, unless the road says that none stands there and why that is enough.
+//! Roads: named attempts of one or more calls, each tried in three ways. With the production
+//! filter, the first forbidden call ends the process. With `--seccomp trap`, the call is refused.
+//! Without a filter, the barriers behind it must hold, unless the road says that there are none and
+//! why that is enough.
 
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,4 @@
-//! What ships takes no orders.
+//! The shipped programs take no orders.
 
 use std::fs;
 

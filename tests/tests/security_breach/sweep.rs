@@ -1,5 +1,6 @@
-//! The whole table of system calls from the real processes: every call that is not on the list, and every listed one
-//! with good arguments and with each pinned bit altered. All of it is made from what `policy show` prints.
+//! The whole table of system calls from the real processes: every call that is not on the list, and
+//! every listed call with good arguments and with each pinned bit altered. All of it comes from
+//! what `policy show` prints.
 
 use airlockfs_breach::{Argument, Order};
 use airlockfs_tests::skip::skip;
