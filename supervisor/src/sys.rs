@@ -2,17 +2,19 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::{
-    alloc::{Layout, alloc_zeroed},
     ffi::CString,
     mem::MaybeUninit,
+    num::NonZeroUsize,
     os::{
         fd::{AsFd, AsRawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
+    slice,
 };
 
 use airlockfs_ipc::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
 /// fstat(2) itself. glibc 2.33 to 2.38 asks newfstatat(2) instead, which takes a path.
 pub(crate) fn fstat(descriptor: impl AsFd) -> Result<libc::stat, Errno> {
@@ -28,22 +30,21 @@ pub(crate) fn fstat(descriptor: impl AsFd) -> Result<libc::stat, Errno> {
     }
 }
 
-/// So many bytes of zeros, which take memory of the host only once they are written.
+/// Memory of zeros, `length` bytes from the start of a page, for the rest of the process's life. It takes memory of
+/// the host only once it is written. Not malloc's: its heap would grow by all of it, and the first byte that is
+/// written behind it would take a huge page.
 ///
 /// # Errors
-/// ENOMEM: a limit of the process. `vec![0; length]` would end it.
-pub(crate) fn zeroed(length: usize) -> nix::Result<Vec<u8>> {
-    let layout = Layout::array::<u8>(length).map_err(|_| nix::Error::ENOMEM)?;
-    if length == 0 {
-        return Ok(Vec::new());
-    }
-    // SAFETY: the layout is not empty.
-    let memory = unsafe { alloc_zeroed(layout) };
-    if memory.is_null() {
-        return Err(nix::Error::ENOMEM);
-    }
-    // SAFETY: the global allocator gave this memory for this layout, and each byte has a value.
-    Ok(unsafe { Vec::from_raw_parts(memory, length, length) })
+/// ENOMEM: a limit of the process.
+pub(crate) fn zeroed(length: NonZeroUsize) -> nix::Result<&'static mut [u8]> {
+    let (access, flags) = (
+        ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        MapFlags::MAP_PRIVATE,
+    );
+    // SAFETY: the kernel chooses the address, so nothing is replaced.
+    let memory = unsafe { mmap_anonymous(None, length, access, flags) }?;
+    // SAFETY: the mapping is as long, every byte has a value, nobody else knows it, and it is never unmapped.
+    Ok(unsafe { slice::from_raw_parts_mut(memory.as_ptr().cast(), length.get()) })
 }
 
 /// Takes an exclusive lock on an open file (flock(2)), which lives as long as the file is open. EAGAIN: somebody has it. For

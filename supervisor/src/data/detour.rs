@@ -1,11 +1,14 @@
 //! Private memory of a data thread, for calls that wait: what is copied between it and guest memory is copied before or after the
 //! call, and only as long as somebody waits for the answer.
 
-use std::sync::{
-    PoisonError, RwLock,
-    atomic::{
-        AtomicU32,
-        Ordering::{Acquire, Release},
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{
+            AtomicU32,
+            Ordering::{Acquire, Release},
+        },
     },
 };
 
@@ -18,9 +21,7 @@ use crate::{
 };
 
 /// Most bytes of a call. As large as the largest request, which O_DIRECT should see whole.
-pub(super) const ROOM: usize = 1 << 20;
-/// Where O_DIRECT wants its memory.
-const ALIGNED: usize = 4096;
+const ROOM: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
 /// How often the jobs of each of a group's queues were given up.
 #[derive(Debug, Default)]
@@ -62,25 +63,24 @@ pub(crate) struct Detour<'a> {
     count: u32,
 }
 
-/// Memory for one thread's detours: not touched before it is needed.
+/// Memory for one thread's detours: not touched before it is needed, and at the start of a page, as O_DIRECT wants it.
 ///
 /// # Errors
 /// ENOMEM: a limit of the process.
-pub(super) fn room() -> nix::Result<Vec<u8>> {
-    zeroed(ROOM + ALIGNED)
+pub(super) fn room() -> nix::Result<&'static mut [u8]> {
+    zeroed(ROOM)
 }
 
 impl<'a> Detour<'a> {
     /// For a job of a queue that was entered when `count` were given up, in memory made by [`room`].
     pub(super) fn new(
-        memory: &'a mut [u8],
+        room: &'a mut [u8],
         guest: &'a SharedMemory,
         given_up: &'a GivenUp,
         (queue, count): (u8, u32),
     ) -> Self {
-        let skip = memory.as_ptr().align_offset(ALIGNED).min(ALIGNED);
         Self {
-            room: memory.get_mut(skip..).unwrap_or_default(),
+            room,
             guest,
             given_up,
             queue,
@@ -90,7 +90,7 @@ impl<'a> Detour<'a> {
 
     /// The memory, `length` bytes of it at most.
     pub(super) fn room(&mut self, length: usize) -> &mut [u8] {
-        let length = length.min(self.room.len()).min(ROOM);
+        let length = length.min(self.room.len());
         self.room.get_mut(..length).unwrap_or_default()
     }
 

@@ -309,9 +309,9 @@ mod tests {
     }
 
     fn run(file: &DonatedFile, memory: &Memory, operation: FileOperation) -> Reply<'static> {
-        let (mut room, given_up) = (room().unwrap(), GivenUp::default());
+        let (room, given_up) = (room().unwrap(), GivenUp::default());
         let guest = SharedMemory::new(memory.clone());
-        let mut detour = Detour::new(&mut room, &guest, &given_up, (0, 0));
+        let mut detour = Detour::new(room, &guest, &given_up, (0, 0));
         match carry_out(operation, file, &chain(memory), 80, 0, &mut detour) {
             Attempt::Done(reply) => reply,
             other => panic!("{other:?}"),

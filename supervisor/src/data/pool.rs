@@ -98,12 +98,12 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self, mut room: Vec<u8>) {
+    fn serve(&self, room: &mut [u8]) {
         let mut state = self.state();
         loop {
             if let Some((mut request, completions)) = state.requests.pop_front() {
                 drop(state);
-                run(&mut request, &self.memory, completions.given_up(), &mut room);
+                run(&mut request, &self.memory, completions.given_up(), room);
                 completions.finish(request);
                 state = self.state();
             } else if state.over {
