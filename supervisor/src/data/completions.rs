@@ -15,7 +15,7 @@ use std::{
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::detour::GivenUp;
+use super::bounce::GivenUp;
 use crate::request::{QUEUES_MAX, Request};
 
 /// Where requests of a group arrive that data threads are done with, and what wakes its thread for anything but the ring.

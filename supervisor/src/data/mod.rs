@@ -4,18 +4,18 @@
 //! [`Pool`] of threads and completes out of order. Writes into the page cache are made at once.
 //!
 //! A call that waits may hang. By the time it returns the guest may have been told EIO, and may use the memory for something
-//! else: so it never reads or writes guest memory, but a [`Detour`].
+//! else: so it never reads or writes guest memory, but a [`BounceBuffer`].
 
+mod bounce;
 mod completions;
-mod detour;
 mod file;
 mod handles;
 mod jobs;
 mod operate;
 mod pool;
 
+pub(crate) use bounce::BounceBuffer;
 pub(crate) use completions::CompletionQueue;
-pub(crate) use detour::Detour;
 pub(crate) use file::{DonatedFile, Reading};
 pub(crate) use handles::{Access, HandleTable, Route};
 pub(crate) use jobs::Jobs;

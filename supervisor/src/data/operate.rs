@@ -6,7 +6,7 @@ use airlockfs_ipc::Errno;
 use airlockfs_ipc::message::{Attr, FileOperation, Reply, Timestamp};
 use nix::unistd::{Whence, fdatasync, fsync, lseek64};
 
-use super::{Detour, DonatedFile, Reading};
+use super::{BounceBuffer, DonatedFile, Reading};
 use crate::{chain::Chain, fuse::OUT_HEADER_LEN, guest_io, guest_memory::Memory, sys::fstat};
 
 /// How an attempt ended.
@@ -53,14 +53,14 @@ pub(crate) fn carry_out(
     chain: &Chain,
     data_at: usize,
     done: usize,
-    detour: &mut Detour<'_>,
+    bounce: &mut BounceBuffer<'_>,
 ) -> Attempt {
     match operation {
         FileOperation::Read { offset, size, .. } => {
-            read_waiting(file, offset, size as usize, chain, done, detour)
+            read_waiting(file, offset, size as usize, chain, done, bounce)
         }
         FileOperation::Write { offset, size, .. } => {
-            write_waiting(file, offset, size as usize, chain, data_at, detour)
+            write_waiting(file, offset, size as usize, chain, data_at, bounce)
         }
         FileOperation::GetAttr { .. } => attr(file),
         FileOperation::Fsync { datasync, .. } => {
@@ -167,7 +167,7 @@ fn read_waiting(
     size: usize,
     chain: &Chain,
     mut done: usize,
-    detour: &mut Detour<'_>,
+    bounce: &mut BounceBuffer<'_>,
 ) -> Attempt {
     while done < size {
         let at = offset.saturating_add(done as u64);
@@ -175,7 +175,7 @@ fn read_waiting(
             Reading::MayWait => STEP,
             _ => size,
         };
-        let room = detour.room(step.min(size - done));
+        let room = bounce.room(step.min(size - done));
         let asked = room.len();
         let moved = match guest_io::read_private(file.as_fd(), at, room) {
             Ok(moved) => moved,
@@ -184,7 +184,7 @@ fn read_waiting(
             Err(_) => break,
         };
         let skip = OUT_HEADER_LEN + done;
-        let copied = detour.copy(|room, memory| {
+        let copied = bounce.copy(|room, memory| {
             let bytes = room.get(..moved).unwrap_or_default();
             chain.writable.write(memory, skip, bytes)
         });
@@ -196,7 +196,7 @@ fn read_waiting(
             break;
         }
         if done < size && file.reading() == Reading::MayWait {
-            match detour.copy(|_, memory| read(file, offset, size, memory, chain, done)) {
+            match bounce.copy(|_, memory| read(file, offset, size, memory, chain, done)) {
                 Some(Attempt::WouldWait(more)) => done = more,
                 Some(end) => return end,
                 None => return Attempt::Done(Reply::Error(Errno::EIO)),
@@ -213,12 +213,12 @@ fn write_waiting(
     size: usize,
     chain: &Chain,
     data_at: usize,
-    detour: &mut Detour<'_>,
+    bounce: &mut BounceBuffer<'_>,
 ) -> Attempt {
     let mut done = 0;
     while done < size {
-        let length = detour.room(size - done).len();
-        let copied = detour.copy(|room, memory| {
+        let length = bounce.room(size - done).len();
+        let copied = bounce.copy(|room, memory| {
             let room = room.get_mut(..length).unwrap_or_default();
             chain.readable.read(memory, data_at + done, room)
         });
@@ -226,7 +226,7 @@ fn write_waiting(
             return Attempt::Done(Reply::Error(Errno::EIO));
         }
         let at = offset.saturating_add(done as u64);
-        match guest_io::write_private(file.as_fd(), at, detour.room(length)) {
+        match guest_io::write_private(file.as_fd(), at, bounce.room(length)) {
             Ok(moved) if moved > 0 => done += moved,
             Err(error) if is_denial(error) => return Attempt::Denied(done),
             Err(error) if done == 0 => return Attempt::Done(Reply::Error(error)),
@@ -295,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        data::detour::{GivenUp, room},
+        data::bounce::{GivenUp, room},
         guest_memory::{SharedMemory, tests::memory},
     };
 
@@ -311,8 +311,8 @@ mod tests {
     fn run(file: &DonatedFile, memory: &Memory, operation: FileOperation) -> Reply<'static> {
         let (room, given_up) = (room().unwrap(), GivenUp::default());
         let guest = SharedMemory::new(memory.clone());
-        let mut detour = Detour::new(room, &guest, &given_up, (0, 0));
-        match carry_out(operation, file, &chain(memory), 80, 0, &mut detour) {
+        let mut bounce = BounceBuffer::new(room, &guest, &given_up, (0, 0));
+        match carry_out(operation, file, &chain(memory), 80, 0, &mut bounce) {
             Attempt::Done(reply) => reply,
             other => panic!("{other:?}"),
         }

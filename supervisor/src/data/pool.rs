@@ -9,8 +9,9 @@ use std::{
 use airlockfs_ipc::{Errno, message::Reply};
 
 use super::{
-    Attempt, CompletionQueue, carry_out,
-    detour::{Detour, GivenUp, room},
+    Attempt, CompletionQueue,
+    bounce::{BounceBuffer, GivenUp, room},
+    carry_out,
 };
 use crate::{crew::Crew, guest_memory::SharedMemory, request::Request};
 
@@ -20,7 +21,7 @@ const STACK: usize = 64 << 10;
 /// Carries a file operation out, and leaves the result in it.
 fn run(request: &mut Request, memory: &SharedMemory, given_up: &GivenUp, room: &mut [u8]) {
     let Some(file) = request.file.take() else { return };
-    let mut detour = Detour::new(room, memory, given_up, (request.head.queue, request.given_up));
+    let mut bounce = BounceBuffer::new(room, memory, given_up, (request.head.queue, request.given_up));
     let (operation, chain) = (request.operation, &request.chain);
     request.reply = match carry_out(
         operation,
@@ -28,7 +29,7 @@ fn run(request: &mut Request, memory: &SharedMemory, given_up: &GivenUp, room: &
         chain,
         request.data_at,
         request.done,
-        &mut detour,
+        &mut bounce,
     ) {
         Attempt::Done(reply) => Some(reply),
         Attempt::WouldWait(_) => Some(Reply::Error(Errno::EIO)),

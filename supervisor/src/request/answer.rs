@@ -3,7 +3,7 @@
 use airlockfs_ipc::{Errno, ProtocolError, message::Reply, ring::BULK_SIZE};
 
 use super::{
-    Group, Round,
+    group::{Group, Round},
     value::{Answer, Request},
 };
 use crate::{

@@ -4,7 +4,9 @@
 use airlockfs_ipc::Errno;
 
 use super::{
-    Buffers, Group, Round, complete, local,
+    Buffers, complete, drive,
+    group::{Group, Round},
+    local,
     pending::Pending,
     queue::Virtqueue,
     value::{Answer, Awaits, Next},
@@ -36,7 +38,7 @@ pub(super) fn collect(group: &mut Group, memory: &Memory, buffers: &mut Buffers)
         any = true;
         match completed {
             Ok(next) => {
-                group.drive(next, &mut round);
+                drive(group, next, &mut round);
             }
             Err(error) => group.shared.failure.set(FailureReason::Violation(error)),
         }
@@ -45,7 +47,7 @@ pub(super) fn collect(group: &mut Group, memory: &Memory, buffers: &mut Buffers)
     for request in finished.drain(..) {
         any = true;
         let next = local::finished(request, group, memory);
-        group.drive(next, &mut round);
+        drive(group, next, &mut round);
     }
     any | send_waiting(group, &mut round)
 }
@@ -57,7 +59,7 @@ fn release_held(group: &mut Group, round: &mut Round<'_>) -> bool {
         let held = group.queues.get_mut(place).map(Virtqueue::release_held);
         for (request, errno) in held.into_iter().flatten() {
             any = true;
-            group.drive(Next::Answer(request, Answer::Lock(errno)), round);
+            drive(group, Next::Answer(request, Answer::Lock(errno)), round);
         }
     }
     any
@@ -79,14 +81,14 @@ fn fail_all(group: &mut Group, round: &mut Round<'_>) -> bool {
         };
         match answer {
             Some(answer) => {
-                group.drive(Next::Answer(request, answer), round);
+                drive(group, Next::Answer(request, answer), round);
             }
             None => group.over(request),
         }
     }
     while let Some(request) = group.waiting.pop() {
         any = true;
-        group.drive(Next::Answer(request, Answer::Error(Errno::EIO)), round);
+        drive(group, Next::Answer(request, Answer::Error(Errno::EIO)), round);
     }
     any
 }
@@ -99,7 +101,7 @@ fn send_waiting(group: &mut Group, round: &mut Round<'_>) -> bool {
     {
         let next = local::resume(request, group, round.memory);
         let waits = matches!(next, Next::Wait(_));
-        group.drive(next, round);
+        drive(group, next, round);
         if waits {
             break;
         }

@@ -7,7 +7,8 @@ use airlockfs_ipc::{
 };
 
 use super::{
-    Group, Round, donation, given_up,
+    donation, given_up,
+    group::{Group, Round},
     pending::Pending,
     route::to_worker,
     value::{Answer, Awaits, Next, Request},

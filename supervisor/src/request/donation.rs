@@ -5,7 +5,8 @@ use std::sync::Once;
 use airlockfs_ipc::{Handle, ProtocolError, message::Reply, recycle};
 
 use super::{
-    Group, route,
+    group::Group,
+    route,
     value::{Answer, Next, Request},
 };
 use crate::{

@@ -10,8 +10,8 @@ use airlockfs_ipc::{
 use vm_memory::GuestAddressSpace;
 
 use super::{
-    Group, QUEUES_MAX,
     buffers::ReplyBuffers,
+    group::{Group, QUEUES_MAX},
     lane::Lane,
     value::{Awaits, Request},
 };

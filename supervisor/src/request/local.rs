@@ -4,7 +4,7 @@
 use airlockfs_ipc::Errno;
 
 use super::{
-    Group,
+    group::Group,
     route::to_worker,
     value::{Answer, Next, Request},
 };

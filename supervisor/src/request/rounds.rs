@@ -6,7 +6,8 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use vm_memory::GuestAddressSpace;
 
 use super::{
-    Buffers, Group, Head, QUEUES_MAX, Round, collect, decode, forget,
+    Buffers, Head, QUEUES_MAX, collect, decode, drive, forget,
+    group::{Group, Round},
     queue::{AvailRing, Virtqueue},
     schedule::{AT_A_TIME, BATCH, ROUNDS},
 };
@@ -84,31 +85,33 @@ impl Group {
             if progress && (!open || !self.took_all() || found()) {
                 continue;
             }
-            // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
-            let forgets = !self.lane.forgets.is_empty() || self.batch.is_some();
-            let awaited = self.lane.pending.awaited() > 0
-                || forgets
-                || withheld
-                || self.closing
-                || !self.waiting.is_empty();
-            if self.look(avail, awaited) {
-                continue;
-            }
             let (limit, after) = self.schedule.rest(served);
-            if ask_for_kicks(avail, after) {
-                continue;
-            }
-            if !self.completions.before_sleep() {
-                continue;
-            }
-            // A lane that failed is not looked at any more.
-            if self.shared.failure.is_set() || self.lane.ring.before_sleep(awaited) {
+            if self.falls_asleep(avail, withheld, after) {
                 return limit;
             }
-            self.completions.after_sleep();
         }
         self.completions.ring();
         None
+    }
+
+    /// Looks for more work, and makes sure that whatever comes later wakes the thread. False: there is some now.
+    fn falls_asleep(&mut self, avail: &[Option<AvailRing<'_>>], withheld: bool, after: u16) -> bool {
+        // What nobody waits for is collected at the next request; the worker need not wake this thread for it.
+        let forgets = !self.lane.forgets.is_empty() || self.batch.is_some();
+        let awaited = self.lane.pending.awaited() > 0
+            || forgets
+            || withheld
+            || self.closing
+            || !self.waiting.is_empty();
+        if self.look(avail, awaited) || ask_for_kicks(avail, after) || !self.completions.before_sleep() {
+            return false;
+        }
+        // A lane that failed is not looked at any more.
+        let sleeps = self.shared.failure.is_set() || self.lane.ring.before_sleep(awaited);
+        if !sleeps {
+            self.completions.after_sleep();
+        }
+        sleeps
     }
 
     /// Takes heads from all available rings, if the lane has room for their requests.
@@ -157,14 +160,12 @@ impl Group {
 
     /// Sends FORGETs on, and takes more of a long batch.
     fn send_forgets(&mut self, memory: &Memory, buffers: &mut Buffers) -> bool {
-        let progress = self.batch.is_some()
-            && forget::go_on(
-                self,
-                &mut Round {
-                    memory,
-                    buffers: &mut buffers.reply,
-                },
-            );
+        let next = forget::go_on(self, memory);
+        let progress = next.is_some();
+        if let Some(next) = next {
+            let buffers = &mut buffers.reply;
+            drive(self, next, &mut Round { memory, buffers });
+        }
         match self.shared.failure.is_set() {
             true => self.lane.forgets.clear(),
             false => self.lane.send_forgets(),
@@ -255,14 +256,7 @@ impl Group {
             memory,
             buffers: &mut buffers.reply,
         };
-        self.drive(next, &mut round)
-    }
-
-    /// Publishes what was answered in all queues.
-    pub(super) fn publish(&mut self, vrings: &[Vring], memory: &Memory) -> bool {
-        self.schedule.published();
-        let queues = self.queues.iter_mut().zip(vrings);
-        queues.fold(false, |any, (queue, vring)| queue.publish(vring, memory) | any)
+        drive(self, next, &mut round)
     }
 }
 

@@ -8,7 +8,8 @@ use airlockfs_ipc::{
 };
 
 use super::{
-    Group, forget,
+    forget,
+    group::Group,
     value::{Answer, Awaits, Next, Request},
 };
 use crate::{

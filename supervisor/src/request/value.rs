@@ -157,6 +157,14 @@ impl Request {
     }
 }
 
+/// A long BATCH_FORGET that was taken in part. Its chain is the device's until all of it is.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) request: Box<Request>,
+    /// Bytes of records that were not taken yet.
+    pub(super) left: usize,
+}
+
 /// Requests kept for use again, besides those of a lane.
 pub(super) const SPARE: usize = 64;
 

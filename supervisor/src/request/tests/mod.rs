@@ -13,6 +13,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::FileExt,
     },
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,9 +34,10 @@ use super::{
 };
 use crate::{
     backend::Vring,
+    data::CompletionQueue,
     fuse::Options,
-    guest_memory::SharedMemory,
-    shared::{FailureReason, tests::OPTIONS},
+    guest_memory::{Memory, SharedMemory},
+    shared::{FailureReason, Shared, tests::OPTIONS},
     wait::Waiter,
 };
 

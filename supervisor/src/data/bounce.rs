@@ -54,7 +54,7 @@ impl GivenUp {
 }
 
 /// The memory of a thread, and the job that it is for.
-pub(crate) struct Detour<'a> {
+pub(crate) struct BounceBuffer<'a> {
     room: &'a mut [u8],
     /// The guest's. No map of it is held while a call waits: the VMM may go, and its memory with it.
     guest: &'a SharedMemory,
@@ -63,7 +63,7 @@ pub(crate) struct Detour<'a> {
     count: u32,
 }
 
-/// Memory for one thread's detours: not touched before it is needed, and at the start of a page, as O_DIRECT wants it.
+/// Memory for one thread's bounce buffer: not touched before it is needed, and at the start of a page, as O_DIRECT wants it.
 ///
 /// # Errors
 /// ENOMEM: a limit of the process.
@@ -71,7 +71,7 @@ pub(super) fn room() -> nix::Result<&'static mut [u8]> {
     zeroed(ROOM)
 }
 
-impl<'a> Detour<'a> {
+impl<'a> BounceBuffer<'a> {
     /// For a job of a queue that was entered when `count` were given up, in memory made by [`room`].
     pub(super) fn new(
         room: &'a mut [u8],
