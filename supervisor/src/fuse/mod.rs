@@ -12,10 +12,12 @@ mod init;
 mod opcode;
 mod operation;
 pub(crate) mod reply;
+mod shape;
 
 pub(crate) use cache::{CacheMode, CachePolicy};
-pub(crate) use decode::{Header, IN_HEADER_LEN, decode};
+pub(crate) use decode::request::{Header, IN_HEADER_LEN, decode};
 pub(crate) use init::{Init, InitOutcome, Negotiated, Options, negotiate};
 pub(crate) use opcode::{Follows, Row};
-pub(crate) use operation::{Chain, Decoded, Forgets, Operation, Refusal, ReplyShape};
+pub(crate) use operation::{Chain, Forgets, Operation, Refusal};
 pub(crate) use reply::{MAX_HEAD, OUT_HEADER_LEN};
+pub(crate) use shape::ReplyShape;

@@ -3,13 +3,13 @@
 
 use airlockfs_ipc::Errno;
 
-use super::ReplyShape::{
+use super::abi::{BatchForgetIn, WriteIn};
+use super::decode::{Decoder, attr, create, io, lock, misc, names, xattr};
+use super::shape::ReplyShape::{
     self, Attr, Bytes, Copied, CopiedWide, Created, CreatedUnnamed, Dirents, DirentsPlus, Entry, Init, Ioctl,
     Lock, Lookup, Nothing, Offset, Opened, OpenedDirectory, Silent, SizeOrBytes, StatFs, Statx, Target,
     Written,
 };
-use super::abi::{BatchForgetIn, WriteIn};
-use super::decode::{Decoder, attr, create, io, lock, misc, names, xattr};
 
 /// An operation.
 pub(crate) struct Row {
@@ -48,7 +48,7 @@ pub(super) enum Data {
     None,
     /// What follows the header and a body of so many bytes.
     After(usize),
-    /// The same, if the request is longer than [`super::decode::MAX_CONTROL`].
+    /// The same, if the request is longer than [`super::decode::request::MAX_CONTROL`].
     AfterIfLong(usize),
 }
 

@@ -24,9 +24,9 @@ pub(crate) struct Request {
     pub(crate) unique: u64,
     /// What is known of its operation.
     pub(crate) row: &'static Row,
-    /// [`crate::fuse::Decoded::limit`].
+    /// The largest answer that was asked for, in the unit of the row's reply: bytes, as a rule.
     pub(crate) limit: u64,
-    /// [`crate::fuse::Decoded::mode`].
+    /// Flags of open(2), or the mode that a file gets: what `follows` of the row depends on.
     pub(crate) mode: u32,
 
     /// What is done to an open file; means nothing for others.

@@ -53,9 +53,9 @@ pub(in crate::fuse) struct Input<'a, 's> {
     pub(super) data: usize,
     /// Bytes the answer may have after its header.
     pub(super) room: usize,
-    /// [`crate::fuse::Decoded::limit`].
+    /// [`crate::fuse::decode::request::Decoded::limit`].
     pub(super) limit: u64,
-    /// [`crate::fuse::Decoded::mode`].
+    /// [`crate::fuse::decode::request::Decoded::mode`].
     pub(super) mode: u32,
     pub(super) session: &'s Negotiated,
 }

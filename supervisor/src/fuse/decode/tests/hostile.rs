@@ -8,9 +8,9 @@ use airlockfs_ipc::{Errno, Name};
 use super::samples::{Sample, sample, samples, session, session_with};
 use super::{NODE, assert_means, control_len, decode, decoded, decoded_in};
 use crate::fuse::abi::InHeader;
-use crate::fuse::decode::MAX_CONTROL;
+use crate::fuse::decode::request::{Decoded, MAX_CONTROL};
 use crate::fuse::opcode::{self, TABLE};
-use crate::fuse::{Chain, Decoded, Forgets, IN_HEADER_LEN, Negotiated, Operation, ReplyShape};
+use crate::fuse::{Chain, Forgets, IN_HEADER_LEN, Negotiated, Operation, ReplyShape};
 
 /// What a fuzzer would call: decodes anything, and checks what comes through against the decoder's promises.
 fn exercise(bytes: &[u8], writable: usize, session: Option<&Negotiated>) -> bool {

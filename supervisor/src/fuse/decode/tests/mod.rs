@@ -12,8 +12,8 @@ mod xattr;
 use airlockfs_ipc::message::{Caller, Request, XattrName};
 use airlockfs_ipc::{Errno, Handle, Name, NodeId};
 
-use super::{Header, IN_HEADER_LEN};
-use crate::fuse::{Chain, Decoded, Negotiated, Operation, Refusal, ReplyShape};
+use super::request::Decoded;
+use crate::fuse::{Chain, Header, IN_HEADER_LEN, Negotiated, Operation, Refusal, ReplyShape};
 use samples::{Sample, session};
 
 fn control_len(header: &[u8; IN_HEADER_LEN], readable: usize) -> usize {
@@ -23,7 +23,7 @@ fn control_len(header: &[u8; IN_HEADER_LEN], readable: usize) -> usize {
 /// Decodes the first `control_len` bytes of a request, a header at least.
 fn decode<'a>(control: &'a [u8], chain: Chain, session: Option<&Negotiated>) -> Result<Decoded<'a>, Refusal> {
     let (header, body) = control.split_first_chunk().ok_or(Refusal::TOO_SHORT)?;
-    super::decode(&Header::read(header), body, chain, session)
+    crate::fuse::decode(&Header::read(header), body, chain, session)
 }
 
 /// Decodes in the session with everything on; INIT before it.
