@@ -78,8 +78,6 @@ pub struct Unfiltered {
     process: Process,
     seccomp: SeccompMode,
     report: ConfinementReport,
-    /// Of the profile in force.
-    outline: String,
     /// What still takes its time.
     leaving: Option<Leaving>,
 }
@@ -99,7 +97,7 @@ impl Unfiltered {
             leaving.finish()?;
         }
         log::await_writer();
-        let sealed = sealed::seal(&self.report, &self.outline)?;
+        let sealed = sealed::seal(&self.report)?;
         if self.seccomp == SeccompMode::Trap {
             trap::report(self.process).map_err(|error| {
                 StartError::new(ExitKind::OsError, format!("cannot handle SIGSYS: {error}"))
@@ -131,6 +129,7 @@ impl Unfiltered {
         report.syscalls = filter.as_ref().map_or(0, |_| profile.syscall_count());
         let length = filter.as_ref().map_or(0, Vec::len);
         report.filter_instructions = u32::try_from(length).unwrap_or(u32::MAX);
+        report.profile = profile.outline();
         Ok(Self {
             filter,
             status,
@@ -138,7 +137,6 @@ impl Unfiltered {
             process: profile.process,
             seccomp: profile.seccomp,
             report,
-            outline: profile.outline(),
             leaving: None,
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! [`supervisor_profile`] and [`worker_profile`] turn what the command line switched on ([`Features`]) into a
 //! [`Profile`]: system calls with pinned arguments, Landlock rights, capabilities, namespaces, limits, each with its
-//! reason. The same data is printed (`airlockfsd policy`), compared (`airlockfsd audit`) and applied:
+//! reason. The same data is printed (`airlockfsctl policy`), compared (`airlockfsctl audit`) and applied:
 //! [`spawn::spawn_worker`] starts the worker in its namespaces, [`confine::confine_worker`] and
 //! [`confine::confine_supervisor`] give up the rest, for ever. There is one profile for debug and release builds.
 
@@ -16,6 +16,7 @@ pub mod filter;
 pub mod gather;
 mod identity;
 mod idmap;
+pub mod installed;
 mod landlock;
 mod limits;
 pub mod log;
@@ -44,8 +45,10 @@ pub use landlock::{LandlockPlan, Right};
 pub use limits::Limit;
 pub use mounts::harden;
 pub use namespaces::Namespaces;
+#[cfg(feature = "digest")]
+pub use outline::digest;
 pub use profile::{Features, Process, Profile, Reasoned, all_rules, supervisor_profile, worker_profile};
 pub use rule::{Feature, Pin, SyscallRule, Test, Width};
-pub use sealed::{REPORT, SealedReport};
+pub use sealed::{REPORT, read_report};
 pub use state::Held;
 pub use trap::TRAPPED;

@@ -1,7 +1,6 @@
-//! A profile in short lines without reasons: what each process seals with its report, so that `audit` can tell a pair
+//! A profile in short lines without reasons. Each process seals them with its report, so that `audit` can tell a pair
 //! that runs under another profile than its command line means, and in what (another version of a program, say).
-
-use std::fmt::Write as _;
+//! The digest of these lines names the profile.
 
 use airlockfs_ipc::message::SeccompMode;
 
@@ -11,7 +10,7 @@ use crate::rule::{Pin, SyscallRule, Width};
 
 impl Profile {
     /// All of it that confines, a grant to a line. The same lines are the same profile.
-    pub fn outline(&self) -> String {
+    pub fn outline(&self) -> Vec<String> {
         let process = match self.process {
             Process::Supervisor => "supervisor",
             Process::Worker => "worker",
@@ -22,27 +21,19 @@ impl Profile {
             SeccompMode::Trap => "trap",
             SeccompMode::None => "allow",
         };
-        let mut out = format!("process {process}\nforbidden {forbidden}\n");
-        // Writing to a String cannot fail.
-        for rule in &self.syscalls {
-            let _ = writeln!(out, "call {}", call(rule));
-        }
-        for right in &self.landlock.rights {
-            let _ = writeln!(out, "landlock {} {}", right.name, right.feature);
-        }
-        for kept in &self.capabilities {
-            let _ = writeln!(out, "capability {}", kept.what);
-        }
-        for own in &self.namespaces {
-            let _ = writeln!(out, "namespace {}", own.what);
-        }
-        for limit in &self.limits {
-            let _ = writeln!(out, "limit {} {}", limit.name, limit.value);
-        }
-        for held in &self.state {
-            let _ = writeln!(out, "{}: {}", held.subject, held.what);
-        }
-        out
+        let mut lines = vec![format!("process {process}"), format!("forbidden {forbidden}")];
+        lines.extend(self.syscalls.iter().map(|rule| format!("call {}", call(rule))));
+        let rights = self.landlock.rights.iter();
+        lines.extend(rights.map(|right| format!("landlock {} {}", right.name, right.feature)));
+        let kept = self.capabilities.iter();
+        lines.extend(kept.map(|kept| format!("capability {}", kept.what)));
+        let own = self.namespaces.iter();
+        lines.extend(own.map(|own| format!("namespace {}", own.what)));
+        let limits = self.limits.iter();
+        lines.extend(limits.map(|limit| format!("limit {} {}", limit.name, limit.value)));
+        let state = self.state.iter();
+        lines.extend(state.map(|held| format!("{}: {}", held.subject, held.what)));
+        lines
     }
 }
 
@@ -61,4 +52,18 @@ fn call(rule: &SyscallRule) -> String {
         line += &format!(" is error {errno}");
     }
     line
+}
+
+/// The name of exactly the profile with this outline: `sha256:` and the SHA-256 of its lines, each with a line feed.
+/// Two that differ never share it, also where somebody tries.
+#[cfg(feature = "digest")]
+pub fn digest<S: AsRef<str>>(outline: impl IntoIterator<Item = S>) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for line in outline {
+        hash.update(line.as_ref());
+        hash.update("\n");
+    }
+    let hexadecimal: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hexadecimal}")
 }

@@ -25,8 +25,8 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 /// Longest report that is believed.
 const LIMIT: u64 = 64 << 10;
 
-/// Writes it with the outline of the profile in force, and seals it.
-pub(crate) fn seal(report: &ConfinementReport, outline: &str) -> Result<OwnedFd, StartError> {
+/// Writes it and seals it.
+pub(crate) fn seal(report: &ConfinementReport) -> Result<OwnedFd, StartError> {
     let failed = |error: String| {
         StartError::new(
             ExitKind::OsError,
@@ -42,13 +42,13 @@ pub(crate) fn seal(report: &ConfinementReport, outline: &str) -> Result<OwnedFd,
         made => made,
     };
     let mut file = File::from(made.map_err(|error| failed(error.to_string()))?);
-    file.write_all(text(report, outline).as_bytes())
+    file.write_all(text(report).as_bytes())
         .map_err(|error| failed(error.to_string()))?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).map_err(|error| failed(error.to_string()))?;
     Ok(file.into())
 }
 
-fn text(report: &ConfinementReport, outline: &str) -> String {
+fn text(report: &ConfinementReport) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write!(
@@ -65,40 +65,29 @@ fn text(report: &ConfinementReport, outline: &str) -> String {
     for line in &report.weakened {
         let _ = writeln!(out, "weakened {}", line.replace('\n', " "));
     }
-    for line in outline.lines() {
+    for line in &report.profile {
         let _ = writeln!(out, "profile {line}");
     }
     out
 }
 
-/// A report read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedReport {
-    /// What the process found true of itself.
-    pub report: ConfinementReport,
-    /// The lines of [`crate::Profile::outline`], of the profile that it applied.
-    pub profile: Vec<String>,
-}
-
-impl SealedReport {
-    /// Reads the report behind an open file, if it is one that nobody can change.
-    ///
-    /// # Errors
-    /// It is not sealed, or not a report.
-    pub fn read(file: &File) -> Result<Self, String> {
-        let seals = fcntl(file.as_fd(), FcntlArg::F_GET_SEALS).map_err(|error| error.to_string())?;
-        if !SealFlag::from_bits_truncate(seals).contains(SEALS) {
-            return Err("it is not sealed".to_owned());
-        }
-        let mut text = String::new();
-        file.take(LIMIT)
-            .read_to_string(&mut text)
-            .map_err(|error| error.to_string())?;
-        parse(&text).ok_or_else(|| "it is not understood".to_owned())
+/// Reads the report behind an open file, if it is one that nobody can change.
+///
+/// # Errors
+/// It is not sealed, or not a report.
+pub fn read_report(file: &File) -> Result<ConfinementReport, String> {
+    let seals = fcntl(file.as_fd(), FcntlArg::F_GET_SEALS).map_err(|error| error.to_string())?;
+    if !SealFlag::from_bits_truncate(seals).contains(SEALS) {
+        return Err("it is not sealed".to_owned());
     }
+    let mut text = String::new();
+    file.take(LIMIT)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    parse(&text).ok_or_else(|| "it is not understood".to_owned())
 }
 
-fn parse(text: &str) -> Option<SealedReport> {
+fn parse(text: &str) -> Option<ConfinementReport> {
     let field = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
@@ -106,7 +95,7 @@ fn parse(text: &str) -> Option<SealedReport> {
     let number = |name: &str| field(name)?.parse().ok();
     let weakened = text.lines().filter_map(|line| line.strip_prefix("weakened "));
     let profile = text.lines().filter_map(|line| line.strip_prefix("profile "));
-    let report = ConfinementReport {
+    Some(ConfinementReport {
         uid: number("uid")?,
         gid: number("gid")?,
         capabilities: u64::from_str_radix(field("capabilities")?.strip_prefix("0x")?, 16).ok()?,
@@ -118,9 +107,6 @@ fn parse(text: &str) -> Option<SealedReport> {
         syscalls: number("syscalls")?,
         filter_instructions: number("instructions")?,
         weakened: weakened.map(str::to_owned).collect(),
-    };
-    Some(SealedReport {
-        report,
         profile: profile.map(str::to_owned).collect(),
     })
 }
@@ -128,8 +114,6 @@ fn parse(text: &str) -> Option<SealedReport> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const OUTLINE: &str = "process worker\ncall read 0\n";
 
     fn report() -> ConfinementReport {
         ConfinementReport {
@@ -141,20 +125,19 @@ mod tests {
             syscalls: 44,
             filter_instructions: 300,
             weakened: vec!["one thing".to_owned(), "another".to_owned()],
+            profile: vec!["process worker".to_owned(), "call read 0".to_owned()],
         }
     }
 
     #[test]
     fn a_sealed_report_is_read_back_and_cannot_be_changed() {
-        let mut file = File::from(seal(&report(), OUTLINE).unwrap());
+        let mut file = File::from(seal(&report()).unwrap());
         let again = File::open(format!(
             "/proc/self/fd/{}",
             std::os::fd::AsRawFd::as_raw_fd(&file)
         ))
         .unwrap();
-        let sealed = SealedReport::read(&again).unwrap();
-        assert_eq!(sealed.report, report());
-        assert_eq!(sealed.profile, ["process worker", "call read 0"]);
+        assert_eq!(read_report(&again), Ok(report()));
         assert_eq!(
             file.write(b"x").unwrap_err().kind(),
             std::io::ErrorKind::PermissionDenied
@@ -166,9 +149,9 @@ mod tests {
     fn what_is_not_sealed_is_not_believed() {
         let loose = memfd_create(c"airlockfs-report", MFdFlags::MFD_ALLOW_SEALING).unwrap();
         let mut file = File::from(loose);
-        file.write_all(text(&report(), OUTLINE).as_bytes()).unwrap();
-        assert_eq!(SealedReport::read(&file), Err("it is not sealed".to_owned()));
-        assert!(SealedReport::read(&File::open("/dev/null").unwrap()).is_err());
+        file.write_all(text(&report()).as_bytes()).unwrap();
+        assert_eq!(read_report(&file), Err("it is not sealed".to_owned()));
+        assert!(read_report(&File::open("/dev/null").unwrap()).is_err());
         assert_eq!(parse("uid 1\n"), None);
     }
 }

@@ -3,16 +3,16 @@
 use std::{fmt, os::fd::AsFd};
 
 use airlockfs_ipc::message::ConfinementReport;
+use airlockfs_options::{self as options, Cli, SandboxArg};
 use airlockfs_policy::{
     ExitKind, Features, StartError,
     confine::{SupervisorPlan, confine_supervisor},
+    digest,
 };
 
 use crate::{
-    cli::{Cli, SandboxArg},
     crew::Crew,
     own_user::OwnUser,
-    policy_command::Policy,
     serve::{self, ServeError},
     settings, socket,
     wait::Waiter,
@@ -26,7 +26,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
         true => airlockfs_policy::log::system(cli.confinement.sandbox == SandboxArg::Namespace)?,
         false => (airlockfs_policy::log::own()?, None),
     };
-    settings::check(&cli)?;
+    options::check(&cli)?;
     settings::warn_of_limits();
     let as_root = nix::unistd::geteuid().is_root();
     let shares = worker_process::shares(&cli.share)?;
@@ -34,12 +34,12 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     let descriptors = settings::descriptors(&cli)?;
     let listener = socket::listen(&cli.device)?;
     let queues = settings::queues(&cli);
-    let config = settings::worker_config(&cli, shares, descriptors.for_guest);
+    let config = options::worker_config(&cli, shares, descriptors.for_guest);
     let features = Features::of(&config, as_root);
     let signals = watch::signals()
         .map_err(|error| StartError::new(ExitKind::OsError, format!("cannot take signals: {error}")))?;
 
-    let namespace = settings::user_namespace(&cli);
+    let namespace = options::user_namespace(&cli);
     let Worker {
         lanes,
         control,
@@ -85,8 +85,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     let unfiltered = unfiltered.map_err(|error| first_cause(&worker, error))?;
     // In a user namespace of its own either process sees owners with other eyes.
     let own_users = process.namespaces.has(libc::CLONE_NEWUSER);
-    let attributes_alike = settings::attributes_alike(&cli) && features.rootful && !own_users;
-    let options = settings::serve_options(&cli, descriptors, queues, attributes_alike);
+    let attributes_alike = options::attributes_alike(&cli) && features.rootful && !own_users;
+    let serve_options = settings::serve_options(&cli, descriptors, queues, attributes_alike);
     let ends = Ends {
         worker: control,
         worker_process: process.pidfd,
@@ -111,16 +111,23 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
         {
             log::warn!("weaker than by default: {line}");
         }
-        let policy = Policy::of(&cli, as_root);
+        // Of what each process applied, as it sealed it.
         log::info!(
             "policy digests: supervisor {}, worker {}",
-            policy.supervisor.digest,
-            policy.worker.digest
+            digest(&own.profile),
+            digest(&workers.profile)
         );
     };
     let mut crew = Crew::gathered();
-    let prepared = serve::prepare(listener, lanes, ends, Box::new(greeting), &options, &mut crew)
-        .map_err(|error| first_cause(&worker, failed(error)))?;
+    let prepared = serve::prepare(
+        listener,
+        lanes,
+        ends,
+        Box::new(greeting),
+        &serve_options,
+        &mut crew,
+    )
+    .map_err(|error| first_cause(&worker, failed(error)))?;
     #[cfg(feature = "breach")]
     let newcomer = breach.as_ref().map(|_| crew.newcomer());
     #[cfg(feature = "breach")]

@@ -13,11 +13,9 @@
 // Only there does C's `main` find the arguments without Rust's.
 #![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
-mod audit;
 mod backend;
 mod chain;
-mod cli;
-mod compat;
+mod commands;
 mod crew;
 mod data;
 mod device;
@@ -29,13 +27,11 @@ mod fault;
 mod fuse;
 mod guest_io;
 mod guest_memory;
-mod ids;
 mod launch;
 mod logging;
 mod mappings;
 mod nudge;
 mod own_user;
-mod policy_command;
 mod request;
 mod rings;
 mod serve;
@@ -49,9 +45,7 @@ mod watch;
 mod worker_process;
 
 use airlockfs_policy::ExitKind;
-use clap::{Parser, error::ErrorKind};
-
-use crate::cli::Command;
+use clap::error::ErrorKind;
 
 // Unwinding, linked in: as a library of its own it would be loaded at each start. Only where the whole program is linked at
 // once, and so takes all of it from here.
@@ -74,37 +68,25 @@ fn main() -> std::process::ExitCode {
 
 /// The program; gives its exit code.
 fn run() -> u8 {
-    let line = match cli::CommandLine::try_parse_from(compat::modernise(std::env::args_os())) {
-        Ok(line) => line,
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if commands::are_asked_for(&arguments) {
+        let error = commands::execute(arguments);
+        logging::announce(&format!("airlockfsd: {error}"));
+        return error.kind.code();
+    }
+    let cli = match airlockfs_options::parse(arguments) {
+        Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Nobody to tell if stdout is closed.
             let _ = error.print();
             return 0;
         }
         Err(error) => {
-            let what = cli::one_line(&error);
+            let what = airlockfs_options::one_line(&error);
             logging::announce(&format!("airlockfsd: {what}; see airlockfsd --help"));
             return ExitKind::Usage.code();
         }
     };
-    match &line.command {
-        Some(Command::Policy(command)) => return policy_command::run(command),
-        Some(Command::Audit {
-            pid,
-            format,
-            program,
-            worker,
-            at_once,
-        }) => {
-            let programs = audit::Programs {
-                supervisor: program.clone(),
-                worker: worker.clone(),
-            };
-            return audit::run(*pid, *format, &programs, *at_once);
-        }
-        None => {}
-    }
-    let cli = line.serve;
     if cli.service.print_capabilities {
         println!("{CAPABILITIES}");
         return 0;

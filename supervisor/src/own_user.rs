@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use airlockfs_options::{DYNAMIC, NOBODY, SupervisorUid};
 use airlockfs_policy::{ExitKind, StartError};
 use nix::{
     errno::Errno,
@@ -20,39 +21,6 @@ use nix::{
     sys::stat::{Mode, fstat, mkdirat},
     unistd::geteuid,
 };
-
-/// `--supervisor-uid`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SupervisorUid {
-    /// This one, whoever else has it.
-    This(u32),
-    /// One of these that nobody else has.
-    OneOf {
-        /// The first.
-        first: u32,
-        /// How many, at least 1.
-        count: u32,
-    },
-}
-
-/// Those that systemd takes dynamic users from, and no distribution gives to anybody (systemd's UIDS-GIDS.md). They are there
-/// in a user namespace of 65,536 ids, too.
-pub(crate) const DYNAMIC: SupervisorUid = SupervisorUid::OneOf {
-    first: 61_184,
-    count: 4_336,
-};
-
-/// The user whom the kernel shows for those that are not there (proc_sys_kernel(5), overflowuid).
-pub(crate) const NOBODY: u32 = 65_534;
-
-impl SupervisorUid {
-    pub(crate) fn contains(self, uid: u32) -> bool {
-        match self {
-            Self::This(this) => uid == this,
-            Self::OneOf { first, count } => uid.checked_sub(first).is_some_and(|at| at < count),
-        }
-    }
-}
 
 /// The user to become.
 #[derive(Debug)]

@@ -8,12 +8,11 @@ use std::{
     path::Path,
 };
 
+use airlockfs_options::Device;
 use airlockfs_policy::{ExitKind, StartError};
 use nix::sys::socket::{
     AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt::AcceptConn,
 };
-
-use crate::cli::Device;
 
 mod place;
 

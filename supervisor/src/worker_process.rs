@@ -1,15 +1,11 @@
 //! Starting the worker: found, opened once, executed by that descriptor, told what to serve, confined.
 
 use std::{
-    fs::File,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::{
-            ffi::OsStrExt,
-            fs::{MetadataExt, OpenOptionsExt},
-        },
+        unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -19,32 +15,22 @@ use airlockfs_ipc::{
     message::{self, ConfinementReport, Farewell, Start, Started, WorkerConfig},
     ring::{SupervisorLane, SupervisorRing},
 };
+use airlockfs_options::{NamedPath, Share};
 use airlockfs_policy::{
-    Advised, ExitKind, StartError, UserNamespace,
+    Advised, ExitKind, StartError, UserNamespace, installed,
     spawn::{SpawnedWorker, WorkerLaunch, spawn_worker},
 };
-
 use nix::{
     errno::Errno,
     fcntl::OFlag,
     sys::stat::{Mode, fstat},
 };
 
-use crate::cli::{NamedPath, Share};
-
 const EXECUTABLE: &str = if cfg!(feature = "breach") {
     "airlockfs-worker-breach"
 } else {
     "airlockfs-worker"
 };
-/// Where it may lie, seen from the directory of this program.
-const PLACES: [&str; 5] = [
-    ".",
-    "../libexec/airlockfs",
-    "../libexec",
-    "../lib/airlockfs",
-    "../../libexec",
-];
 /// How long a worker may take to confine itself: far more than it ever needs.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -167,11 +153,11 @@ pub(crate) fn start(
     let failed = |what: &str, error: std::io::Error| {
         StartError::new(ExitKind::OsError, format!("{what}: {}", Advised(&error)))
     };
-    let executable = open_executable()?;
+    let program = installed::companion(&installed::own_path()?, EXECUTABLE)?;
     let (control, worker_control) =
         channel::pair().map_err(|error| failed("cannot make the control channel", error))?;
     let mut process = spawn_worker(&WorkerLaunch {
-        executable: executable.as_fd(),
+        executable: program.file.as_fd(),
         control: worker_control.as_fd(),
         log: log.as_fd(),
         sandbox: config.sandbox,
@@ -231,48 +217,4 @@ fn gone() -> StartError {
         ExitKind::Software,
         "the worker ended before it was confined; see the lines above",
     )
-}
-
-/// Where the worker's program lies that this one starts.
-///
-/// # Errors
-/// It is not there.
-pub(crate) fn executable_path() -> Result<PathBuf, StartError> {
-    executable().map(|(path, _)| path)
-}
-
-fn open_executable() -> Result<File, StartError> {
-    executable().map(|(_, file)| file)
-}
-
-fn executable() -> Result<(PathBuf, File), StartError> {
-    let own = std::env::current_exe().map_err(|error| {
-        StartError::new(
-            ExitKind::OsError,
-            format!("cannot tell where this program lies: {error}"),
-        )
-    })?;
-    let beside = own.parent().unwrap_or(Path::new("/"));
-    let candidates: Vec<PathBuf> = PLACES
-        .iter()
-        .map(|place| beside.join(place).join(EXECUTABLE))
-        .collect();
-    for candidate in candidates {
-        let opened = File::options()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-            .open(&candidate);
-        if let Ok(file) = opened
-            && file
-                .metadata()
-                .is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
-        {
-            return Ok((candidate, file));
-        }
-    }
-    let message = format!(
-        "{EXECUTABLE} is not there: it belongs beside {} or in ../libexec/airlockfs; reinstall airlockfs",
-        own.display()
-    );
-    Err(StartError::new(ExitKind::Unavailable, message))
 }

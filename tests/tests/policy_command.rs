@@ -1,10 +1,12 @@
-//! `airlockfsd policy`: what it prints is what the processes run under.
+//! `airlockfsd policy`, which is airlockfsctl's: what it prints is what the processes run under.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use airlockfs_tests::daemon::{Daemon, bin_dir};
+use airlockfs_tests::program;
 use airlockfs_tests::tempdir::TempDir;
 use serde_json::{Value, json};
 
@@ -78,6 +80,57 @@ fn capability_mask(list: &Value) -> u64 {
     names(list)
         .iter()
         .fold(0, |mask, name| mask | 1_u64 << number(name))
+}
+
+#[test]
+fn airlockfsd_executes_airlockfsctl_and_either_says_the_same() {
+    let home = TempDir::new().expect("a directory");
+    let real = bin_dir().expect("a place for binaries");
+    let run = |program: &Path, args: &[&str]| Command::new(program).args(args).output().expect("a program");
+    let show = ["policy", "show", "--readonly"];
+    let expected = run(&real.join("airlockfsctl"), &show);
+    assert!(expected.status.success(), "{expected:?}");
+
+    let daemon = home.join("bin/airlockfsd");
+    std::fs::create_dir_all(home.join("bin")).expect("mkdir");
+    program::copy(&real.join("airlockfsd"), &daemon);
+    for args in [&show[..], &["audit", "1"], &["policy"], &["audit", "--help"]] {
+        let missing = run(&daemon, args);
+        assert_eq!(missing.status.code(), Some(69), "{missing:?}");
+        let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(
+            said.starts_with("airlockfsd: airlockfsctl is not there"),
+            "{said}"
+        );
+        assert!(said.contains("reinstall airlockfs"), "{said}");
+    }
+    // Installed as packages do it, or beside.
+    for place in ["bin", "libexec/airlockfs"] {
+        let directory = home.join(place);
+        std::fs::create_dir_all(&directory).expect("mkdir");
+        symlink(real.join("airlockfsctl"), directory.join("airlockfsctl")).expect("symlink");
+        let shown = run(&daemon, &show);
+        assert_eq!(
+            (shown.status.code(), text(&shown)),
+            (Some(0), text(&expected)),
+            "{place}"
+        );
+        // Arguments and exit codes pass through.
+        assert_eq!(
+            run(&daemon, &["policy", "diff", "", "--xattr"]).status.code(),
+            Some(1)
+        );
+        assert_eq!(
+            run(&daemon, &["policy", "show", "--no-such"]).status.code(),
+            Some(64)
+        );
+        std::fs::remove_file(directory.join("airlockfsctl")).expect("remove");
+    }
+    // Another program in its place is executed as it is: by its descriptor, with the same words.
+    program::copy(Path::new("/bin/echo"), &home.join("bin/airlockfsctl"));
+    let echoed = text(&run(&daemon, &["audit", "a b", ""]));
+    assert_eq!(echoed, format!("--airlockfsd {} audit a b \n", daemon.display()));
 }
 
 #[test]
@@ -230,7 +283,7 @@ impl Container {
             std::fs::create_dir_all(home.join("rootfs").join(name)).expect("mkdir");
         }
         // Debian: busybox-static.
-        airlockfs_tests::program::copy(Path::new("/bin/busybox"), &home.join("rootfs/bin/busybox"));
+        program::copy(Path::new("/bin/busybox"), &home.join("rootfs/bin/busybox"));
         Self(home)
     }
 

@@ -10,7 +10,7 @@ use crate::{command, paths};
 /// What a demo runs.
 #[derive(Debug, Clone)]
 pub struct Binaries {
-    /// The supervisor, as shipped; the worker is beside it.
+    /// The supervisor, as shipped; the worker and airlockfsctl are beside it.
     pub airlockfsd: PathBuf,
     /// Runs in the guest: what busybox cannot do.
     pub guest_tool: PathBuf,
@@ -19,7 +19,7 @@ pub struct Binaries {
 /// Builds what is not up to date.
 pub fn build() -> Result<Binaries> {
     Ok(Binaries {
-        airlockfsd: release(&["airlockfsd", "airlockfs-worker"])?.join("airlockfsd"),
+        airlockfsd: release(&["airlockfsd", "airlockfs-worker", "airlockfsctl"])?.join("airlockfsd"),
         guest_tool: tool("guest-tool")?.join("guest-tool"),
     })
 }

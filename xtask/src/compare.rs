@@ -156,9 +156,7 @@ fn landlock(pid: u32) -> Option<String> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()? {
         let path = entry.ok()?.path();
         if fs::read_link(&path).is_ok_and(|target| target.as_os_str() == airlockfs_policy::REPORT) {
-            let report = airlockfs_policy::SealedReport::read(&fs::File::open(path).ok()?)
-                .ok()?
-                .report;
+            let report = airlockfs_policy::read_report(&fs::File::open(path).ok()?).ok()?;
             return Some(format!("ABI {}", report.landlock_abi));
         }
     }

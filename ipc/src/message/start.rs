@@ -206,7 +206,8 @@ pub enum Farewell {
     Farewell,
 }
 
-/// What a process found true of itself after it confined itself; `airlockfsd` logs it and `audit` compares.
+/// What a process found true of itself after it confined itself. The process seals it, `airlockfsd` logs it, and `audit`
+/// compares it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfinementReport {
     /// User and group id in the initial user namespace, as far as visible.
@@ -225,4 +226,6 @@ pub struct ConfinementReport {
     pub filter_instructions: u32,
     /// What is weaker than the default, by option or by `--allow-missing`, a line each.
     pub weakened: Vec<String>,
+    /// The profile that was applied, a grant to a line.
+    pub profile: Vec<String>,
 }

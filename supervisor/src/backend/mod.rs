@@ -12,6 +12,7 @@ mod vring;
 
 use std::{fs::File, io, sync::Arc};
 
+use airlockfs_options::REQUEST_QUEUES_MAX;
 use vhost::{
     VhostUserMemoryRegionBase,
     vhost_user::{
@@ -28,9 +29,7 @@ use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 
 use self::memory::{Regions, SLOTS};
-use crate::{
-    chain::DESCRIPTORS_MAX, cli::REQUEST_QUEUES_MAX, device::Device, guest_memory::SharedMemory, sys::fstat,
-};
+use crate::{chain::DESCRIPTORS_MAX, device::Device, guest_memory::SharedMemory, sys::fstat};
 
 pub(crate) use self::{seat::Seat, vring::Vring};
 

@@ -203,6 +203,7 @@ fn a_report_that_lies_is_logged_and_changes_nothing() {
             syscalls: u32::MAX,
             filter_instructions: u32::MAX,
             weakened: vec!["y".repeat(5000); 4],
+            profile: vec!["z\n".repeat(5000); 2],
         },
     ];
     for report in lies {

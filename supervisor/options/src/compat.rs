@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// `arguments` with every `-o LIST` and `-d` spelt out. Unknown names in a list become unknown options, which the
 /// parser then names.
-pub(crate) fn modernise(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+pub fn modernise(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut modern = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {

@@ -1,4 +1,4 @@
-//! `airlockfsd policy show`, `explain` and `diff`: what each process may do, for people and for tools.
+//! `airlockfsctl policy show`, `explain` and `diff`: what each process may do, for people and for tools.
 
 mod diff;
 mod document;
@@ -7,12 +7,13 @@ mod oci;
 mod path;
 mod text;
 
-use airlockfs_policy::{ExitKind, StartError};
-use nix::unistd::geteuid;
 use std::io::Write;
 
-use crate::cli::{Format, PolicyCommand};
-pub(crate) use document::{Document, Policy};
+use airlockfs_policy::{ExitKind, StartError};
+use nix::unistd::geteuid;
+
+use crate::line::{Format, PolicyCommand};
+use document::Policy;
 
 /// Exit code of `diff` for policies that differ, and of `explain` for what no process may.
 const OTHERWISE: u8 = 1;
@@ -36,7 +37,7 @@ pub(crate) fn run(command: &PolicyCommand) -> u8 {
             if as_asked { 0 } else { OTHERWISE }
         }
         Err(error) => {
-            eprintln!("airlockfsd: {error}");
+            eprintln!("airlockfsctl: {error}");
             error.kind.code()
         }
     }

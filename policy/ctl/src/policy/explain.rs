@@ -1,4 +1,4 @@
-//! `airlockfsd policy explain`: who may, why, with which arguments, brought by which option.
+//! `airlockfsctl policy explain`: who may, why, with which arguments, brought by which option.
 
 use std::fmt::Write;
 

@@ -10,126 +10,128 @@ use clap::{Args, ValueEnum};
 
 use super::values::{NamedPath, id, mask, mode, named_path, seconds};
 
+/// Options about what is shared and how.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Share")]
-pub(crate) struct Share {
+#[expect(missing_docs, reason = "hidden opposites of documented options")]
+pub struct Share {
     /// The directory to share
     #[arg(long, value_name = "DIR")]
-    pub(crate) shared_dir: Option<PathBuf>,
+    pub shared_dir: Option<PathBuf>,
     /// Instead of --shared-dir: show this directory or regular file as NAME in the tag's root. May be repeated; all
     /// after the first = is the path
     #[arg(long, value_name = "NAME=PATH", value_parser = named_path())]
-    pub(crate) share: Vec<NamedPath>,
+    pub share: Vec<NamedPath>,
     /// The same, and let nothing be changed in it
     #[arg(long, value_name = "NAME=PATH", value_parser = named_path())]
-    pub(crate) share_ro: Vec<NamedPath>,
+    pub share_ro: Vec<NamedPath>,
     /// Let nothing be changed; the kernel enforces it too. With --cache always the guest also opens and closes without
     /// a message: mount it with -o ro, or open for writing succeeds and only the write is refused
     #[arg(long)]
-    pub(crate) readonly: bool,
+    pub readonly: bool,
     /// What the guest may cache: never, auto (1 s), metadata or always (a day)
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
-    pub(crate) cache: Cache,
+    pub cache: Cache,
     /// How long names stay valid in the guest, in seconds [default: by --cache]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) entry_timeout: Option<Duration>,
+    pub entry_timeout: Option<Duration>,
     /// How long attributes stay valid in the guest, in seconds [default: by --cache]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) attr_timeout: Option<Duration>,
+    pub attr_timeout: Option<Duration>,
     /// How long the absence of a name stays valid, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
-    pub(crate) negative_timeout: Duration,
+    pub negative_timeout: Duration,
     /// Let the guest hold writes back in its page cache
     #[arg(long, overrides_with = "no_writeback")]
-    pub(crate) writeback: bool,
+    pub writeback: bool,
     #[arg(long, hide = true, overrides_with = "writeback")]
-    pub(crate) no_writeback: bool,
+    pub no_writeback: bool,
     /// Pass O_DIRECT on to the host's file system
     #[arg(long)]
-    pub(crate) allow_direct_io: bool,
+    pub allow_direct_io: bool,
     /// Let files be mapped shared with --cache never and metadata too [default: on]
     #[arg(long, overrides_with = "no_allow_mmap")]
-    pub(crate) allow_mmap: bool,
+    pub allow_mmap: bool,
     /// Refuse that (ENODEV), as such a mapping is a cache of the guest's
     #[arg(long, overrides_with = "allow_mmap")]
-    pub(crate) no_allow_mmap: bool,
+    pub no_allow_mmap: bool,
     /// Pass O_NOATIME on to the host's file system
     #[arg(long)]
-    pub(crate) preserve_noatime: bool,
+    pub preserve_noatime: bool,
     /// Do not offer READDIRPLUS
     #[arg(long)]
-    pub(crate) no_readdirplus: bool,
+    pub no_readdirplus: bool,
     /// Make mounts beneath the share visible as such [default: on]
     #[arg(long, overrides_with = "no_announce_submounts")]
-    pub(crate) announce_submounts: bool,
+    pub announce_submounts: bool,
     /// Do not tell the guest which directories are mount points
     #[arg(long, overrides_with = "announce_submounts")]
-    pub(crate) no_announce_submounts: bool,
+    pub no_announce_submounts: bool,
     /// Serve extended attributes
     #[arg(long, overrides_with = "no_xattr")]
-    pub(crate) xattr: bool,
+    pub xattr: bool,
     #[arg(long, hide = true, overrides_with = "xattr")]
-    pub(crate) no_xattr: bool,
+    pub no_xattr: bool,
     /// Rules over attribute names, in virtiofsd's language, such as ':map:trusted.:user.virtiofs.:' for an overlay in the
     /// guest (container engines); implies --xattr
     #[arg(long, value_name = "RULES")]
-    pub(crate) xattrmap: Option<String>,
+    pub xattrmap: Option<String>,
     /// Serve POSIX ACLs; implies --xattr
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true,
           default_value = "never", default_missing_value = "always")]
-    pub(crate) posix_acl: When,
+    pub posix_acl: When,
     /// Give new files the security context the guest computed; implies --xattr
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true,
           default_value = "never", default_missing_value = "always")]
-    pub(crate) security_label: When,
+    pub security_label: When,
     /// Clear setuid, setgid and file capabilities here instead of in the guest
     #[arg(long, overrides_with = "no_killpriv_v2")]
-    pub(crate) killpriv_v2: bool,
+    pub killpriv_v2: bool,
     #[arg(long, hide = true, overrides_with = "killpriv_v2")]
-    pub(crate) no_killpriv_v2: bool,
+    pub no_killpriv_v2: bool,
     /// Let no file that the guest makes or changes have a set-user-ID or set-group-ID bit or a capability on the host:
     /// asked for, they are left out
     #[arg(long)]
-    pub(crate) no_setuid: bool,
+    pub no_setuid: bool,
     /// Take POSIX record locks on the host, so that they hold between guests
     #[arg(long, overrides_with = "no_posix_lock")]
-    pub(crate) posix_lock: bool,
+    pub posix_lock: bool,
     #[arg(long, hide = true, overrides_with = "posix_lock")]
-    pub(crate) no_posix_lock: bool,
+    pub no_posix_lock: bool,
     /// Take flock(2) locks on the host, so that they hold between guests
     #[arg(long, overrides_with = "no_flock")]
-    pub(crate) flock: bool,
+    pub flock: bool,
     #[arg(long, hide = true, overrides_with = "flock")]
-    pub(crate) no_flock: bool,
+    pub no_flock: bool,
     /// Longest wait for a lock of --posix-lock or --flock, in seconds; the program then gets EDEADLK. A guest cannot end a
     /// wait itself, not even by killing the program. 0: without end
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "300")]
-    pub(crate) lock_wait: Duration,
+    pub lock_wait: Duration,
     /// Translate user ids: KIND:FROM:TO:COUNT, KIND being guest, host, squash-guest, squash-host, forbid-guest
     /// (FROM:COUNT) or map
     #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]
-    pub(crate) translate_uid: Vec<airlockfs_ipc::message::IdRange>,
+    pub translate_uid: Vec<airlockfs_ipc::message::IdRange>,
     /// Translate group ids, likewise
     #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]
-    pub(crate) translate_gid: Vec<airlockfs_ipc::message::IdRange>,
+    pub translate_gid: Vec<airlockfs_ipc::message::IdRange>,
     #[command(flatten)]
-    pub(crate) view: View,
+    pub view: View,
 }
 
 impl Share {
     /// What stands by name under the tag, each with whether nothing changes in it.
-    pub(crate) fn named(&self) -> impl Iterator<Item = (&NamedPath, bool)> {
+    pub fn named(&self) -> impl Iterator<Item = (&NamedPath, bool)> {
         let writable = self.share.iter().map(|named| (named, self.readonly));
         writable.chain(self.share_ro.iter().map(|named| (named, true)))
     }
 
     /// Nothing at all may be changed.
-    pub(crate) fn is_readonly(&self) -> bool {
+    pub fn is_readonly(&self) -> bool {
         self.readonly || self.share.is_empty() && !self.share_ro.is_empty()
     }
 
     /// The paths that are shared.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let only = self.shared_dir.as_deref().into_iter();
         only.chain(self.named().map(|(named, _)| named.path.as_path()))
     }
@@ -138,36 +140,36 @@ impl Share {
 /// What the guest sees instead of what the host has.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Owners and permissions as the guest sees them")]
-pub(crate) struct View {
+pub struct View {
     /// User that everything belongs to; chown to another is EPERM, and setuid is neither shown nor set
     #[arg(long, value_name = "N", value_parser = id)]
-    pub(crate) uid: Option<u32>,
+    pub uid: Option<u32>,
     /// Group that everything belongs to, likewise
     #[arg(long, value_name = "N", value_parser = id)]
-    pub(crate) gid: Option<u32>,
+    pub gid: Option<u32>,
     /// Permissions of everything, in octal; chmod to others is EPERM
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
-    pub(crate) mode: Option<u32>,
+    pub mode: Option<u32>,
     /// Permissions that nothing has: neither shown nor set
     #[arg(long, value_name = "OCTAL", value_parser = mask)]
-    pub(crate) umask: Option<u32>,
+    pub umask: Option<u32>,
     /// The same for all but directories, in place of --umask
     #[arg(long, value_name = "OCTAL", value_parser = mask)]
-    pub(crate) fmask: Option<u32>,
+    pub fmask: Option<u32>,
     /// The same for directories, in place of --umask
     #[arg(long, value_name = "OCTAL", value_parser = mask)]
-    pub(crate) dmask: Option<u32>,
+    pub dmask: Option<u32>,
     /// User shown for host users without an id in the guest, by --translate-uid or --uid-map
     #[arg(long, value_name = "N", value_parser = id)]
-    pub(crate) default_uid: Option<u32>,
+    pub default_uid: Option<u32>,
     /// Group shown for host groups without an id in the guest
     #[arg(long, value_name = "N", value_parser = id)]
-    pub(crate) default_gid: Option<u32>,
+    pub default_gid: Option<u32>,
 }
 
 impl View {
     /// For the worker.
-    pub(crate) fn message(&self) -> message::View {
+    pub fn message(&self) -> message::View {
         let mask = |own: Option<u32>| own.or(self.umask).unwrap_or(0);
         message::View {
             uid: self.uid,
@@ -183,7 +185,8 @@ impl View {
 
 /// `--cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Cache {
+#[expect(missing_docs, reason = "the help would show it: --cache says it")]
+pub enum Cache {
     Never,
     #[value(alias = "none")]
     Auto,
@@ -193,7 +196,8 @@ pub(crate) enum Cache {
 
 /// Whether the guest must take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum When {
+#[expect(missing_docs, reason = "the help would show it: virtiofsd's names")]
+pub enum When {
     Never,
     Auto,
     Always,

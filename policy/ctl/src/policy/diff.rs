@@ -1,17 +1,16 @@
-//! `airlockfsd policy diff`: what one policy allows and another does not. Reasons may change, that is no difference.
+//! `airlockfsctl policy diff`: what one policy allows and another does not. Reasons may change, that is no difference.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use airlockfs_options::{one_line, parse};
 use airlockfs_policy::{ExitKind, StartError};
-use clap::Parser;
 
 use super::{
     document::{Document, Policy},
     text,
 };
-use crate::{cli, compat};
 
 /// The differences, a line each, and whether there is none.
 pub(super) fn diff(old: &str, new: &str) -> Result<(String, bool), StartError> {
@@ -68,9 +67,9 @@ fn read(argument: &str) -> Result<Policy, StartError> {
     let options = argument.trim_start();
     if options.is_empty() || options.starts_with('-') {
         let words = std::iter::once("airlockfsd").chain(options.split_whitespace());
-        let line = cli::CommandLine::try_parse_from(compat::modernise(words.map(Into::into)))
-            .map_err(|error| usage(format!("'{argument}': {}", cli::one_line(&error))))?;
-        return Ok(Policy::of(&line.serve, nix::unistd::geteuid().is_root()));
+        let cli = parse(words.map(Into::into))
+            .map_err(|error| usage(format!("'{argument}': {}", one_line(&error))))?;
+        return Ok(Policy::of(&cli, nix::unistd::geteuid().is_root()));
     }
     let text = std::fs::read_to_string(Path::new(argument)).map_err(|error| {
         let message = format!(
@@ -81,7 +80,7 @@ fn read(argument: &str) -> Result<Policy, StartError> {
     let policy: Policy = serde_json::from_str(&text)
         .map_err(|error| usage(format!("{argument}: not a saved policy: {error}")))?;
     for (name, named) in policy.both() {
-        if named.profile.digest() != named.digest {
+        if named.profile.digest(name) != named.digest {
             return Err(usage(format!(
                 "{argument}: the {name}'s digest is not that of its profile"
             )));

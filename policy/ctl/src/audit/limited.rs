@@ -3,20 +3,23 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::iter;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Programs, failed_to_audit};
-use crate::cli::AuditFormat;
+use super::failed_to_audit;
 
 /// How long it may take: far more than it ever needs.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs it, passes on what it says, and gives its exit code.
-pub(super) fn run(pid: i32, format: AuditFormat, programs: &Programs) -> u8 {
-    match within(LIMIT, &arguments(pid, format, programs)) {
+pub(crate) fn run(pid: i32) -> u8 {
+    // The same command line, without a limit.
+    let own = std::env::args_os().skip(1);
+    let arguments: Vec<OsString> = iter::once("--at-once".into()).chain(own).collect();
+    match within(LIMIT, &arguments) {
         Ok(Some(code)) => code,
         Ok(None) => failed_to_audit(
             pid,
@@ -24,30 +27,6 @@ pub(super) fn run(pid: i32, format: AuditFormat, programs: &Programs) -> u8 {
         ),
         Err(error) => failed_to_audit(pid, &error.to_string()),
     }
-}
-
-/// The same command line, without a limit.
-fn arguments(pid: i32, format: AuditFormat, programs: &Programs) -> Vec<OsString> {
-    let format = match format {
-        AuditFormat::Text => "text",
-        AuditFormat::Json => "json",
-    };
-    let mut arguments: Vec<OsString> = vec![
-        "audit".into(),
-        "--at-once".into(),
-        "--format".into(),
-        format.into(),
-    ];
-    for (option, path) in [
-        ("--program", &programs.supervisor),
-        ("--worker", &programs.worker),
-    ] {
-        if let Some(path) = path {
-            arguments.extend([option.into(), path.into()]);
-        }
-    }
-    arguments.push(pid.to_string().into());
-    arguments
 }
 
 /// The exit code of this program with other arguments, once its output is passed on; none if it takes too long.

@@ -1,4 +1,4 @@
-//! `airlockfsd audit PID`: what /proc says of a running pair, point by point, against what its command line promises.
+//! `airlockfsctl audit PID`: what /proc says of a running pair, point by point, against what its command line promises.
 //!
 //! What an option weakened is told by the supervisor's own command line, which a fallen supervisor could rewrite: that
 //! turns FAILED into WEAKENED and never into ok. What counts is what the kernel says: files by device and inode number,
@@ -21,17 +21,20 @@ mod programs;
 mod report;
 mod sealed;
 
-use airlockfs_policy::{ExitKind, Profile, StartError};
-use clap::Parser;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
-use crate::cli::{AuditFormat, Cli, CommandLine, one_line};
-use crate::{compat, settings};
+use airlockfs_options::{BarrierArg, Cli, SandboxArg, one_line, parse, profiles};
+use airlockfs_policy::{ExitKind, Profile, StartError};
+
+use crate::line::Audit;
 use points::Point;
 use process::Process;
-pub(crate) use programs::Programs;
+use programs::Programs;
+
+pub(crate) use limited::run as run_limited;
 
 /// The pair, and what it was asked to be.
 struct Pair {
@@ -45,33 +48,27 @@ struct Pair {
 /// Exit code where something that should hold does not, or cannot be seen.
 const FAILED: u8 = 2;
 
-/// Audits the pair whose supervisor is `pid`. Exit code 0: all holds; 1: options weakened it; 2: something that should
-/// hold does not, or cannot be seen.
-pub(crate) fn run(pid: i32, format: AuditFormat, programs: &Programs, at_once: bool) -> u8 {
-    match at_once {
-        true => audit(pid, format, programs),
-        false => limited::run(pid, format, programs),
-    }
-}
-
 /// Says why there is no verdict.
 fn failed_to_audit(pid: i32, why: &str) -> u8 {
-    eprintln!("airlockfsd: process {pid}: NOT audited: {why}");
+    eprintln!("airlockfsctl: process {pid}: NOT audited: {why}");
     FAILED
 }
 
-fn audit(pid: i32, format: AuditFormat, programs: &Programs) -> u8 {
-    let pair = match Pair::find(pid) {
+/// Audits a pair, executed by the `airlockfsd` at this path or by a person. Exit code 0: all holds; 1: options weakened
+/// it; 2: something that should hold does not, or cannot be seen.
+pub(crate) fn run(asked: &Audit, airlockfsd: Option<&Path>) -> u8 {
+    let programs = Programs::new(asked, airlockfsd);
+    let pair = match Pair::find(asked.pid) {
         Ok(pair) => pair,
         Err(error) => {
-            eprintln!("airlockfsd: {}", shown(&error.to_string()));
+            eprintln!("airlockfsctl: {}", shown(&error.to_string()));
             return error.kind.code();
         }
     };
     let traits = || pair.both().map(|(process, _)| process.traits());
     let before = traits();
     let mut points = Vec::new();
-    programs::check(&pair, programs, &mut points);
+    programs::check(&pair, &programs, &mut points);
     points::check(&pair, &mut points);
     place::check(&pair, &mut points);
     descriptors::check(&pair, &mut points);
@@ -80,7 +77,7 @@ fn audit(pid: i32, format: AuditFormat, programs: &Programs) -> u8 {
     for (((process, _), before), after) in pair.both().into_iter().zip(before).zip(traits()) {
         point(&mut points, process, "unchanged", None, unchanged(before, after));
     }
-    report::print(&pair, &points, format);
+    report::print(&pair, &points, asked.format);
     report::worst(&points)
 }
 
@@ -107,9 +104,8 @@ impl Pair {
             .command_line()
             .map_err(|error| missing(format!("process {pid}: {error}")))?;
         let words = line.into_iter().map(OsString::from_vec);
-        let options = CommandLine::try_parse_from(compat::modernise(words))
-            .map_err(|error| missing(format!("process {pid}'s command line: {}", one_line(&error))))?
-            .serve;
+        let options = parse(words)
+            .map_err(|error| missing(format!("process {pid}'s command line: {}", one_line(&error))))?;
 
         let mut workers = process::children("worker", pid)
             .map_err(|error| missing(format!("cannot read /proc: {error}")))?
@@ -120,7 +116,7 @@ impl Pair {
         };
 
         let as_root = own_user::started_by_root(&supervisor, &worker);
-        let profiles = settings::profiles(&options, as_root);
+        let profiles = profiles(&options, as_root);
         Ok(Self {
             supervisor,
             worker,
@@ -140,7 +136,6 @@ impl Pair {
 
     /// The option that lets a process do without namespaces and a root of its own.
     fn no_place(&self) -> Option<&'static str> {
-        use crate::cli::{BarrierArg, SandboxArg};
         let confinement = &self.options.confinement;
         let missing = &confinement.allow_missing;
         match confinement.sandbox {

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io;
 
+use airlockfs_options::SeccompArg;
 use airlockfs_policy::Profile;
 
 use super::process::{Process, Status};
 use super::{Pair, own_user, point};
-use crate::cli::SeccompArg;
 
 /// A point of the audit.
 pub(super) struct Point {

@@ -79,14 +79,11 @@ pub(super) fn conditions(call: &Syscall) -> Vec<String> {
     }
     let lines = call.arguments.iter();
     lines
-        .map(|pins| pins.iter().map(condition).collect::<Vec<_>>().join(" and "))
+        .map(|pins| {
+            pins.iter()
+                .map(Argument::to_string)
+                .collect::<Vec<_>>()
+                .join(" and ")
+        })
         .collect()
-}
-
-fn condition(pin: &Argument) -> String {
-    match &pin.mask {
-        None if pin.not => format!("arg{} != {}", pin.index, pin.value),
-        None => format!("arg{} == {}", pin.index, pin.value),
-        Some(mask) => format!("arg{} & {mask} == {}", pin.index, pin.value),
-    }
 }

@@ -3,7 +3,39 @@
 use airlockfs_ipc::message::{IdRange, IdRangeKind};
 use airlockfs_policy::IdMapRange;
 
-use crate::own_user::SupervisorUid;
+/// `--supervisor-uid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SupervisorUid {
+    /// This one, whoever else has it.
+    This(u32),
+    /// One of these that nobody else has.
+    OneOf {
+        /// The first.
+        first: u32,
+        /// How many, at least 1.
+        count: u32,
+    },
+}
+
+/// Those that systemd takes dynamic users from, and no distribution gives to anybody (systemd's UIDS-GIDS.md). They are there
+/// in a user namespace of 65,536 ids, too.
+pub const DYNAMIC: SupervisorUid = SupervisorUid::OneOf {
+    first: 61_184,
+    count: 4_336,
+};
+
+/// The user whom the kernel shows for those that are not there (proc_sys_kernel(5), overflowuid).
+pub const NOBODY: u32 = 65_534;
+
+impl SupervisorUid {
+    /// Whether it may be this one.
+    pub fn contains(self, uid: u32) -> bool {
+        match self {
+            Self::This(this) => uid == this,
+            Self::OneOf { first, count } => uid.checked_sub(first).is_some_and(|at| at < count),
+        }
+    }
+}
 
 /// `:INSIDE:OUTSIDE:COUNT:`, any delimiter.
 pub(crate) fn namespace_range(text: &str) -> Result<IdMapRange, String> {

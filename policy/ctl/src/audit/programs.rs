@@ -5,35 +5,51 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use airlockfs_policy::{Profile, filter};
+use airlockfs_options::SeccompArg;
+use airlockfs_policy::{Profile, StartError, filter, installed};
 
 use super::look::{self, Found};
 use super::points::Point;
 use super::process::{Process, gone};
 use super::{Pair, point};
-use crate::cli::SeccompArg;
-use crate::worker_process;
+use crate::line::Audit;
 
 type Seen = io::Result<(bool, String)>;
 
 /// The programs that the pair should execute.
-pub(crate) struct Programs {
-    /// `--program`; the airlockfsd that audits unless told.
-    pub(crate) supervisor: Option<PathBuf>,
-    /// `--worker`; the one that this airlockfsd would start unless told.
-    pub(crate) worker: Option<PathBuf>,
+pub(super) struct Programs {
+    supervisor: io::Result<PathBuf>,
+    worker: io::Result<PathBuf>,
 }
 
 impl Programs {
-    fn of(&self, pair: &Pair, process: &Process) -> io::Result<PathBuf> {
-        let own = || Path::new("/proc/self/exe").to_owned();
-        match process.pid == pair.worker.pid {
-            false => Ok(self.supervisor.clone().unwrap_or_else(own)),
-            true => match &self.worker {
-                Some(path) => Ok(path.clone()),
-                None => worker_process::executable_path().map_err(|error| io::Error::other(error.message)),
-            },
+    /// Those that the command line names; otherwise `airlockfsd`, or the one that this program is installed with, and the
+    /// worker that it starts.
+    pub(super) fn new(asked: &Audit, airlockfsd: Option<&Path>) -> Self {
+        let installed = match airlockfsd {
+            Some(path) => Ok(path.to_owned()),
+            None => installed::own_path().and_then(|own| installed::daemon(&own).map(|found| found.path)),
+        };
+        let worker = match (&asked.worker, &installed) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Ok(daemon)) => installed::companion(daemon, "airlockfs-worker").map(|found| found.path),
+            (None, Err(error)) => Err(error.clone()),
+        };
+        let supervisor = asked.program.clone().map_or(installed, Ok);
+        let failed = |error: StartError| io::Error::other(error.message);
+        Self {
+            supervisor: supervisor.map_err(failed),
+            worker: worker.map_err(failed),
         }
+    }
+
+    fn of(&self, pair: &Pair, process: &Process) -> io::Result<&Path> {
+        let program = match process.pid == pair.worker.pid {
+            true => &self.worker,
+            false => &self.supervisor,
+        };
+        let copied = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        program.as_deref().map_err(copied)
     }
 }
 
@@ -45,17 +61,10 @@ pub(super) fn check(pair: &Pair, programs: &Programs, points: &mut Vec<Point>) {
         SeccompArg::Kill | SeccompArg::Trap => None,
     };
     for (process, profile) in pair.both() {
-        let wanted = programs.of(pair, process);
-        let copied = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
-        let seen = wanted.as_ref().map_err(copied);
-        point(
-            points,
-            process,
-            "program",
-            None,
-            seen.and_then(|path| program(process, path)),
-        );
-        let seen = wanted.and_then(|path| mapped(process, &path));
+        let wanted = || programs.of(pair, process);
+        let seen = wanted().and_then(|path| program(process, path));
+        point(points, process, "program", None, seen);
+        let seen = wanted().and_then(|path| mapped(process, path));
         point(points, process, "mapped", None, seen);
         point(points, process, "tracer", None, tracer(process));
         point(points, process, "filter", unfiltered, filters(process, profile));
@@ -116,7 +125,7 @@ fn executable(process: &Process) -> io::Result<Vec<(String, String)>> {
 /// What the kernel itself maps.
 const KERNELS: [&str; 2] = ["[vdso]", "[vsyscall]"];
 
-/// Executable is its own program, and what the airlockfsd that audits has mapped so itself: the C library and its loader.
+/// Executable is its own program, and what the auditor has mapped so itself: the C library and its loader.
 fn mapped(process: &Process, program: &Path) -> Seen {
     let own = Process::open("auditor", std::process::id().cast_signed())?;
     let own_program = look::at(Path::new("/proc/self/exe"))?.identity();

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use airlockfs_options::{Cli, profiles};
 use airlockfs_policy::{Pin, Test, Width};
 use serde::Serialize;
-
-use crate::{cli::Cli, settings};
 
 /// `linux.seccomp`.
 #[derive(Debug, Serialize)]
@@ -42,7 +41,7 @@ struct Arg {
 
 /// What either process may call, served with these options.
 pub(super) fn filter(cli: &Cli) -> Filter {
-    let (supervisor, worker) = settings::profiles(cli, nix::unistd::geteuid().is_root());
+    let (supervisor, worker) = profiles(cli, nix::unistd::geteuid().is_root());
     let mut syscalls: Vec<Rule> = Vec::new();
     for rule in supervisor.syscalls.iter().chain(&worker.syscalls) {
         let alternatives: &[&[Pin]] = if rule.pins.is_empty() { &[&[]] } else { rule.pins };

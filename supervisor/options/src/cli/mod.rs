@@ -1,18 +1,18 @@
 //! The command line: virtiofsd's options by their names, and our own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use airlockfs_ipc::message::{Barrier, Sandbox, SeccompMode};
 use airlockfs_policy::IdMapRange;
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, ValueEnum};
 
-use crate::own_user::SupervisorUid;
+use crate::{ids::SupervisorUid, modernise};
 
 mod share;
 mod values;
 
-pub(crate) use share::{Cache, Share, When};
-pub(crate) use values::NamedPath;
+pub use share::{Cache, Share, View, When};
+pub use values::NamedPath;
 use values::{log_level, memory, poll_time, tag};
 
 /// Shares a host directory with a virtual machine over virtio-fs, for guests that nobody trusts.
@@ -25,209 +25,142 @@ use values::{log_level, memory, poll_time, tag};
 ///
 ///   mount -t virtiofs TAG /mnt          (in the guest)
 ///
-/// airlockfsd policy says what a command line would be allowed, airlockfsd audit what holds of a running pair.
+/// Two commands are airlockfsctl's, which this program executes:
+///
+///   airlockfsd policy show|explain|diff   what a command line would be allowed
+///
+///   airlockfsd audit PID                  what holds of a running pair
 #[derive(Debug, Parser)]
 #[command(name = "airlockfsd", version, max_term_width = 100, verbatim_doc_comment)]
-#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
-pub(crate) struct CommandLine {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+struct CommandLine {
     #[command(flatten)]
-    pub(crate) serve: Cli,
+    serve: Cli,
 }
 
-/// What is done instead of serving. Its options, those for serving among them twice, are made when it is asked for.
-#[derive(Debug, Subcommand)]
-#[command(defer = true)]
-pub(crate) enum Command {
-    /// What each process may do, and why
-    #[command(subcommand)]
-    Policy(PolicyCommand),
-    /// Check a running pair from outside: 0 all holds, 1 weakened by its options, 2 something failed or cannot be seen
-    Audit {
-        /// Process id of the supervisor, airlockfsd
-        #[arg(value_parser = clap::value_parser!(i32).range(1..))]
-        pid: i32,
-        /// For people or for programs
-        #[arg(long, value_enum, default_value = "text")]
-        format: AuditFormat,
-        /// The airlockfsd that it should run, if not this one: the file itself, not its name or content
-        #[arg(long, value_name = "PATH")]
-        program: Option<PathBuf>,
-        /// The airlockfs-worker that it should run, if not the one beside this program
-        #[arg(long, value_name = "PATH")]
-        worker: Option<PathBuf>,
-        /// In this process, without a limit of time
-        #[arg(long, hide = true)]
-        at_once: bool,
-    },
+/// Reads a command line, the program's name first, in old and new spelling.
+///
+/// # Errors
+/// It cannot be understood, or it asks for help or the version.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    CommandLine::try_parse_from(modernise(words)).map(|line| line.serve)
 }
 
-/// How an audit is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AuditFormat {
-    Text,
-    Json,
-}
-
-/// `airlockfsd policy`.
-#[derive(Debug, Subcommand)]
-#[command(defer = true)]
-pub(crate) enum PolicyCommand {
-    /// Show what both processes may do, served with these options
-    Show(Box<ShowPolicy>),
-    /// Say who may make a system call, has a capability or a Landlock right, or may touch a path, why and by which option
-    Explain(Box<ExplainPolicy>),
-    /// Compare two policies; exits with 1 when they differ
-    Diff {
-        /// A file of `show --format json`, or quoted options as for serving ('' for none)
-        #[arg(allow_hyphen_values = true)]
-        old: String,
-        /// The same
-        #[arg(allow_hyphen_values = true)]
-        new: String,
-    },
-}
-
-/// Show what both processes may do, served with these options
-#[derive(Debug, Args)]
-pub(crate) struct ShowPolicy {
-    /// text for people, json for `policy diff`, oci for container tooling (one filter of what either process may call)
-    #[arg(long, value_enum, default_value = "text")]
-    pub(crate) format: Format,
-    #[command(flatten)]
-    pub(crate) serve: Cli,
-}
-
-/// Say who may make a system call, has a capability or a Landlock right, or may touch a path, why and by which option
-#[derive(Debug, Args)]
-pub(crate) struct ExplainPolicy {
-    /// Such as openat, CAP_MKNOD or make_reg; or an absolute path of this host, with options as for serving
-    pub(crate) name: String,
-    #[command(flatten)]
-    pub(crate) serve: Cli,
-}
-
-/// How a policy is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Text,
-    Json,
-    Oci,
-}
-
-/// The options for serving. What must be there is checked by [`crate::settings::check`], so that a policy can be shown
+/// The options for serving. What must be there is checked by [`crate::check`], so that a policy can be shown
 /// for less.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("listen").args(["socket_path", "fd", "print_capabilities"]))]
-pub(crate) struct Cli {
+#[expect(missing_docs, reason = "each is documented at its type")]
+pub struct Cli {
     #[command(flatten)]
-    pub(crate) device: Device,
+    pub device: Device,
     #[command(flatten)]
-    pub(crate) share: Share,
+    pub share: Share,
     #[command(flatten)]
-    pub(crate) confinement: Confinement,
+    pub confinement: Confinement,
     #[command(flatten)]
-    pub(crate) service: Service,
+    pub service: Service,
 }
 
 /// Most request queues of a device.
-pub(crate) const REQUEST_QUEUES_MAX: u16 = 8;
+pub const REQUEST_QUEUES_MAX: u16 = 8;
 
+/// Options about the socket and the device.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Socket and device")]
-pub(crate) struct Device {
+pub struct Device {
     /// Listen on this vhost-user socket; a stale one is replaced, one in use is not
     #[arg(long, alias = "socket", value_name = "PATH")]
-    pub(crate) socket_path: Option<PathBuf>,
+    pub socket_path: Option<PathBuf>,
     /// Listen on this inherited descriptor of a listening Unix socket
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
-    pub(crate) fd: Option<i32>,
+    pub fd: Option<i32>,
     /// Give the socket to this group and let it connect
     #[arg(long, value_name = "GROUP", conflicts_with = "fd")]
-    pub(crate) socket_group: Option<String>,
+    pub socket_group: Option<String>,
     /// Tag offered in the device's configuration space, at most 36 bytes; QEMU takes its own instead
     #[arg(long, value_parser = tag)]
-    pub(crate) tag: Option<String>,
+    pub tag: Option<String>,
     /// Request queues that the VMM may use (its num-request-queues); a thread serves one, or several on few CPUs [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(REQUEST_QUEUES_MAX)))]
-    pub(crate) num_request_queues: Option<u16>,
+    pub num_request_queues: Option<u16>,
     /// When the VMM disconnects: exit with 0 as virtiofsd does, or listen for the next one
     #[arg(long, value_enum, default_value = "exit", value_name = "WHAT")]
-    pub(crate) on_disconnect: OnDisconnect,
+    pub on_disconnect: OnDisconnect,
     /// Longest busy look for work before sleeping, in microseconds; 0 never looks
     #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = poll_time)]
-    pub(crate) poll_us: Duration,
+    pub poll_us: Duration,
 }
 
+/// Options about confinement.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Confinement")]
-pub(crate) struct Confinement {
+pub struct Confinement {
     /// How the worker is placed: own namespaces, chroot, or neither (for launchers that confine the daemon)
     #[arg(long, value_enum, default_value = "namespace", value_name = "HOW")]
-    pub(crate) sandbox: SandboxArg,
+    pub sandbox: SandboxArg,
     /// What a forbidden system call does in either process: kill, log, trap; none means no filter
     #[arg(long, value_enum, default_value = "kill", value_name = "WHAT")]
-    pub(crate) seccomp: SeccompArg,
+    pub seccomp: SeccompArg,
     /// Go on although the kernel lacks this barrier; the log keeps saying so. May be repeated
     #[arg(long, value_enum, value_name = "BARRIER")]
-    pub(crate) allow_missing: Vec<BarrierArg>,
+    pub allow_missing: Vec<BarrierArg>,
     /// Let the guest make device nodes (the worker keeps CAP_MKNOD)
     #[arg(long)]
-    pub(crate) allow_device_nodes: bool,
+    pub allow_device_nodes: bool,
     /// Let the guest change project ids of files, and so which quota of the host counts them
     #[arg(long)]
-    pub(crate) allow_project_ids: bool,
+    pub allow_project_ids: bool,
     /// Let the guest make files immutable or append-only, chattr +i and +a (the worker keeps CAP_LINUX_IMMUTABLE; only as
     /// the host's root)
     #[arg(long)]
-    pub(crate) allow_immutable: bool,
+    pub allow_immutable: bool,
     /// Keep every file's descriptor in the worker; data then passes through the ring
     #[arg(long)]
-    pub(crate) no_donate: bool,
+    pub no_donate: bool,
     /// User ids of the worker's user namespace, as :INSIDE:OUTSIDE:COUNT:. May be repeated
     #[arg(long, value_name = "MAP", value_parser = crate::ids::namespace_range)]
-    pub(crate) uid_map: Vec<IdMapRange>,
+    pub uid_map: Vec<IdMapRange>,
     /// Group ids of the worker's user namespace, likewise
     #[arg(long, value_name = "MAP", value_parser = crate::ids::namespace_range)]
-    pub(crate) gid_map: Vec<IdMapRange>,
+    pub gid_map: Vec<IdMapRange>,
     /// User and group id of the supervisor where root starts it: one of FIRST:COUNT that no other process holds, or N
     /// itself, whoever else has it [default: 61184:4336, systemd's for dynamic users]
     #[arg(long, value_name = "FIRST:COUNT|N", value_parser = crate::ids::supervisor_uid)]
-    pub(crate) supervisor_uid: Option<SupervisorUid>,
+    pub supervisor_uid: Option<SupervisorUid>,
     /// Accepted from virtiofsd's command lines; file handles are never used, so mandatory is refused
     #[arg(long, value_enum, value_name = "WHEN", default_value = "never", hide = true)]
-    pub(crate) inode_file_handles: FileHandles,
+    pub inode_file_handles: FileHandles,
 }
 
+/// Options about the service: threads, limits, the log.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
-pub(crate) struct Service {
+pub struct Service {
     /// Threads of the supervisor for file data that waits for a disk [default: 8]
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
-    pub(crate) thread_pool_size: u16,
+    pub thread_pool_size: u16,
     /// Threads of the worker that take over where a call on the shared directory takes long or hangs
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=32))]
-    pub(crate) spare_threads: u16,
+    pub spare_threads: u16,
     /// When all of those hang: how long a request waits for one, in seconds, before the guest gets EIO
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
-    pub(crate) stall_limit: u32,
+    pub stall_limit: u32,
     /// Descriptors the worker may hold, at least 128; 0 takes the limit as it is [default: the hard limit, at most a million]
     #[arg(long, value_name = "N")]
-    pub(crate) rlimit_nofile: Option<u64>,
+    pub rlimit_nofile: Option<u64>,
     /// Memory the worker may take for what the guest knows, opens and locks, at least 16M: in bytes, or with K, M, G. A
     /// quarter bounds the descriptors, at 256 bytes each
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
-    pub(crate) max_memory: u64,
+    pub max_memory: u64,
     /// error, warn, info, debug, trace or off
     #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = log_level)]
-    pub(crate) log_level: log::LevelFilter,
+    pub log_level: log::LevelFilter,
     /// Log to the system's log instead of stderr
     #[arg(long)]
-    pub(crate) syslog: bool,
+    pub syslog: bool,
     /// Print what this back end can do, as JSON for launchers, and exit
     #[arg(long)]
-    pub(crate) print_capabilities: bool,
+    pub print_capabilities: bool,
     /// Foreground, as always; accepted from old command lines
     #[arg(short = 'f', hide = true, action = ArgAction::SetTrue)]
     _foreground: bool,
@@ -235,14 +168,16 @@ pub(crate) struct Service {
 
 /// `--on-disconnect`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnDisconnect {
+#[expect(missing_docs, reason = "the help would show it: --on-disconnect says it")]
+pub enum OnDisconnect {
     Exit,
     Listen,
 }
 
 /// `--inode-file-handles`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FileHandles {
+#[expect(missing_docs, reason = "named as virtiofsd names them")]
+pub enum FileHandles {
     Never,
     #[value(alias = "fallback")]
     Prefer,
@@ -253,7 +188,8 @@ macro_rules! mirrored {
     ($(#[$doc:meta])* $arg:ident => $target:ident { $($(#[$variant_doc:meta])* $variant:ident),+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-        pub(crate) enum $arg { $($(#[$variant_doc])* $variant),+ }
+        #[expect(missing_docs, reason = "documented at what it mirrors")]
+        pub enum $arg { $($(#[$variant_doc])* $variant),+ }
 
         impl From<$arg> for $target {
             fn from(arg: $arg) -> Self {
@@ -277,7 +213,7 @@ mirrored!(
 );
 
 /// What the parser found wrong, in one line.
-pub(crate) fn one_line(error: &clap::Error) -> String {
+pub fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines: Vec<&str> = text
         .lines()

@@ -2,9 +2,10 @@
 
 use std::{fs, io, path::Path};
 
+use airlockfs_options::{DYNAMIC, NOBODY, SupervisorUid};
+
 use super::Pair;
 use super::process::Process;
-use crate::own_user::{DYNAMIC, NOBODY, SupervisorUid};
 
 /// Whether root started it. An ordinary user's supervisor has a user namespace, or is with its worker the same user.
 pub(super) fn started_by_root(supervisor: &Process, worker: &Process) -> bool {

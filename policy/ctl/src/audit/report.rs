@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Pair;
 use super::points::{Outcome, Point};
-use crate::cli::AuditFormat;
+use crate::line::AuditFormat;
 
 /// The whole, as JSON.
 #[derive(Serialize)]

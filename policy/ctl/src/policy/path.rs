@@ -1,12 +1,12 @@
-//! `airlockfsd policy explain PATH`: who may touch what lies there, once both processes serve with these options.
+//! `airlockfsctl policy explain PATH`: who may touch what lies there, once both processes serve with these options.
 
 use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 
+use airlockfs_options::{Cli, SandboxArg, profiles};
 use airlockfs_policy::Feature;
 
-use crate::cli::{Cli, ExplainPolicy, SandboxArg};
-use crate::settings;
+use crate::line::ExplainPolicy;
 
 /// The explanation, and whether any process may.
 pub(super) fn explain(asked: &ExplainPolicy) -> (String, bool) {
@@ -35,7 +35,7 @@ pub(super) fn explain(asked: &ExplainPolicy) -> (String, bool) {
         let _ = writeln!(out, "{name}: worker: no: {why}{hint}");
         return (out, false);
     };
-    let (_, worker) = settings::profiles(cli, nix::unistd::geteuid().is_root());
+    let (_, worker) = profiles(cli, nix::unistd::geteuid().is_root());
     let _ = writeln!(
         out,
         "{name}: worker: yes: it is in {}, {}, one component at a time and never through a symbolic link, with",

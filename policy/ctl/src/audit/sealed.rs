@@ -6,15 +6,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use airlockfs_policy::{Profile, REPORT, SealedReport};
+use airlockfs_ipc::message::ConfinementReport;
+use airlockfs_options::{BarrierArg, SeccompArg};
+use airlockfs_policy::{Profile, REPORT, digest, read_report};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use super::look;
 use super::points::Point;
 use super::process::Process;
 use super::{Pair, point};
-use crate::cli::{BarrierArg, SeccompArg};
-use crate::policy_command::Document;
 
 /// The oldest Landlock ABI that denies all that the policy says: signals and abstract sockets came last.
 const WHOLE: u32 = 6;
@@ -41,7 +41,7 @@ pub(super) fn check(pair: &Pair, points: &mut Vec<Point>) {
         // No option makes up for it: the options are what it is compared with.
         let profiled = report.as_ref().map(|report| same_profile(report, profile));
         point(points, process, "profile", None, profiled.map_err(copied));
-        let landlock = report.as_ref().map(|SealedReport { report, .. }| {
+        let landlock = report.as_ref().map(|report| {
             let abi = report.landlock_abi;
             (
                 abi >= WHOLE,
@@ -54,7 +54,7 @@ pub(super) fn check(pair: &Pair, points: &mut Vec<Point>) {
 }
 
 /// The one report among its descriptors.
-fn read(process: &Process) -> io::Result<SealedReport> {
+fn read(process: &Process) -> io::Result<ConfinementReport> {
     let mut found = Vec::new();
     for entry in fs::read_dir(process.path("fd"))? {
         let path = entry?.path();
@@ -63,7 +63,7 @@ fn read(process: &Process) -> io::Result<SealedReport> {
         }
     }
     match found.as_slice() {
-        [path] => SealedReport::read(&open(path)?).map_err(io::Error::other),
+        [path] => read_report(&open(path)?).map_err(io::Error::other),
         _ => Err(io::Error::other(format!("it holds {} reports", found.len()))),
     }
 }
@@ -93,25 +93,19 @@ const LARGEST: u64 = 64 << 10;
 const SHOWN: usize = 5;
 
 /// The profile that it sealed is the one that its command line means to this version.
-fn same_profile(sealed: &SealedReport, profile: &Profile) -> (bool, String) {
-    let outline = profile.outline();
-    let meant: Vec<&str> = outline.lines().collect();
+fn same_profile(sealed: &ConfinementReport, profile: &Profile) -> (bool, String) {
+    let meant = profile.outline();
     if sealed.profile == meant {
-        let digest = Document::of(profile).digest();
+        let digest = digest(&sealed.profile);
         return (
             true,
             format!("sealed at the start, the one that its command line means: {digest}"),
         );
     }
-    let runs = |line: &&str| sealed.profile.iter().any(|own| own == line);
-    let more = sealed.profile.iter().map(String::as_str);
-    let more = more
-        .filter(|line| !meant.contains(line))
-        .map(|line| format!("+ {}", line.escape_debug()));
-    let less = meant
-        .iter()
-        .filter(|line| !runs(line))
-        .map(|line| format!("- {line}"));
+    let more = sealed.profile.iter().filter(|line| !meant.contains(line));
+    let more = more.map(|line| format!("+ {}", line.escape_debug()));
+    let less = meant.iter().filter(|line| !sealed.profile.contains(line));
+    let less = less.map(|line| format!("- {line}"));
     let lines: Vec<String> = more.chain(less).collect();
     let mut found = "NOT the one that its command line means to this version".to_owned();
     for line in lines.iter().take(SHOWN) {
@@ -129,7 +123,7 @@ fn allowed(profile: &Profile) -> u64 {
 }
 
 /// Nothing in it goes beyond the profile.
-fn within(SealedReport { report, .. }: &SealedReport, profile: &Profile) -> bool {
+fn within(report: &ConfinementReport, profile: &Profile) -> bool {
     let wanted: Vec<&str> = profile.namespaces.iter().map(|own| own.what).collect();
     report.capabilities & !allowed(profile) == 0
         && report.namespaces == wanted
@@ -137,8 +131,7 @@ fn within(SealedReport { report, .. }: &SealedReport, profile: &Profile) -> bool
 }
 
 /// The same, and nothing was weakened.
-fn compare(sealed: &SealedReport, profile: &Profile) -> (bool, String) {
-    let SealedReport { report, .. } = sealed;
+fn compare(report: &ConfinementReport, profile: &Profile) -> (bool, String) {
     let mut found = format!(
         "sealed at the start: capabilities {:#x} of {:#x}, namespaces {}, {} system calls of {}",
         report.capabilities,
@@ -150,5 +143,5 @@ fn compare(sealed: &SealedReport, profile: &Profile) -> (bool, String) {
     for line in &report.weakened {
         found += &format!("; weaker: {line}");
     }
-    (within(sealed, profile) && report.weakened.is_empty(), found)
+    (within(report, profile) && report.weakened.is_empty(), found)
 }

@@ -12,11 +12,11 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 /// A path with the name it stands under.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NamedPath {
+pub struct NamedPath {
     /// One path component.
-    pub(crate) name: OsString,
+    pub name: OsString,
     /// On the host.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
 }
 
 /// `NAME=PATH`. A name has no `=`, and a path is taken as it is: there is nothing in it that could be read as an option.
