@@ -10,13 +10,11 @@
 //! - [`ground`] makes file systems to share.
 //! - [`bridge`] mounts a daemon on the host through /dev/fuse.
 //! - [`stallfs`] is a file system of the host that stops answering.
-//! - [`mod@bench`] measures daemons against each other.
+//! - [`placement`] puts them on processors, [`procfs`] reads what they used.
 //! - [`trace`] counts what they do.
 //!
-//! Only [`boundary`] and a benchmark depend on the daemon's crates. All else tests what goes over
-//! the wire.
+//! Only [`boundary`] depends on the daemon's crates. All else tests what goes over the wire.
 
-pub mod bench;
 pub mod boundary;
 pub mod bridge;
 pub mod daemon;
@@ -24,6 +22,7 @@ pub mod deny;
 pub mod fuse;
 pub mod ground;
 pub mod mount;
+pub mod placement;
 pub mod procfs;
 pub mod program;
 pub mod skip;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use airlockfs_tests::bench::counters::Processes;
-use airlockfs_tests::bench::placement::Placement;
 use airlockfs_tests::daemon::{Daemon, Launch};
 use airlockfs_tests::fuse::abi::{FileLock, GETATTR, INTERRUPT, InterruptIn, LkIn, ROOT, SETLKW};
 use airlockfs_tests::fuse::{Client, Lane, Opened, SlotId, Wait};
+use airlockfs_tests::placement::Placement;
+use airlockfs_tests::procfs::Processes;
 use nix::errno::Errno;
 use zerocopy::IntoBytes;
 

@@ -34,6 +34,8 @@ pub fn run(options: &Options) -> Result<()> {
         "airlockfs-worker",
         "--package",
         "airlockfs-tests",
+        "--package",
+        "airlockfs-bench",
         "--bins",
     ]))?;
     if options.guest {

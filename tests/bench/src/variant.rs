@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::daemon::{Launch, bin_dir, peer};
+use airlockfs_tests::daemon::{Launch, bin_dir, peer};
 
 /// Whose daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use super::Report;
 use super::markdown::{OURS, PEER, fastest_start, start_times};
-use crate::bench::launcher::Launcher;
-use crate::bench::placement::Placement;
-use crate::bench::plan::HOST;
-use crate::bench::session::{Field, Sample};
-use crate::bench::stats::{self, Key, Middle, Rounds};
-use crate::bench::tree::Medium;
+use crate::launcher::Launcher;
+use crate::plan::HOST;
+use crate::session::{Field, Sample};
+use crate::stats::{self, Key, Middle, Rounds};
+use crate::tree::Medium;
+use airlockfs_tests::placement::Placement;
 
 /// A line of the table.
 struct Target {

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use super::cases::{Actors, Case, Extent, HostLoop, Setup, Unit};
-use super::counters::{Processes, Resident, thread_cpu};
 use super::engine::{Engine, Outcome};
 use super::launcher::Launcher;
-use super::placement::{Placement, unpin};
 use super::tree::Tree;
 use super::variant::Variant;
 use super::wait::Wait;
-use crate::daemon::Daemon;
-use crate::fuse::{self, Client, SessionConfig};
-use crate::vmm::memory::Memory;
-use crate::vmm::{Vmm, VmmConfig};
+use airlockfs_tests::daemon::Daemon;
+use airlockfs_tests::fuse::{self, Client, SessionConfig};
+use airlockfs_tests::placement::{Placement, unpin};
+use airlockfs_tests::procfs::{Processes, Resident, thread_cpu};
+use airlockfs_tests::vmm::memory::Memory;
+use airlockfs_tests::vmm::{Vmm, VmmConfig};
 
 /// How long a daemon may take from its first answer until it rests.
 const SETTLES: Duration = Duration::from_secs(2);

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, ensure};
 use vm_memory::{ReadVolatile, WriteVolatile};
 
 use super::{Actors, Case, DISK, Extent, HostLoop, PLAIN, SMALL, Setup, Single, Unit, random};
-use crate::bench::actor::{Actor, Reply, Request};
-use crate::bench::tree::{self, Tree};
-use crate::fuse::abi::{READ, ReadIn, WRITE, WriteIn, WriteOut};
-use crate::vmm::memory::Memory;
+use crate::actor::{Actor, Reply, Request};
+use crate::tree::{self, Tree};
+use airlockfs_tests::fuse::abi::{READ, ReadIn, WRITE, WriteIn, WriteOut};
+use airlockfs_tests::vmm::memory::Memory;
 
 /// Coprime to the number of blocks: `i * STRIDE` modulo that is a permutation without runs.
 const STRIDE: u64 = 40_503;
@@ -119,7 +119,7 @@ impl Order {
 }
 
 fn read_actor(
-    file: crate::fuse::Opened,
+    file: airlockfs_tests::fuse::Opened,
     size: usize,
     mut offset: impl FnMut() -> u64 + Send + 'static,
 ) -> impl Actor {
@@ -217,7 +217,7 @@ impl<A: Actor> Actor for Cold<A> {
         step: usize,
         reply: &Reply<'_>,
         forgets: &mut Vec<u64>,
-    ) -> Result<crate::bench::actor::Step> {
+    ) -> Result<crate::actor::Step> {
         self.read.reply(step, reply, forgets)
     }
 }

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use super::Report;
-use crate::bench::cases::Unit;
-use crate::bench::launcher::Launcher;
-use crate::bench::plan::HOST;
-use crate::bench::session::Field;
-use crate::bench::stats::{self, Key, Middle, Rounds};
+use crate::cases::Unit;
+use crate::launcher::Launcher;
+use crate::plan::HOST;
+use crate::session::Field;
+use crate::stats::{self, Key, Middle, Rounds};
 
 /// Prefixes of the variants' names.
 pub(super) const OURS: &str = "airlockfs";

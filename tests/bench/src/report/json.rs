@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
-use crate::bench::session::Field;
+use crate::session::Field;
 
 /// Fields of a sample, by name.
 const FIELDS: &[(&str, Field)] = &[

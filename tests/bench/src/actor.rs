@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::fuse::abi::{IN_HEADER, InHeader, OUT_HEADER, OutHeader};
-use crate::vmm::memory::Memory;
+use airlockfs_tests::fuse::abi::{IN_HEADER, InHeader, OUT_HEADER, OutHeader};
+use airlockfs_tests::vmm::memory::Memory;
 
 /// A process of the guest that repeats one operation, which takes one or more requests, one after the other.
 pub trait Actor: Send {

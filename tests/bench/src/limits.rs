@@ -10,15 +10,15 @@ use anyhow::{Context, Result, ensure};
 
 use super::actor::{Actor, Reply, Request, Step};
 use super::cases::{Actors, Unit};
-use super::counters::Processes;
-use super::placement::Placement;
 use super::session::{Method, Session};
 use super::sys;
 use super::tree::small;
 use super::variant::Variant;
-use crate::daemon::bin_dir;
-use crate::fuse::abi::{EntryOut, LOOKUP, ROOT};
-use crate::tempdir::TempDir;
+use airlockfs_tests::daemon::bin_dir;
+use airlockfs_tests::fuse::abi::{EntryOut, LOOKUP, ROOT};
+use airlockfs_tests::placement::Placement;
+use airlockfs_tests::procfs::Processes;
+use airlockfs_tests::tempdir::TempDir;
 
 /// Files in a directory.
 const PER_DIR: usize = 1000;

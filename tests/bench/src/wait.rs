@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::vmm::fds;
-use crate::vmm::queue::{CallFd, Queue};
+use airlockfs_tests::vmm::fds;
+use airlockfs_tests::vmm::queue::{CallFd, Queue};
 
 /// How the front end waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

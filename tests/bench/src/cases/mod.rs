@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 
 use super::actor::{Actor, Reply, Request, Step};
 use super::tree::{self, Medium, Tree};
-use crate::fuse::Client;
-use crate::fuse::abi::ROOT;
+use airlockfs_tests::fuse::Client;
+use airlockfs_tests::fuse::abi::ROOT;
 
 /// A case: an operation that actors repeat.
 pub struct Case {

@@ -1,13 +1,16 @@
 //! Which processors the front end and the daemon run on.
 
+use std::fmt;
+use std::str::FromStr;
+
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::counters::Processes;
+use crate::procfs::Processes;
 
 /// Where things run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Placement {
     /// All on CPU 0: the cost of the request path, without idle processors that have to be woken.
     Together,
@@ -45,6 +48,22 @@ impl Placement {
             }
         }
         Ok(())
+    }
+}
+
+impl FromStr for Placement {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let all = [Self::Together, Self::Apart, Self::Free];
+        let named = all.into_iter().find(|placement| placement.name() == text);
+        named.ok_or("together, apart or free")
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use zerocopy::FromBytes;
 
 use super::{Actors, Case, PLAIN, Setup, Unit};
-use crate::bench::actor::{Actor, Reply, Request, Step};
-use crate::bench::tree;
-use crate::fuse::abi::{
+use crate::actor::{Actor, Reply, Request, Step};
+use crate::tree;
+use airlockfs_tests::fuse::abi::{
     Dirent, EntryOut, OPENDIR, OpenIn, OpenOut, READDIR, READDIRPLUS, RELEASEDIR, ReadIn, ReleaseIn,
 };
 

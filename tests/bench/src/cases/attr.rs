@@ -9,10 +9,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use super::{Actors, Case, PLAIN, Setup, Single, around};
-use crate::bench::actor::{Reply, Request};
-use crate::bench::tree::{XATTR, XATTR_VALUE};
-use crate::bench::{sys, tree};
-use crate::fuse::abi::{
+use crate::actor::{Reply, Request};
+use crate::tree::{XATTR, XATTR_VALUE};
+use crate::{sys, tree};
+use airlockfs_tests::fuse::abi::{
     AttrOut, GETATTR, GETXATTR, GetattrIn, GetxattrIn, Kstatfs, ROOT, STATFS, getattr_flags,
 };
 

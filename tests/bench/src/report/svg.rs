@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use super::Report;
 use super::markdown::{OURS, PEER};
-use crate::bench::placement::Placement;
-use crate::bench::session::Field;
-use crate::bench::stats;
-use crate::bench::tree::Medium;
+use crate::session::Field;
+use crate::stats;
+use crate::tree::Medium;
+use airlockfs_tests::placement::Placement;
 
 /// Requests in flight that the plot shows; a case that has not got it shows its own largest.
 const DEPTH: usize = 16;

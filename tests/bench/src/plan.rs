@@ -8,16 +8,16 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use super::cases::{Case, HostLoop};
-use super::counters::Resident;
 use super::launcher::Launcher;
 use super::limits::{self, Limits};
-use super::placement::{Placement, unpin};
 use super::session::{Method, Sample, Session, measure_host};
 use super::stats::{Key, Rounds};
 use super::traces::Trace;
 use super::tree::{Medium, Tree};
 use super::variant::{Program, Variant};
 use super::wait::Wait;
+use airlockfs_tests::placement::{Placement, unpin};
+use airlockfs_tests::procfs::Resident;
 
 /// The name under which the host's own system calls stand beside the daemons.
 pub const HOST: &str = "host";

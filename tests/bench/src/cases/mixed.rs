@@ -5,9 +5,9 @@ use std::fs::File;
 use anyhow::Result;
 
 use super::{Case, DISK, PLAIN, Setup, names};
-use crate::bench::actor::{Actor, Reply, Request, Step};
-use crate::fuse::Opened;
-use crate::fuse::abi::{FSYNC, FsyncIn, WRITE, WriteIn, WriteOut};
+use crate::actor::{Actor, Reply, Request, Step};
+use airlockfs_tests::fuse::Opened;
+use airlockfs_tests::fuse::abi::{FSYNC, FsyncIn, WRITE, WriteIn, WriteOut};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case {

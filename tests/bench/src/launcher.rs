@@ -1,6 +1,6 @@
 //! The two ways in which launchers start a daemon and a VMM comes to it.
 
-use crate::daemon::Launch;
+use airlockfs_tests::daemon::Launch;
 
 /// A launcher, by how it knows when the VMM may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

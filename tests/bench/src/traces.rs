@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::counters::Processes;
-use super::placement::{Placement, unpin};
 use super::session::Sample;
 use super::tree::Tree;
 use super::variant::Variant;
-use crate::bridge::{Bridge, BridgeConfig};
-use crate::tempdir::TempDir;
+use airlockfs_tests::bridge::{Bridge, BridgeConfig};
+use airlockfs_tests::placement::{Placement, unpin};
+use airlockfs_tests::procfs::Processes;
+use airlockfs_tests::tempdir::TempDir;
 
 /// Files of the repository and of the archive, in directories of [`PER_DIR`].
 const FILES: usize = 1500;

@@ -6,8 +6,8 @@ use std::io::Write;
 use anyhow::{Result, ensure};
 
 use super::{Actors, Case, PLAIN, Setup};
-use crate::bench::actor::{Actor, Reply, Request, Step};
-use crate::fuse::abi::{
+use crate::actor::{Actor, Reply, Request, Step};
+use airlockfs_tests::fuse::abi::{
     CREATE, CreateIn, EntryOut, MKDIR, MkdirIn, OpenOut, RELEASE, RMDIR, ReleaseIn, UNLINK, WRITE, WriteIn,
     WriteOut,
 };

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::placement::Placement;
 use super::session::{Field, Sample};
 use super::tree::Medium;
+use airlockfs_tests::placement::Placement;
 
 /// What is compared: everything but the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use airlockfs_tests::bench::cases::{self, Case};
-use airlockfs_tests::bench::placement::Placement;
-use airlockfs_tests::bench::plan::{Plan, USUAL_DEPTHS};
-use airlockfs_tests::bench::report::{Report, json, markdown, svg, targets};
-use airlockfs_tests::bench::stats::Key;
-use airlockfs_tests::bench::traces;
-use airlockfs_tests::bench::tree::Medium;
-use airlockfs_tests::bench::variant::{Program, Variant};
-use airlockfs_tests::bench::wait::Wait;
+use airlockfs_bench::cases::{self, Case};
+use airlockfs_bench::plan::{Plan, USUAL_DEPTHS};
+use airlockfs_bench::report::{Report, json, markdown, svg, targets};
+use airlockfs_bench::stats::Key;
+use airlockfs_bench::traces;
+use airlockfs_bench::tree::Medium;
+use airlockfs_bench::variant::{Program, Variant};
+use airlockfs_bench::wait::Wait;
+use airlockfs_tests::placement::Placement;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use nix::sys::resource::{Resource, setrlimit};
@@ -38,7 +38,7 @@ struct Options {
     #[arg(long, default_value_t = 0.5)]
     seconds: f64,
     /// Where front end and daemon run
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Placement::Together, Placement::Apart])]
+    #[arg(long, value_delimiter = ',', default_values_t = [Placement::Together, Placement::Apart])]
     placements: Vec<Placement>,
     /// File systems under the shared directory
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Medium::Tmpfs, Medium::Disk])]

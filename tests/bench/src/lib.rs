@@ -1,20 +1,16 @@
 //! Measures daemons against each other: the same requests over real virtqueues, alternately, in one run.
 //!
 //! - [`tree`] is what is shared, [`cases`] is what is done with it, an [`actor`] does it for one request in flight.
-//! - [`variant`] is a daemon's command line, [`launcher`] how it is started, [`session`] a running one, [`placement`] its
-//!   processors.
-//! - [`engine`] keeps a number of requests in flight on a queue, [`wait`] sleeps for it, [`counters`] reads what
-//!   the daemon's processes used meanwhile.
+//! - [`variant`] is a daemon's command line, [`launcher`] how it is started, [`session`] a running one.
+//! - [`engine`] keeps a number of requests in flight on a queue, [`wait`] sleeps for it.
 //! - [`traces`] is work of real programs through /dev/fuse, [`limits`] what is neither.
 //! - [`plan`] runs everything in rounds, [`stats`] makes medians and ratios of it, [`report`] writes them down.
 
 pub mod actor;
 pub mod cases;
-pub mod counters;
 pub mod engine;
 pub mod launcher;
 pub mod limits;
-pub mod placement;
 pub mod plan;
 pub mod report;
 pub mod session;

@@ -8,12 +8,12 @@ use anyhow::{Context, Result, ensure};
 use zerocopy::IntoBytes;
 
 use super::actor::{Actor, Reply, Request, Step};
-use super::counters::thread_cpu;
-use super::placement::Placement;
 use super::wait::{self, Alarm, Blocking, Wait, Watchdog};
-use crate::fuse::abi::{FORGET, ForgetIn, IN_HEADER, InHeader, OUT_HEADER};
-use crate::vmm::queue::{Queue, Segment};
-use crate::vmm::{HIPRIO, Vmm};
+use airlockfs_tests::fuse::abi::{FORGET, ForgetIn, IN_HEADER, InHeader, OUT_HEADER};
+use airlockfs_tests::placement::Placement;
+use airlockfs_tests::procfs::thread_cpu;
+use airlockfs_tests::vmm::queue::{Queue, Segment};
+use airlockfs_tests::vmm::{HIPRIO, Vmm};
 
 /// Bytes of a slot before its data: the request at its beginning, the reply's header in its second half.
 const HEAD: usize = 4096;

@@ -10,9 +10,9 @@ use anyhow::{Result, ensure};
 use nix::errno::Errno;
 
 use super::{Actors, Case, DISK, Extent, PLAIN, Setup, Single, around};
-use crate::bench::actor::{Actor, Reply, Request, Step};
-use crate::bench::{sys, tree};
-use crate::fuse::abi::{EntryOut, LOOKUP, RENAME, RenameIn};
+use crate::actor::{Actor, Reply, Request, Step};
+use crate::{sys, tree};
+use airlockfs_tests::fuse::abi::{EntryOut, LOOKUP, RENAME, RenameIn};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![

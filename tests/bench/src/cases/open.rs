@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 use super::{Actors, Case, PLAIN, Setup, around};
-use crate::bench::actor::{Actor, Reply, Request, Step};
-use crate::bench::tree;
-use crate::fuse::abi::{OPEN, OpenIn, OpenOut, READ, RELEASE, ReadIn, ReleaseIn};
+use crate::actor::{Actor, Reply, Request, Step};
+use crate::tree;
+use airlockfs_tests::fuse::abi::{OPEN, OpenIn, OpenOut, READ, RELEASE, ReadIn, ReleaseIn};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![

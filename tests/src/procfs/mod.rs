@@ -1,6 +1,8 @@
 //! What /proc says of a process, and waiting for its end.
 #![allow(unsafe_code, reason = "pidfd_open has no safe wrapper in nix")]
 
+mod usage;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -15,6 +17,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::vmm::fds;
+
+pub use usage::{Processes, Resident, Usage, thread_cpu};
 
 /// A process, by a descriptor that no other process can take over.
 #[derive(Debug)]

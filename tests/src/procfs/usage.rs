@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use crate::procfs::Process;
+use super::Process;
 
 /// The processes of a daemon.
 #[derive(Debug)]
