@@ -206,7 +206,9 @@ impl Function<'_> {
 /// Whether attributes compile something under another condition than being tested.
 fn conditional(head: &str) -> bool {
     let head: String = head.split_whitespace().collect();
-    head.replace("#[cfg(test)]", "").contains("cfg(") || head.contains("cfg_attr(")
+    // An inner attribute is the crate's, such as `no_main`, and not that of the item after it.
+    let head = head.replace("#[cfg(test)]", "").replace("#![cfg_attr(", "");
+    head.contains("cfg(") || head.contains("cfg_attr(")
 }
 
 /// Why no suite has the file's tests; `None` if one has. Looks at each declaration on the way from
