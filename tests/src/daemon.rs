@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
@@ -313,6 +313,7 @@ impl Launch {
         } else {
             command.arg("--socket-path").arg(&socket);
         }
+        let repeatable = inherit.is_empty() && self.log.is_none() && self.before.is_empty();
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -348,19 +349,10 @@ impl Launch {
             });
         }
         let begun = Instant::now();
-        let mut child = command.spawn().with_context(|| {
-            format!(
-                "start {} (built by `cargo build -p airlockfsd -p airlockfs-worker`)",
-                self.program.display()
-            )
-        })?;
+        let (child, process, log) = spawn(&mut command)?;
         drop(inherit);
-        let log = match child.stderr.take() {
-            Some(stderr) => Log::read(stderr),
-            None => Arc::default(),
-        };
-        let process = Process::open(child.id() as i32)?;
         Ok(Daemon {
+            command: repeatable.then_some(command),
             child,
             process,
             log,
@@ -372,6 +364,21 @@ impl Launch {
             _home: home,
         })
     }
+}
+
+fn spawn(command: &mut Command) -> Result<(Child, Process, Arc<Log>)> {
+    let mut child = command.spawn().with_context(|| {
+        format!(
+            "start {} (built by `cargo build -p airlockfsd -p airlockfs-worker`)",
+            command.get_program().display()
+        )
+    })?;
+    let log = match child.stderr.take() {
+        Some(stderr) => Log::read(stderr),
+        None => Arc::default(),
+    };
+    let process = Process::open(child.id() as i32)?;
+    Ok((child, process, log))
 }
 
 /// A daemon that ended instead of listening.
@@ -386,6 +393,8 @@ pub struct Failure {
 /// A running daemon. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Daemon {
+    /// What starts another one like it; none where that holds what only the first may have.
+    command: Option<Command>,
     child: Child,
     process: Process,
     log: Arc<Log>,
@@ -415,6 +424,24 @@ impl Daemon {
             status: self.child.wait()?,
             log: self.log(),
         }))
+    }
+
+    /// Starts it once more with the same command line, for another VMM.
+    pub fn restart(&mut self) -> Result<()> {
+        // Both fail only when it ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let command = self
+            .command
+            .as_mut()
+            .context("it inherited what it cannot be given again")?;
+        (self.child, self.process, self.log) = spawn(command)?;
+        ensure!(
+            self.log.wait_for(READY),
+            "the daemon does not come up again:\n{}",
+            self.log().join("\n")
+        );
+        Ok(())
     }
 
     /// When it was about to be started.

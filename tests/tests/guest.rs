@@ -16,17 +16,18 @@ use xtask::workload::{LIMIT, Workload};
 const TAG: &str = "share";
 
 /// Boots a guest with `program` on the daemon's share.
-fn boot(daemon: &Daemon, program: &Program, machine: Machine) -> Result<Vm> {
+fn boot(daemon: &mut Daemon, program: &Program, machine: Machine) -> Result<Vm> {
     let share = Some((daemon.socket().to_path_buf(), TAG.to_owned()));
-    Vm::boot(&kernel::get()?, program, &Machine { share, ..machine })
+    let machine = Machine { share, ..machine };
+    Vm::boot(&kernel::get()?, program, &machine, || daemon.restart())
 }
 
 /// Runs a script in a guest that finds the share at /mnt. The first command that fails ends it, and the test.
-fn guest(daemon: &Daemon, script: &str) -> Result<()> {
+fn guest(daemon: &mut Daemon, script: &str) -> Result<()> {
     guest_on(daemon, script, Machine::default())
 }
 
-fn guest_on(daemon: &Daemon, script: &str, machine: Machine) -> Result<()> {
+fn guest_on(daemon: &mut Daemon, script: &str, machine: Machine) -> Result<()> {
     let program = Program::new(TAG, &format!("set -eux\ncd /mnt\n{script}\n"));
     let mut vm = boot(daemon, &program, machine)?;
     let status = vm.finish(LIMIT)?;
@@ -36,10 +37,10 @@ fn guest_on(daemon: &Daemon, script: &str, machine: Machine) -> Result<()> {
 
 /// The demo's work, with more options for the daemon.
 fn workload(options: &[&str]) -> Result<()> {
-    let daemon = Daemon::start([&["--tag", TAG, "--xattr"], options].concat());
+    let mut daemon = Daemon::start([&["--tag", TAG, "--xattr"], options].concat());
     let work = Workload::prepare(daemon.share())?;
     let program = Workload::program(TAG, &bin_dir()?.join("guest-tool"))?;
-    let mut vm = boot(&daemon, &program, Machine::default())?;
+    let mut vm = boot(&mut daemon, &program, Machine::default())?;
     let view = work.follow(&mut vm, |line| println!("{line}"), || Ok(()))?;
     work.compare(&view, |_| ())?;
     vm.power_off(LIMIT)
@@ -64,7 +65,7 @@ fn several_shares_are_mounts_of_their_own_in_a_guest() -> Result<()> {
     }
     fs::write(home.join("single"), "single")?;
     let path = |name: &str| home.join(name).display().to_string();
-    let daemon = Launch::airlockfs()
+    let mut daemon = Launch::airlockfs()
         .by_name()
         .args([
             format!("--tag={TAG}"),
@@ -87,7 +88,7 @@ fn several_shares_are_mounts_of_their_own_in_a_guest() -> Result<()> {
         mv one/copy one/moved
         echo written > file
     ";
-    guest(&daemon, script)?;
+    guest(&mut daemon, script)?;
     assert_eq!(fs::read_to_string(home.join("a/moved"))?, "b");
     assert_eq!(fs::read_to_string(home.join("single"))?, "written\n");
     assert_eq!(fs::read_dir(home.join("b"))?.count(), 1);
@@ -115,7 +116,7 @@ fn file_systems_beneath_the_share_are_told_apart_and_keep_their_files_in_a_guest
         fs::write(volumes.join(name).join("a"), name)?;
         fs::hard_link(volumes.join(name).join("a"), volumes.join(name).join("b"))?;
     }
-    let daemon = Launch::airlockfs().args(["--tag", TAG]).share(&share).start();
+    let mut daemon = Launch::airlockfs().args(["--tag", TAG]).share(&share).start();
     // The worker lets go of a mount some seconds after its last use: the guest's working directory is still itself.
     let script = "
         cd rootfs/app
@@ -130,12 +131,12 @@ fn file_systems_beneath_the_share_are_told_apart_and_keep_their_files_in_a_guest
         test \"$(stat -c %d:%i one/a)\" = \"$(stat -c %d:%i one/b)\"
         test \"$(stat -c %d:%i one/a)\" != \"$(stat -c %d:%i two/a)\"
     ";
-    guest(&daemon, script)
+    guest(&mut daemon, script)
 }
 
 #[test]
 fn four_request_queues_serve_four_processors_at_once() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG, "--num-request-queues", "4"]);
+    let mut daemon = Daemon::start(["--tag", TAG, "--num-request-queues", "4"]);
     let script = "
         for n in 1 2 3 4; do
             (
@@ -154,7 +155,7 @@ fn four_request_queues_serve_four_processors_at_once() -> Result<()> {
         ls work-1/done work-2/done work-3/done work-4/done
     ";
     guest_on(
-        &daemon,
+        &mut daemon,
         script,
         Machine {
             cpus: 4,
@@ -177,7 +178,7 @@ fn four_request_queues_serve_four_processors_at_once() -> Result<()> {
 
 #[test]
 fn a_small_queue_serves_large_files() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG]);
+    let mut daemon = Daemon::start(["--tag", TAG]);
     let script = "
         dd if=/dev/urandom of=/tmp/data bs=1M count=8
         cp /tmp/data data
@@ -185,7 +186,7 @@ fn a_small_queue_serves_large_files() -> Result<()> {
         cmp /tmp/data data
     ";
     guest_on(
-        &daemon,
+        &mut daemon,
         script,
         Machine {
             queue_size: 128,
@@ -205,7 +206,7 @@ fn a_read_only_share_is_read_without_opening_it() -> Result<()> {
 }
 
 fn read_only(options: &[&str]) -> Result<()> {
-    let daemon = Daemon::start([&["--tag", TAG, "--readonly"], options].concat());
+    let mut daemon = Daemon::start([&["--tag", TAG, "--readonly"], options].concat());
     fs::write(daemon.host("file"), "content\n")?;
     fs::create_dir(daemon.host("dir"))?;
     let script = "
@@ -232,7 +233,7 @@ fn read_only(options: &[&str]) -> Result<()> {
         refused touch -d '2001-02-03 04:05:06' file
         [ \"$(ls)\" = \"$(printf 'dir\\nfile')\" ]
     ";
-    guest(&daemon, script)?;
+    guest(&mut daemon, script)?;
     assert_eq!(fs::read_to_string(daemon.host("file"))?, "content\n");
     assert_eq!(fs::read_dir(daemon.share())?.count(), 2);
     Ok(())
@@ -240,7 +241,7 @@ fn read_only(options: &[&str]) -> Result<()> {
 
 #[test]
 fn a_guest_can_unmount_and_mount_again() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG]);
+    let mut daemon = Daemon::start(["--tag", TAG]);
     let script = "
         for turn in 1 2 3; do
             echo $turn > turn-$turn
@@ -252,12 +253,12 @@ fn a_guest_can_unmount_and_mount_again() -> Result<()> {
             [ \"$(cat turn-$turn)\" = $turn ]
         done
     ";
-    guest(&daemon, script)
+    guest(&mut daemon, script)
 }
 
 #[test]
 fn a_guest_that_reboots_finds_its_files() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG]);
+    let mut daemon = Daemon::start(["--tag", TAG]);
     let script = "
         echo booted >> boots
         mkdir dir-$(cat boots | wc -l)
@@ -268,7 +269,7 @@ fn a_guest_that_reboots_finds_its_files() -> Result<()> {
         esac
     ";
     guest_on(
-        &daemon,
+        &mut daemon,
         script,
         Machine {
             reboots: true,
@@ -280,12 +281,12 @@ fn a_guest_that_reboots_finds_its_files() -> Result<()> {
 #[test]
 fn the_daemon_ends_with_the_guest_or_waits_for_the_next() -> Result<()> {
     let mut daemon = Daemon::start(["--tag", TAG]);
-    guest(&daemon, "echo first > file")?;
+    guest(&mut daemon, "echo first > file")?;
     assert!(daemon.wait().success());
 
     let mut daemon = Daemon::start(["--tag", TAG, "--on-disconnect", "listen"]);
-    guest(&daemon, "echo first > file")?;
-    guest(&daemon, "[ \"$(cat file)\" = first ]; echo second > file")?;
+    guest(&mut daemon, "echo first > file")?;
+    guest(&mut daemon, "[ \"$(cat file)\" = first ]; echo second > file")?;
     assert_eq!(fs::read_to_string(daemon.host("file"))?, "second\n");
     assert!(daemon.terminate().success());
     Ok(())
@@ -293,7 +294,7 @@ fn the_daemon_ends_with_the_guest_or_waits_for_the_next() -> Result<()> {
 
 #[test]
 fn links_lead_to_the_guests_files_and_never_to_the_hosts() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG]);
+    let mut daemon = Daemon::start(["--tag", TAG]);
     let outside = daemon.share().with_file_name("outside");
     fs::write(&outside, "secret")?;
     symlink(&outside, daemon.host("absolute"))?;
@@ -314,7 +315,7 @@ fn links_lead_to_the_guests_files_and_never_to_the_hosts() -> Result<()> {
         echo through > link/file
         [ \"$(cat dir/file)\" = through ]
     ";
-    guest(&daemon, script)?;
+    guest(&mut daemon, script)?;
     assert_eq!(fs::read_to_string(&outside)?, "secret");
     assert_eq!(fs::read_to_string(daemon.host("dir/file"))?, "through\n");
     Ok(())
@@ -322,26 +323,26 @@ fn links_lead_to_the_guests_files_and_never_to_the_hosts() -> Result<()> {
 
 #[test]
 fn fifos_belong_to_the_guests_kernel() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG]);
+    let mut daemon = Daemon::start(["--tag", TAG]);
     let script = "
         mkfifo fifo
         echo 'within the guest' > fifo &
         [ \"$(cat fifo)\" = 'within the guest' ]
         wait
     ";
-    guest(&daemon, script)?;
+    guest(&mut daemon, script)?;
     assert!(fs::symlink_metadata(daemon.host("fifo"))?.file_type().is_fifo());
     Ok(())
 }
 
 #[test]
 fn programs_run_from_the_share() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG]);
+    let mut daemon = Daemon::start(["--tag", TAG]);
     let script = "
         cp /bin/busybox .
         [ \"$(./busybox echo it runs)\" = 'it runs' ]
     ";
-    guest(&daemon, script)?;
+    guest(&mut daemon, script)?;
     assert_eq!(
         fs::metadata(daemon.host("busybox"))?.permissions().mode() & 0o777,
         0o755
@@ -351,7 +352,7 @@ fn programs_run_from_the_share() -> Result<()> {
 
 #[test]
 fn the_guests_umask_and_owner_reach_the_host() -> Result<()> {
-    let daemon = Daemon::start(["--tag", TAG]);
+    let mut daemon = Daemon::start(["--tag", TAG]);
     let script = "
         chmod 777 .
         umask 0
@@ -367,7 +368,7 @@ fn the_guests_umask_and_owner_reach_the_host() -> Result<()> {
         su user -c 'cat /mnt/closed/file' && exit 1
         su user -c 'cat /mnt/open/file'
     ";
-    guest(&daemon, script)?;
+    guest(&mut daemon, script)?;
     let mode = |name: &str| -> Result<u32> { Ok(fs::metadata(daemon.host(name))?.mode() & 0o7777) };
     assert_eq!(mode("open")?, 0o777);
     assert_eq!(mode("open/file")?, 0o666);

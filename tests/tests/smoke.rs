@@ -62,3 +62,15 @@ fn every_mix_of_ring_features_and_sizes_works() {
         }
     }
 }
+
+/// As for a guest whose kernel did not come up: its VMM goes, and the daemon with it.
+#[test]
+fn another_vmm_finds_another_daemon_on_the_same_share() {
+    let mut daemon = Daemon::start(["--tag", "again"]);
+    let fs = daemon.client();
+    fs.mkdir(ROOT, "dir", 0o755).expect("MKDIR");
+    drop(fs);
+    assert!(daemon.wait().success());
+    daemon.restart().expect("another daemon");
+    daemon.client().lookup(ROOT, "dir").expect("LOOKUP");
+}

@@ -24,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A running daemon with its worker; ends with the value.
 #[derive(Debug)]
 pub struct Daemon {
+    command: Command,
     child: Child,
     log: Arc<Mutex<String>>,
     /// A message for each [`READY`] line; hangs up once every process with its standard error has
@@ -43,7 +44,8 @@ impl Daemon {
     pub fn start_untagged(program: &Path, shared: &Path, options: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let socket = scratch.path().join("socket");
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("--socket-path")
             .arg(&socket)
             .arg("--shared-dir")
@@ -51,39 +53,39 @@ impl Daemon {
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let stderr = child.stderr.take().context("the daemon has no standard error")?;
-        let log = Arc::new(Mutex::new(String::new()));
-        let (ready, events) = channel();
-        let keep = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines() {
-                let Ok(line) = line else { break };
-                let mut log = keep.lock().unwrap_or_else(PoisonError::into_inner);
-                log.push_str(&line);
-                log.push('\n');
-                if line.contains(READY) {
-                    // Fails once the daemon is dropped, and then nobody needs to know.
-                    let _ = ready.send(());
-                }
-            }
-        });
+            .stderr(Stdio::piped());
+        let log = Arc::default();
+        let (child, events) = spawn(&mut command, &log)?;
         let daemon = Self {
+            command,
             child,
             log,
             events,
             socket,
             _scratch: scratch,
         };
-        match daemon.events.recv_timeout(LIMIT) {
-            Ok(()) => Ok(daemon),
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it once more with the same command line, for another VMM. Of the one before nothing
+    /// is left but its log.
+    pub fn restart(&mut self) -> Result<()> {
+        // Fails only for a process that has ended.
+        let _ = self.child.kill();
+        self.child.wait().context("cannot wait for the daemon")?;
+        (self.child, self.events) = spawn(&mut self.command, &self.log)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&self) -> Result<()> {
+        match self.events.recv_timeout(LIMIT) {
+            Ok(()) => Ok(()),
             Err(RecvTimeoutError::Timeout) => {
-                bail!("the daemon did not say '{READY}'; it said:\n{}", daemon.log())
+                bail!("the daemon did not say '{READY}'; it said:\n{}", self.log())
             }
             Err(RecvTimeoutError::Disconnected) => {
-                bail!("the daemon ended while starting; it said:\n{}", daemon.log())
+                bail!("the daemon ended while starting; it said:\n{}", self.log())
             }
         }
     }
@@ -148,6 +150,29 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts it; what it says is added to `log`, and each [`READY`] line is told.
+fn spawn(command: &mut Command, log: &Arc<Mutex<String>>) -> Result<(Child, Receiver<()>)> {
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let stderr = child.stderr.take().context("the daemon has no standard error")?;
+    let (ready, events) = channel();
+    let keep = Arc::clone(log);
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines() {
+            let Ok(line) = line else { break };
+            let mut log = keep.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push_str(&line);
+            log.push('\n');
+            if line.contains(READY) {
+                // Fails once the daemon is dropped, and then nobody needs to know.
+                let _ = ready.send(());
+            }
+        }
+    });
+    Ok((child, events))
 }
 
 fn pid(child: &Child) -> Result<Pid> {

@@ -53,7 +53,7 @@ pub fn show(options: &Options, kernel: &Kernel, binaries: &Binaries) -> Result<(
     let work = Workload::prepare(&shared)?;
 
     head(&format!("Starting airlockfsd on {}", shared.display()));
-    let daemon = Daemon::start(&binaries.airlockfsd, &shared, TAG, &["--xattr"])?;
+    let mut daemon = Daemon::start(&binaries.airlockfsd, &shared, TAG, &["--xattr"])?;
     print!("{}", daemon.log());
 
     let how = match accel::choose() {
@@ -68,7 +68,7 @@ pub fn show(options: &Options, kernel: &Kernel, binaries: &Binaries) -> Result<(
         interactive: options.shell,
         ..Machine::default()
     };
-    let mut vm = Vm::boot(kernel, &program, &machine)?;
+    let mut vm = Vm::boot(kernel, &program, &machine, || daemon.restart())?;
     let mut table = String::new();
     let look = || {
         table = processes(&daemon)?;

@@ -121,13 +121,22 @@ const STARTS: usize = 4;
 
 impl Vm {
     /// Starts QEMU with `program` as the guest's whole user space, and waits until that begins.
-    pub fn boot(kernel: &Kernel, program: &Program, machine: &Machine) -> Result<Self> {
+    /// `again` restarts the daemon behind the share before QEMU is started another time: a daemon
+    /// ends with its VMM.
+    pub fn boot(
+        kernel: &Kernel,
+        program: &Program,
+        machine: &Machine,
+        mut again: impl FnMut() -> Result<()>,
+    ) -> Result<Self> {
         for _ in 1..STARTS {
             let mut vm = Self::start(kernel, program, machine)?;
             if vm.is_alive(Instant::now() + ALIVE) {
                 return Ok(vm);
             }
             eprintln!("the guest's kernel did not come up within {ALIVE:?}: starting it again");
+            drop(vm);
+            again().context("cannot restart the daemon for another start of its guest")?;
         }
         Self::start(kernel, program, machine)
     }

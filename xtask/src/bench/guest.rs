@@ -46,9 +46,9 @@ pub(super) fn run(airlockfsd: &Path, virtiofsd: &Path, rounds: usize, output: &P
             let program = [airlockfsd, virtiofsd][which];
             let share = Scratch::new()?;
             prepare(share.path())?;
-            let daemon = Daemon::start(program, share.path(), TAG, &[])?;
+            let mut daemon = Daemon::start(program, share.path(), TAG, &[])?;
             println!("== round {}, {name}", round + 1);
-            for (job, result) in guest(&daemon, &kernel)? {
+            for (job, result) in guest(&mut daemon, &kernel)? {
                 println!("{job:18} {:8.2} s {:8.3} s CPU", result.seconds, result.cpu);
                 took.entry((job, name)).or_default().push(result);
             }
@@ -103,7 +103,7 @@ fn prepare(share: &Path) -> Result<()> {
 }
 
 /// Runs all jobs in one guest.
-fn guest(daemon: &Daemon, kernel: &kernel::Kernel) -> Result<Vec<(String, Took)>> {
+fn guest(daemon: &mut Daemon, kernel: &kernel::Kernel) -> Result<Vec<(String, Took)>> {
     let path = paths::guest_script("bench.sh");
     let script = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut program = Program::new(TAG, &script);
@@ -113,7 +113,7 @@ fn guest(daemon: &Daemon, kernel: &kernel::Kernel) -> Result<Vec<(String, Took)>
         share: Some((daemon.socket().to_path_buf(), TAG.to_owned())),
         ..Machine::default()
     };
-    let mut vm = Vm::boot(kernel, &program, &machine)?;
+    let mut vm = Vm::boot(kernel, &program, &machine, || daemon.restart())?;
     let pids = processes(daemon.supervisor())?;
     let mut jobs = Vec::new();
     let mut begun = 0.0;

@@ -74,9 +74,9 @@ pub(super) fn run(
     let airlockfsd = setup.binaries.join("airlockfsd");
     let start = || Daemon::start(&airlockfsd, share.path(), TAG, options);
 
-    let first = start()?;
+    let mut first = start()?;
     let mut vm = boot(
-        &first,
+        &mut first,
         suite,
         guest,
         setup,
@@ -84,8 +84,14 @@ pub(super) fn run(
     )?;
     let second = match suite.second {
         true => {
-            let daemon = start()?;
-            let vm = boot(&daemon, suite, guest, setup, "/tools/dash /suite/agent.sh /mnt")?;
+            let mut daemon = start()?;
+            let vm = boot(
+                &mut daemon,
+                suite,
+                guest,
+                setup,
+                "/tools/dash /suite/agent.sh /mnt",
+            )?;
             Some((daemon, vm))
         }
         false => None,
@@ -127,7 +133,7 @@ pub(super) fn run(
 }
 
 /// Starts a guest that runs `command` with a suite's environment.
-fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &str) -> Result<Vm> {
+fn boot(daemon: &mut Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &str) -> Result<Vm> {
     let agent = if suite.second { "/mnt/agent" } else { "" };
     let program = format!(
         "export SCRATCH=/tmp/scratch CACHE=/mnt/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} PRELOAD=/tools/{} LEVEL={} OPERATIONS={}\n\
@@ -169,7 +175,7 @@ fn boot(daemon: &Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &
         share: Some((daemon.socket().to_path_buf(), TAG.to_owned())),
         ..Machine::default()
     };
-    Vm::boot(&kernel::get()?, &program, &machine)
+    Vm::boot(&kernel::get()?, &program, &machine, || daemon.restart())
 }
 
 /// Adds every file beneath a directory, what links point to in their place.
