@@ -79,7 +79,7 @@ impl Session {
         state.phase = if state.worker_used {
             Phase::Starting
         } else {
-            Phase::Running(negotiated)
+            self.running(negotiated)
         };
         state.worker_used = true;
         self.changed(state);
@@ -90,7 +90,7 @@ impl Session {
     pub(crate) fn run(&self, negotiated: Negotiated) {
         let mut state = self.lock();
         if state.phase == Phase::Starting {
-            state.phase = Phase::Running(negotiated);
+            state.phase = self.running(negotiated);
         }
         self.changed(state);
     }
@@ -128,6 +128,13 @@ impl Session {
     /// The worker may hold something of a session that is over: it is to be reset before the next.
     pub(crate) fn worker_may_hold(&self) {
         self.lock().worker_used = true;
+    }
+
+    /// No two sessions have one generation of nodes.
+    fn running(&self, mut negotiated: Negotiated) -> Phase {
+        let generation = &mut negotiated.options.cache.generation;
+        *generation = generation.wrapping_add(self.generation.load(Acquire) as u32);
+        Phase::Running(negotiated)
     }
 
     fn changed(&self, state: MutexGuard<'_, State>) {

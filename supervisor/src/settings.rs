@@ -1,5 +1,7 @@
 //! How to serve: what the command line means to this process, on this system.
 
+use std::hash::{BuildHasher, RandomState};
+
 use airlockfs_ipc::message::MEMORY_PER_DESCRIPTOR;
 use airlockfs_options::{Cache, Cli, OnDisconnect, REQUEST_QUEUES_MAX, When, xattr, zero_open};
 use airlockfs_policy::{ExitKind, StartError};
@@ -69,6 +71,8 @@ fn fuse_options(cli: &Cli) -> Options {
     cache.entry = share.entry_timeout.unwrap_or(cache.entry);
     cache.attr = share.attr_timeout.unwrap_or(cache.attr);
     cache.negative = share.negative_timeout;
+    // A handle of another start's must not pass for one of this. Taken from the kernel while that may be asked.
+    cache.generation = RandomState::new().hash_one(()) as u32;
     Options {
         cache,
         readdirplus: !share.no_readdirplus,
@@ -85,6 +89,7 @@ fn fuse_options(cli: &Cli) -> Options {
         forward_flush: share.posix_lock,
         forward_access: false,
         idmapped_mounts: true,
+        file_handles: share.file_handles,
     }
 }
 

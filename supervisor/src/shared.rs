@@ -159,6 +159,7 @@ pub(crate) mod tests {
         forward_flush: false,
         forward_access: false,
         idmapped_mounts: false,
+        file_handles: false,
     };
 
     impl Shared {

@@ -83,6 +83,7 @@ fn what_an_option_turns_on_is_agreed_on_with_it_only() {
         ("--posix-lock", init_flags::POSIX_LOCKS),
         ("--flock", init_flags::FLOCK_LOCKS),
         ("--security-label=always", init_flags::SECURITY_CTX),
+        ("--file-handles", init_flags::EXPORT_SUPPORT),
     ] {
         let with = Daemon::start([option]).client().negotiated();
         assert!(with & flag != 0, "{option}");

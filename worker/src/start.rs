@@ -294,7 +294,7 @@ fn volume(
     };
     // A quarter is for what goes with descriptors ([`MEMORY_PER_DESCRIPTOR`]).
     let for_inodes = usize::try_from(config.max_memory / 4 * 3).unwrap_or(usize::MAX);
-    let inodes = Inodes::new(budget - for_locks - by_node, for_inodes);
+    let inodes = Inodes::new(budget - for_locks - by_node, for_inodes, config.file_handles);
     if config.shares.iter().any(|share| share.name.is_some()) {
         inodes.add_synthetic_root(&SYNTHETIC).map_err(cannot)?;
     }

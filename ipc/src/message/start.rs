@@ -61,6 +61,8 @@ pub struct WorkerConfig {
     pub flock: bool,
     /// Longest wait for a lock, in milliseconds; 0: without end.
     pub lock_wait_ms: u64,
+    /// The latest inodes that the guest forgot are still known by their ids: its file handles hold nothing else.
+    pub file_handles: bool,
     /// User ids between guest and host.
     pub uid_map: Vec<IdRange>,
     /// Group ids between guest and host.

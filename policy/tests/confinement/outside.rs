@@ -92,6 +92,7 @@ pub(crate) fn config(path: &Path) -> WorkerConfig {
         posix_lock: true,
         flock: true,
         lock_wait_ms: 0,
+        file_handles: false,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
         view: airlockfs_ipc::message::View::default(),

@@ -102,6 +102,7 @@ pub fn worker_config(cli: &Cli, shares: Vec<Share>, max_descriptors: u64) -> Wor
         zero_open: zero_open(cli),
         posix_lock: cli.share.posix_lock,
         flock: cli.share.flock,
+        file_handles: cli.share.file_handles,
         lock_wait_ms: u64::try_from(cli.share.lock_wait.as_millis()).unwrap_or(u64::MAX),
         uid_map: cli.share.translate_uid.clone(),
         gid_map: cli.share.translate_gid.clone(),

@@ -31,6 +31,8 @@ pub(crate) struct CachePolicy {
     /// Setuid and setgid bits are cleared here (HANDLE_KILLPRIV_V2). The answers to WRITE, FALLOCATE and COPY_FILE_RANGE do
     /// not say that they were, and Linux goes on with the mode it knows (6.18), for execve(2) too.
     pub(crate) clears_modes: bool,
+    /// Which session names and node ids are of. A file handle in the guest holds a node id and this.
+    pub(crate) generation: u32,
 }
 
 impl CachePolicy {
@@ -48,6 +50,7 @@ impl CachePolicy {
             attr: valid,
             negative: Duration::ZERO,
             clears_modes: false,
+            generation: 0,
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) forward_access: bool,
     /// Idmapped mounts of the share in the guest; not with `killpriv_v2`.
     pub(crate) idmapped_mounts: bool,
+    /// The worker knows for a while what the guest forgot (`--file-handles`).
+    pub(crate) file_handles: bool,
 }
 
 /// What was agreed; fixed until DESTROY or a reset.
@@ -139,8 +141,7 @@ pub(crate) fn negotiate(init: &Init, options: &Options) -> InitOutcome {
 /// ATOMIC_O_TRUNC, with which the guest's kernel asks whether a program runs from the file only after the file is empty;
 /// HANDLE_KILLPRIV, whose server cannot know whether the writer may keep setuid: without it an older guest's kernel
 /// decides and sends SETATTR; EXPLICIT_INVAL_DATA, because virtio-fs has no queue for notifications, so stale data
-/// would stay for ever; EXPORT_SUPPORT, with which the guest asks by node id for what it forgot: nobody knows it any
-/// more; the DAX, passthrough and io_uring flags, which need what virtio-fs does not have here.
+/// would stay for ever; the DAX, passthrough and io_uring flags, which need what virtio-fs does not have here.
 fn wanted(options: &Options) -> u64 {
     let mode = options.cache.mode;
     let optional = [
@@ -174,6 +175,8 @@ fn wanted(options: &Options) -> u64 {
             options.idmapped_mounts && !options.killpriv_v2,
             flags::ALLOW_IDMAP,
         ),
+        // The guest asks by node id for what it forgot.
+        (options.file_handles, flags::EXPORT_SUPPORT),
     ];
     optional
         .iter()

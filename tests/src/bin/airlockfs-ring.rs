@@ -129,6 +129,7 @@ fn config(directory: &std::path::Path) -> anyhow::Result<WorkerConfig> {
         posix_lock: false,
         flock: false,
         lock_wait_ms: 0,
+        file_handles: false,
         uid_map: Vec::new(),
         gid_map: Vec::new(),
         view: airlockfs_ipc::message::View::default(),

@@ -4,7 +4,10 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use airlockfs_ipc::{Errno, NodeId};
 
-use super::{Inodes, Located, dropped::Dropped, lineage::Lineage, places::Location, table::Table};
+use super::{
+    Identity, Inodes, Located, dropped::Dropped, lineage::Lineage, mounts::Kept, places::Location,
+    table::Table,
+};
 use crate::{session, sys::Stat};
 
 /// A name in a directory.
@@ -49,6 +52,11 @@ impl Inodes {
                 return Ok(table.id(index));
             }
         }
+        self.with_room(|| self.remember_anew(parent, name, &identity))
+    }
+
+    /// The same for one that is not known there.
+    fn remember_anew(&self, parent: Located, name: &[u8], identity: &Identity) -> Result<NodeId, Errno> {
         self.located(parent.id, |table, dropped, above| {
             if session::is_over() {
                 return Err(Step::Failed(Errno::ESTALE));
@@ -58,12 +66,12 @@ impl Inodes {
                 parent: directory,
                 name,
             };
-            let known = table.find(&identity);
+            let known = table.find(identity);
             let index = match known {
                 Some(index) if table.is_known_at(index, location) => index,
                 _ => {
                     table.room_for(known, name)?;
-                    known.map_or_else(|| table.insert(&identity), Ok)?
+                    known.map_or_else(|| table.insert(identity), Ok)?
                 }
             };
             if table.must_ask(index, location, above) {
@@ -94,36 +102,40 @@ impl Inodes {
 
     /// ENOMEM unless there is room to know one more inode, under that name.
     pub(crate) fn room_for(&self, name: &[u8]) -> Result<(), Errno> {
-        self.read().room_for(None, name)
+        self.with_room(|| self.read().room_for(None, name))
     }
 
     /// ENOMEM unless there is room for a further name of an inode.
     pub(crate) fn room_for_link(&self, id: NodeId, name: &[u8]) -> Result<(), Errno> {
-        let table = self.read();
-        match table.index(id) {
-            Some(index) => table.room_for(Some(index), name),
-            None => Ok(()),
-        }
+        self.with_room(|| {
+            let table = self.read();
+            match table.index(id) {
+                Some(index) => table.room_for(Some(index), name),
+                None => Ok(()),
+            }
+        })
     }
 
     /// ENOMEM unless there is room for a name in place of another.
     pub(crate) fn room_to_rename(&self, from: &[u8], to: &[u8]) -> Result<(), Errno> {
-        self.read().room_to_rename(from, to)
+        self.with_room(|| self.read().room_to_rename(from, to))
     }
 
     /// Notes an inode without a name, and counts a lookup.
     pub(crate) fn remember_nameless(&self, share: u16, stat: &Stat) -> Result<NodeId, Errno> {
         let identity = self.identity(stat, share);
-        let mut table = self.write();
-        if session::is_over() {
-            return Err(Errno::ESTALE);
-        }
-        let index = match table.find(&identity) {
-            Some(index) => index,
-            None => table.insert(&identity)?,
-        };
-        table.look_up(index);
-        Ok(table.id(index))
+        self.with_room(|| {
+            let mut table = self.write();
+            if session::is_over() {
+                return Err(Errno::ESTALE);
+            }
+            let index = match table.find(&identity) {
+                Some(index) => index,
+                None => table.insert(&identity)?,
+            };
+            table.look_up(index);
+            Ok(table.id(index))
+        })
     }
 
     /// Counts a lookup of an inode that is known. ESTALE if it is not any more.
@@ -139,7 +151,8 @@ impl Inodes {
         while records.peek().is_some() {
             self.change(|table, dropped| {
                 for (id, count) in records.by_ref().take(FORGETS_AT_ONCE) {
-                    table.forget(id, count, dropped);
+                    let found_again = |mount| self.mounts.kept(mount) != Kept::Nothing;
+                    table.forget(id, count, found_again, dropped);
                 }
             });
         }

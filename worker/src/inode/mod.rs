@@ -9,6 +9,7 @@
 
 mod aliases;
 mod dropped;
+mod forgotten;
 mod hold;
 mod hot;
 mod known;
@@ -166,10 +167,11 @@ impl Held {
 }
 
 impl Inodes {
-    /// No inodes yet. `budget`: descriptors that may be held; `max_memory`: bytes that the table may take.
-    pub(crate) fn new(budget: usize, max_memory: usize) -> Self {
+    /// No inodes yet. `budget`: descriptors that may be held; `max_memory`: bytes that the table may take; `keep`: what the
+    /// guest forgets is still known by its id for a while.
+    pub(crate) fn new(budget: usize, max_memory: usize, keep: bool) -> Self {
         Self {
-            table: RwLock::new(Table::new(max_memory)),
+            table: RwLock::new(Table::new(max_memory, keep)),
             budget,
             open: AtomicUsize::new(0),
             descriptors: Recycler::default(),

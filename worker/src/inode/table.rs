@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use super::{
     aliases::Aliases,
     dropped::Dropped,
+    forgotten::Forgotten,
     hot::Hot,
     memory::{self, Memory},
     name::NodeName,
@@ -36,6 +37,7 @@ pub(super) struct Table {
     pub(super) by_location: HashTable<u32>,
     pub(super) aliases: Aliases,
     pub(super) hot: Hot,
+    pub(super) forgotten: Forgotten,
     /// The mount that each share begins on.
     pub(super) homes: Vec<u64>,
     /// Hot nodes on other mounts.
@@ -46,8 +48,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// An empty one that takes at most `max_memory` bytes, apart from hot nodes' descriptors.
-    pub(super) fn new(max_memory: usize) -> Self {
+    /// An empty one that takes at most `max_memory` bytes, apart from hot nodes' descriptors. Whether it is to `keep` what the
+    /// guest forgets.
+    pub(super) fn new(max_memory: usize, keep: bool) -> Self {
         let hasher = RandomState::new();
         Self {
             secret: [0, 1].map(|number: u64| hasher.hash_one(number)),
@@ -59,6 +62,7 @@ impl Table {
             by_location: HashTable::new(),
             aliases: Aliases::default(),
             hot: Hot::new(),
+            forgotten: Forgotten::new(keep, max_memory),
             homes: Vec::new(),
             away: 0,
             hasher,
@@ -201,12 +205,22 @@ impl Table {
         }
     }
 
-    /// Drops `count` of a node's lookups, at most all.
-    pub(super) fn forget(&mut self, id: NodeId, count: u64, dropped: &mut Dropped) {
+    /// Drops `count` of a node's lookups, at most all. Whether one on a mount could be `found_again` by its name.
+    pub(super) fn forget(
+        &mut self,
+        id: NodeId,
+        count: u64,
+        found_again: impl FnOnce(u64) -> bool,
+        dropped: &mut Dropped,
+    ) {
         let Some(index) = self.index(id) else { return };
         if let Some(node) = self.node_mut(index) {
             let lookups = node.lookups.get_mut();
-            *lookups = lookups.saturating_sub(count);
+            let before = *lookups;
+            *lookups = before.saturating_sub(count);
+            if before > 0 && *lookups == 0 {
+                self.keep(index, found_again, dropped);
+            }
         }
         self.collect(index, dropped);
     }
@@ -214,6 +228,7 @@ impl Table {
     /// Drops all lookups and all nodes but the pinned ones.
     pub(super) fn clear(&mut self, dropped: &mut Dropped) {
         self.aliases.clear();
+        self.forgotten.clear();
         for index in 0..self.nodes.len() as u32 {
             self.detach(index);
             if let Some(node) = self.node_mut(index) {

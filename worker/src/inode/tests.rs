@@ -7,6 +7,7 @@ use airlockfs_ipc::{Errno, NodeId, recycle::Shared};
 use super::{
     Descriptor, Inodes, Place,
     dropped::Dropped,
+    memory::PLACE,
     node::{Identity, Key, NONE},
     places::Location,
     table::{ROOT, Table},
@@ -31,7 +32,7 @@ fn descriptor() -> Shared<Descriptor> {
 }
 
 fn with_root() -> Table {
-    let mut table = Table::new(usize::MAX);
+    let mut table = Table::new(usize::MAX, false);
     assert_eq!(table.insert(&identity(1, 0)), Ok(ROOT));
     table.pin(ROOT, descriptor());
     table
@@ -54,7 +55,7 @@ fn locate(table: &mut Table, index: u32, parent: u32, name: &str) {
 
 /// All of it, with a chain of directories of this length beneath the root. Their ids, the root's first.
 fn chain(length: u64) -> (Inodes, Vec<NodeId>) {
-    let inodes = Inodes::new(1000, usize::MAX);
+    let inodes = Inodes::new(1000, usize::MAX, false);
     let mut ids = vec![inodes.add_synthetic_root(&identity(1, 0)).unwrap()];
     inodes.write().pin(ROOT, descriptor());
     for ino in 2..length + 2 {
@@ -95,7 +96,7 @@ fn at(table: &Table, parent: u32, name: &str) -> Option<u32> {
 
 fn forget(table: &mut Table, index: u32, count: u64) {
     let id = table.id(index);
-    table.forget(id, count, &mut Dropped::default());
+    table.forget(id, count, |_| true, &mut Dropped::default());
 }
 
 #[test]
@@ -285,7 +286,7 @@ fn while_the_way_up_is_gone_its_lower_end_stays_where_it_is() {
 #[test]
 fn memory_is_bounded_and_forgetting_makes_room() {
     let long = "x".repeat(255);
-    let mut table = Table::new(100_000);
+    let mut table = Table::new(100_000, false);
     assert_eq!(table.insert(&identity(1, 0)), Ok(ROOT));
     table.pin(ROOT, descriptor());
     let mut known = Vec::new();
@@ -415,7 +416,7 @@ fn another_kind_of_file_is_another_inode_though_number_and_birth_are_the_same() 
 fn inode_numbers_in_a_row_and_in_steps_spread_over_the_table() {
     // A table has secrets of its own.
     for step in [1, 2, 8, 256, 4096, 1 << 32].repeat(50) {
-        let table = Table::new(0);
+        let table = Table::new(0, false);
         let mut places = vec![0; 1 << 12];
         for number in 0..1 << 12 {
             let hash = table.key_hash(&identity(1 + number * step, 0).key);
@@ -523,4 +524,88 @@ fn what_has_another_number_now_is_found_by_it() {
         }),
         Some(other)
     );
+}
+
+#[test]
+fn what_is_forgotten_stays_for_a_while_where_that_is_asked_for() {
+    let most = 4;
+    let mut table = Table::new(most * 8 * PLACE, true);
+    assert_eq!(table.insert(&identity(1, 0)), Ok(ROOT));
+    table.pin(ROOT, descriptor());
+    let directory = add(&mut table, 2, ROOT, "d");
+    let ids: Vec<NodeId> = (3..9)
+        .map(|ino| {
+            let index = add(&mut table, ino, directory, &ino.to_string());
+            table.heat(index, descriptor());
+            forget(&mut table, index, 1);
+            table.id(index)
+        })
+        .collect();
+    let (gone, kept) = ids.split_at(2);
+    assert!(gone.iter().all(|id| table.index(*id).is_none()), "the earliest");
+    assert!(kept.iter().all(|id| table.index(*id).is_some()));
+    assert_eq!(table.hot.len(), 0, "descriptors are not kept");
+    // One that is looked up again has the same id, and is forgotten like any other.
+    let index = table.index(kept[0]).unwrap();
+    assert_eq!(table.find(&identity(5, 0)), Some(index));
+    table.look_up(index);
+    forget(&mut table, index, 1);
+    // One that has lost its name cannot be found again.
+    let index = table.index(kept[3]).unwrap();
+    table.look_up(index);
+    leave(&mut table, index, directory, "8");
+    table.heat(index, descriptor());
+    forget(&mut table, index, 1);
+    assert_eq!(table.hot.len(), 0, "a removed file's room is not kept");
+    forget(&mut table, directory, 1);
+    table.clear(&mut Dropped::default());
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn what_was_forgotten_makes_room() {
+    let inodes = Inodes::new(1000, 1600 * PLACE, true);
+    let root = inodes.add_synthetic_root(&identity(1, 0)).unwrap();
+    inodes.write().pin(ROOT, descriptor());
+    let look_up = |ino: u64| {
+        inodes.with_room(|| {
+            let mut table = inodes.write();
+            table.room_for(None, b"x")?;
+            let index = table.insert(&identity(ino, 0))?;
+            table.look_up(index);
+            Ok(table.id(index))
+        })
+    };
+    let mut ino = 1;
+    let mut fill = || {
+        let mut ids = Vec::new();
+        loop {
+            ino += 1;
+            match look_up(ino) {
+                Ok(id) => ids.push(id),
+                Err(error) => return (ids, error),
+            }
+        }
+    };
+    let (first, error) = fill();
+    assert_eq!(error, Errno::ENOMEM);
+    for (at, id) in first.iter().enumerate() {
+        let name = at.to_string();
+        inodes.placed(
+            *id,
+            Place {
+                parent: root,
+                name: name.as_bytes(),
+            },
+        );
+    }
+    inodes.forget(first.iter().map(|id| (*id, 1)));
+    let known = first
+        .iter()
+        .filter(|id| inodes.read().index(**id).is_some())
+        .count();
+    assert_eq!(known, 200, "an eighth");
+    let (second, error) = fill();
+    assert_eq!(error, Errno::ENOMEM);
+    assert_eq!(second.len(), first.len(), "as many as before");
 }

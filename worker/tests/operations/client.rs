@@ -124,6 +124,7 @@ pub(crate) fn config(shares: Vec<Share>) -> WorkerConfig {
         posix_lock: true,
         flock: true,
         lock_wait_ms: 0,
+        file_handles: false,
         uid_map: vec![],
         gid_map: vec![],
         view: airlockfs_ipc::message::View::default(),

@@ -107,6 +107,10 @@ pub struct Share {
     /// wait itself, not even by killing the program. 0: without end
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "300")]
     pub lock_wait: Duration,
+    /// Let file handles in the guest (name_to_handle_at(2), its kernel's NFS server) find the latest 65536 inodes that its
+    /// kernel forgot
+    #[arg(long)]
+    pub file_handles: bool,
     /// Translate user ids: KIND:FROM:TO:COUNT, KIND being guest, host, squash-guest, squash-host, forbid-guest
     /// (FROM:COUNT) or map
     #[arg(long, value_name = "RANGE", value_parser = crate::ids::translation)]

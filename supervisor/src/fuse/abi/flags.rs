@@ -6,6 +6,8 @@
 pub(crate) const ASYNC_READ: u64 = 1 << 0;
 /// Record locks are the server's.
 pub(crate) const POSIX_LOCKS: u64 = 1 << 1;
+/// LOOKUP of `.` and `..` is served for nodes that the guest forgot.
+pub(crate) const EXPORT_SUPPORT: u64 = 1 << 4;
 /// Writes of more than a page.
 pub(crate) const BIG_WRITES: u64 = 1 << 5;
 /// The server applies the umask.

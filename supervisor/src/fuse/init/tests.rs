@@ -83,6 +83,7 @@ fn each_option_changes_what_init_grants() {
         forward_flush: false,
         forward_access: false,
         idmapped_mounts: false,
+        file_handles: false,
     };
     let granted = |options: &Options| session_with(options, 45, u64::MAX).flags;
     let base = granted(&none);

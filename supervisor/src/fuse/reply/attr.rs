@@ -1,12 +1,13 @@
 //! Attributes and entries as the guest reads them.
 
-use airlockfs_ipc::ProtocolError;
 use airlockfs_ipc::message::{Attr, Entry, Timestamp};
+use airlockfs_ipc::{NodeId, ProtocolError};
 
 use crate::fuse::abi::{self, flags};
 use crate::fuse::cache::CachePolicy;
 
-/// `fuse_entry_out`. Node ids are never reused, so the generation is always 0.
+/// `fuse_entry_out`. Node ids are never used again in a session, so the generation tells sessions apart. Linux itself makes
+/// the inodes of its root and of the roots of submounts, with generation 0, and gives one up that is said to have another.
 pub(in crate::fuse) fn entry_out(entry: &Entry, cache: &CachePolicy) -> Result<abi::EntryOut, ProtocolError> {
     if entry.node.0 == 0 {
         return Err(ProtocolError("an entry without a node"));
@@ -14,7 +15,10 @@ pub(in crate::fuse) fn entry_out(entry: &Entry, cache: &CachePolicy) -> Result<a
     let valid = cache.attr_of(entry.attr.mode);
     Ok(abi::EntryOut {
         nodeid: entry.node.0,
-        generation: 0,
+        generation: match entry.node == NodeId::ROOT || entry.attr.submount {
+            true => 0,
+            false => cache.generation.into(),
+        },
         entry_valid: cache.entry.as_secs(),
         attr_valid: valid.as_secs(),
         entry_valid_nsec: cache.entry.subsec_nanos(),

@@ -32,6 +32,7 @@ pub(in crate::fuse) fn options() -> Options {
         forward_flush: true,
         forward_access: true,
         idmapped_mounts: true,
+        file_handles: true,
     }
 }
 
