@@ -1,4 +1,5 @@
-# Runs in a second guest: each call that a suite in the first guest leaves on the share, all at once.
+# Runs in a second guest, or on the host: each call that a suite in the first guest leaves on the
+# share, all at once.
 AGENT="$1/agent" DIR="$1"
 export DIR
 until [ -d "$AGENT" ]; do sleep 0.1; done

@@ -1,24 +1,6 @@
 # Locks: whoever works by way of one daemon and whoever by way of another, on one directory, exclude each other.
 . "${0%/*}/lib.sh"
 
-# second COMMAND: runs a line of shell where the second daemon's share is mounted, in $DIR there, and ends as it does.
-# In a guest that is another guest, which runs agent.sh.
-calls=0
-[ -z "$AGENT" ] || mkdir "$AGENT"
-second() {
-    if [ -z "$AGENT" ]; then
-        (cd "$SECOND" && DIR="$SECOND" sh -c "$1")
-        return
-    fi
-    calls=$((calls + 1))
-    call="$AGENT/$(sh -c 'echo $PPID')-$calls"
-    printf '%s\n' "$1" > "$call.new"
-    mv "$call.new" "$call.call"
-    until [ -e "$call.done" ]; do sleep 0.1; done
-    cat "$call.output"
-    return "$(cat "$call.done")"
-}
-
 until_there() { until [ -e "$1" ]; do sleep 0.05; done; }
 
 # refused COMMAND...: somebody else holds the lock.

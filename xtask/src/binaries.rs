@@ -20,13 +20,14 @@ pub struct Binaries {
 pub fn build() -> Result<Binaries> {
     Ok(Binaries {
         airlockfsd: release(&["airlockfsd", "airlockfs-worker", "airlockfsctl"])?.join("airlockfsd"),
-        guest_tool: tool("guest-tool")?.join("guest-tool"),
+        guest_tool: tools(&["guest-tool"])?.join("guest-tool"),
     })
 }
 
-/// Builds one of our programs that scripts run; returns the directory that holds it.
-pub fn tool(name: &str) -> Result<PathBuf> {
-    command::run(cargo().args(["build", "--package", "xtask", "--bin", name]))?;
+/// Builds programs of ours that scripts run; returns the directory that holds them.
+pub fn tools(names: &[&str]) -> Result<PathBuf> {
+    let names = names.iter().flat_map(|name| ["--bin", name]);
+    command::run(cargo().args(["build", "--package", "xtask"]).args(names))?;
     Ok(paths::target().join("debug"))
 }
 

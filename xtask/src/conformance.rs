@@ -5,6 +5,7 @@
 //! the differences and knows the excused ones.
 
 mod compare;
+mod grounds;
 mod guest;
 mod mounted;
 mod place;
@@ -13,6 +14,7 @@ mod script;
 mod suites;
 mod tools;
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -47,6 +49,10 @@ pub struct Options {
     /// The kernel of guests, fetched where it is not there [default: $AIRLOCKFS_GUEST_KERNEL, or this Debian's]
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Release>,
+    /// The directory of xfstests' sources, without which that suite does not run. $XFSTESTS_TESTS
+    /// names tests in place of the generic quick group
+    #[arg(long, value_name = "DIR")]
+    xfstests_source: Option<PathBuf>,
     /// List the suites and what each takes, and run nothing
     #[arg(long)]
     list: bool,
@@ -66,6 +72,8 @@ struct Setup {
     tools: PathBuf,
     /// A library of ours that opens files with O_DIRECT for who can't.
     preload: PathBuf,
+    /// xfstests' sources.
+    source: Option<PathBuf>,
     /// The virtiofsd to compare with.
     peer: Option<PathBuf>,
 }
@@ -160,8 +168,13 @@ fn compare(options: &Options) -> Result<Count> {
             true => binaries::debug()?,
             false => binaries::release(&["airlockfsd", "airlockfs-worker", "airlockfs-tests"])?,
         },
-        tools: binaries::tool("lock-tool")?,
+        tools: binaries::tools(&["lock-tool", "file-tool"])?,
         preload: binaries::library("direct-io")?,
+        source: options
+            .xfstests_source
+            .as_deref()
+            .map(fs::canonicalize)
+            .transpose()?,
         peer: match places.contains(&Place::Peer) {
             true => Some(peer::get()?),
             false => None,
@@ -209,13 +222,17 @@ fn selected(options: &Options) -> Result<Vec<&'static Suite>> {
             bail!("there is no suite {name}; there are {}", names.join(", "));
         }
     }
-    Ok(SUITES
-        .iter()
-        .filter(|suite| match options.suite.as_slice() {
-            [] => suite.quick || !options.quick,
-            names => names.iter().any(|name| name == suite.name),
-        })
-        .collect())
+    let chosen = SUITES.iter().filter(|suite| match options.suite.as_slice() {
+        [] => suite.quick || !options.quick,
+        names => names.iter().any(|name| name == suite.name),
+    });
+    // To be listed it takes nothing.
+    let possible = |suite: &&Suite| options.list || !suite.from_source || options.xfstests_source.is_some();
+    let chosen: Vec<&Suite> = chosen.filter(possible).collect();
+    if chosen.is_empty() {
+        bail!("--suite xfstests takes --xfstests-source DIR");
+    }
+    Ok(chosen)
 }
 
 /// The places to run at, the host directory first.

@@ -8,7 +8,7 @@ use nix::unistd::geteuid;
 
 use crate::{command, paths};
 
-/// A program and the Debian package that holds it.
+/// A program, or a file by its path, and the Debian package that holds it.
 type Need = (&'static str, &'static str);
 
 /// What booting a guest takes.

@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use airlockfs_tests::bridge::{Bridge, BridgeConfig};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsFd;
 
-const USAGE: &str = "usage: airlockfs-bridge --socket SOCKET --mount DIR [--queues N]
+const USAGE: &str = "usage: airlockfs-bridge --socket SOCKET --mount DIR [OPTIONS]
 
 Mounts the vhost-user virtio-fs daemon that listens on SOCKET on DIR, through /dev/fuse.
+  --queues N      request queues [default: all that the device has]
+  --private       for root alone
+  --source NAME   what the mount says that it is of
 Prints `mounted` once the daemon has answered INIT; ends on SIGTERM, SIGINT or umount.";
 
 fn main() -> ExitCode {
@@ -39,6 +42,11 @@ fn run() -> Result<()> {
                 let count = count.to_str().and_then(|n| n.parse().ok());
                 config.queues = Some(count.context("--queues needs a number")?);
             }
+            Some("--source") => {
+                let name = value()?.into_string();
+                config.source = Some(name.map_err(|name| anyhow!("{name:?} is no text"))?);
+            }
+            Some("--private") => config.private = true,
             Some("--help" | "-h") => {
                 println!("{USAGE}");
                 return Ok(());

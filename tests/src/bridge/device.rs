@@ -8,26 +8,28 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount as mount_call};
 
+use super::BridgeConfig;
+
 mod ioctl {
     //! FUSE_DEV_IOC_CLONE (uapi `linux/fuse.h`).
     nix::ioctl_read!(clone, 229, 0, u32);
 }
 
 /// Opens /dev/fuse and mounts it on a directory as the virtio-fs driver mounts: permissions are
-/// checked by the kernel, all users are allowed unless it is `private`, and nothing limits the size
+/// checked by the kernel, all users are allowed unless it is private, and nothing limits the size
 /// of reads.
-pub(super) fn mount(directory: &Path, flags: Option<MsFlags>, private: bool) -> Result<File> {
+pub(super) fn mount(directory: &Path, config: &BridgeConfig) -> Result<File> {
     let device = open()?;
-    let others = if private { "" } else { ",allow_other" };
+    let others = if config.private { "" } else { ",allow_other" };
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{others}",
         device.as_raw_fd()
     );
     mount_call(
-        Some("airlockfs"),
+        Some(config.source.as_deref().unwrap_or("airlockfs")),
         directory,
         Some("fuse.airlockfs"),
-        flags.unwrap_or(MsFlags::empty()),
+        config.flags.unwrap_or(MsFlags::empty()),
         Some(options.as_str()),
     )
     .with_context(|| format!("mount on {}", directory.display()))?;

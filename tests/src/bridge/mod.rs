@@ -36,6 +36,8 @@ pub struct BridgeConfig {
     pub flags: Option<nix::mount::MsFlags>,
     /// Nobody but root may look at it, as `fusermount` mounts without `allow_other`.
     pub private: bool,
+    /// What the mount says that it is of.
+    pub source: Option<String>,
 }
 
 /// A mounted daemon. Dropped, it is unmounted.
@@ -64,7 +66,7 @@ impl Bridge {
         let mount = directory
             .canonicalize()
             .with_context(|| format!("mount point {}", directory.display()))?;
-        let device = device::mount(&mount, config.flags, config.private)?;
+        let device = device::mount(&mount, config)?;
         let relay = Relay::new(vmm, device).inspect_err(|_| {
             // Nobody will ever answer on this mount. Report the first error.
             let _ = umount2(&mount, MntFlags::MNT_DETACH);

@@ -83,6 +83,9 @@ fn the_counts_in_the_log_are_those_of_the_policy() {
 
 /// Passed, and neither: "6 of 7" has one that did not; so has "6, 1 skipped".
 fn results(cell: &str) -> (u32, u32) {
+    if cell == "not run" {
+        return (0, 0);
+    }
     let number = |text: &str| {
         let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
         digits
@@ -123,7 +126,12 @@ fn every_conformance_suite_has_its_results_and_each_loss_its_excuse() {
         );
         let excused = excuses
             .lines()
-            .filter(|line| line.starts_with(&format!("share {suite} ")))
+            .filter(|line| {
+                ["share", "bridge"]
+                    .map(|place| format!("{place} {suite} "))
+                    .iter()
+                    .any(|begin| line.starts_with(begin))
+            })
             .count();
         let excused = u32::try_from(excused).expect("a few");
         assert!(

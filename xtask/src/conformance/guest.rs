@@ -1,15 +1,17 @@
-//! Runs a suite in a Linux guest on airlockfs's share; a suite of two daemons gets two guests.
+//! Runs a suite in a Linux guest on airlockfs's share; a suite of two daemons gets two guests. What
+//! a suite has done on the host is done there by agent.sh.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::results::{Outcome, Results, SCRIPT};
 use super::script::{cache_directory, directory, script};
-use super::suites::Suite;
+use super::suites::{Second, Suite};
 use super::{Setup, tools};
 use crate::daemon::Daemon;
 use crate::image::Program;
@@ -40,6 +42,33 @@ pub(super) struct Guest {
     pub(super) cache: bool,
     /// The oldest kernel that it can run with there: major and minor version.
     pub(super) since: (u32, u32),
+    /// Request queues of its device.
+    pub(super) queues: u32,
+}
+
+/// Does on the host what the guest's script asks for. The guest is ours, and runs nothing but that
+/// script.
+#[derive(Debug)]
+struct Agent(Child);
+
+impl Agent {
+    fn start(share: &Path) -> Result<Self> {
+        let agent = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "sh"])
+            .arg(directory().join("agent.sh"))
+            .arg(share)
+            .stdin(Stdio::null())
+            .spawn();
+        Ok(Self(agent.context("cannot run setpriv")?))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Guest {
@@ -50,6 +79,7 @@ impl Guest {
             tree: None,
             cache: false,
             since: (0, 0),
+            queues: 1,
         }
     }
 }
@@ -63,6 +93,7 @@ pub(super) fn run(
     log: &Path,
 ) -> Result<Results> {
     let share = Scratch::new()?;
+    let _grounds = suite.grounds(share.path(), setup)?;
     if guest.cache {
         let cache = share.path().join("cache");
         fs::create_dir(&cache)?;
@@ -74,6 +105,10 @@ pub(super) fn run(
     let airlockfsd = setup.binaries.join("airlockfsd");
     let start = || Daemon::start(&airlockfsd, share.path(), TAG, options);
 
+    let _agent = match suite.second {
+        Second::Host => Some(Agent::start(share.path())?),
+        Second::Daemon | Second::None => None,
+    };
     let mut first = start()?;
     let mut vm = boot(
         &mut first,
@@ -83,7 +118,7 @@ pub(super) fn run(
         &format!("/tools/dash /suite/{}.sh /mnt", suite.script),
     )?;
     let second = match suite.second {
-        true => {
+        Second::Daemon => {
             let mut daemon = start()?;
             let vm = boot(
                 &mut daemon,
@@ -94,7 +129,7 @@ pub(super) fn run(
             )?;
             Some((daemon, vm))
         }
-        false => None,
+        Second::Host | Second::None => None,
     };
 
     let mut results = Results::default();
@@ -134,10 +169,14 @@ pub(super) fn run(
 
 /// Starts a guest that runs `command` with a suite's environment.
 fn boot(daemon: &mut Daemon, suite: &Suite, guest: &Guest, setup: &Setup, command: &str) -> Result<Vm> {
-    let agent = if suite.second { "/mnt/agent" } else { "" };
+    let agent = match suite.second {
+        Second::None => "",
+        Second::Daemon | Second::Host => "/mnt/agent",
+    };
     let program = format!(
-        "export SCRATCH=/tmp/scratch CACHE=/mnt/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} PRELOAD=/tools/{} LEVEL={} OPERATIONS={}\n\
+        "export SUITE={} SCRATCH=/tmp/scratch CACHE=/mnt/cache MOUNT=/mnt SECOND=/mnt AGENT={agent} PRELOAD=/tools/{} LEVEL={} OPERATIONS={}\n\
          mkdir $SCRATCH\n{command}\n",
+        suite.name,
         setup.preload.file_name().unwrap_or_default().display(),
         // Emulated, a guest is many times slower than the bridge.
         setup.guest_level(),
@@ -164,7 +203,8 @@ fn boot(daemon: &mut Daemon, suite: &Suite, guest: &Guest, setup: &Setup, comman
         .into_iter()
         .zip(suite.crates)
         .map(|(dir, (name, _))| dir.join(name));
-    let own = [setup.tools.join("lock-tool"), setup.preload.clone()];
+    let [locks, files] = ["lock-tool", "file-tool"].map(|name| setup.tools.join(name));
+    let own = [locks, files, setup.preload.clone()];
     let host: Vec<PathBuf> = std::iter::once(&"dash")
         .chain(guest.tools)
         .map(|name| paths::require(name))
@@ -173,6 +213,7 @@ fn boot(daemon: &mut Daemon, suite: &Suite, guest: &Guest, setup: &Setup, comman
     let machine = Machine {
         memory: 1024,
         share: Some((daemon.socket().to_path_buf(), TAG.to_owned())),
+        request_queues: guest.queues,
         ..Machine::default()
     };
     Vm::boot(&kernel::get()?, &program, &machine, || daemon.restart())

@@ -26,6 +26,15 @@ pub(super) struct Mounted {
 impl Mounted {
     /// Starts `program` with `options` on the directory `share` and mounts it.
     pub(super) fn start(program: &Path, share: &Path, options: &[&str], setup: &Setup) -> Result<Self> {
+        Self::mount(program, share, options, setup, &[])
+    }
+
+    /// The same for root alone, as FUSE mounts without `allow_other`.
+    pub(super) fn private(program: &Path, share: &Path, options: &[&str], setup: &Setup) -> Result<Self> {
+        Self::mount(program, share, options, setup, &["--private"])
+    }
+
+    fn mount(program: &Path, share: &Path, options: &[&str], setup: &Setup, how: &[&str]) -> Result<Self> {
         let daemon = Daemon::start(program, share, "conformance", options)?;
         let mount = Scratch::new()?;
         let bridge = setup.binaries.join("airlockfs-bridge");
@@ -36,6 +45,7 @@ impl Mounted {
             .arg(daemon.socket())
             .arg("--mount")
             .arg(mount.path())
+            .args(how)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

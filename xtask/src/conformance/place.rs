@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use super::mounted::Mounted;
 use super::results::Results;
 use super::script::Script;
-use super::suites::Suite;
+use super::suites::{Second, Suite};
 use super::{Setup, guest};
 use crate::kernel;
 use crate::paths::{self, Scratch};
@@ -55,6 +55,7 @@ impl Place {
         let results = match self {
             Self::Host => {
                 let dir = Scratch::new()?;
+                let _grounds = suite.grounds(dir.path(), setup)?;
                 Script::new(suite, setup, dir.path(), &log).run(|| ())?
             }
             Self::Bridge => on_share(&setup.binaries.join("airlockfsd"), &ours, suite, setup, &log)?,
@@ -96,14 +97,19 @@ impl fmt::Display for Place {
 /// Runs a script on a daemon's share of a fresh directory.
 fn on_share(program: &Path, options: &[&str], suite: &Suite, setup: &Setup, log: &Path) -> Result<Results> {
     let share = Scratch::new()?;
+    let _grounds = suite.grounds(share.path(), setup)?;
     let first = Mounted::start(program, share.path(), options, setup)?;
     let second = match suite.second {
-        true => Some(Mounted::start(program, share.path(), options, setup)?),
-        false => None,
+        Second::Daemon => Some(Mounted::start(program, share.path(), options, setup)?),
+        Second::Host | Second::None => None,
     };
     let mut script = Script::new(suite, setup, first.path(), log);
     script.mount = Some(first.path());
-    script.second = second.as_ref().map(Mounted::path);
+    script.daemon = Some((program, options));
+    script.second = match suite.second {
+        Second::Host => Some(share.path()),
+        Second::Daemon | Second::None => second.as_ref().map(Mounted::path),
+    };
     let results = script.run(|| {
         first.abort();
         second.iter().for_each(Mounted::abort);

@@ -25,6 +25,8 @@ pub(super) struct Script<'a> {
     log: &'a Path,
     /// Where the share is mounted, if it is one.
     pub(super) mount: Option<&'a Path>,
+    /// The daemon and its options, for a script that mounts shares itself.
+    pub(super) daemon: Option<(&'a Path, &'a [&'a str])>,
     /// The same directory by way of another daemon.
     pub(super) second: Option<&'a Path>,
 }
@@ -38,6 +40,7 @@ impl<'a> Script<'a> {
             dir,
             log,
             mount: None,
+            daemon: None,
             second: None,
         }
     }
@@ -68,10 +71,22 @@ impl<'a> Script<'a> {
             .arg(script(self.suite))
             .arg(self.dir)
             .env("PATH", self.path()?)
+            .env("SUITE", self.suite.name)
             .env("SCRATCH", scratch.path())
             .env("CACHE", &cache)
             .env("MOUNT", self.mount.unwrap_or(Path::new("")))
             .env("SECOND", self.second.unwrap_or(self.dir))
+            .env(
+                "DAEMON",
+                self.daemon.map_or(Path::new(""), |(program, _)| program),
+            )
+            .env(
+                "OPTIONS",
+                self.daemon
+                    .map_or(String::new(), |(_, options)| options.join(" ")),
+            )
+            .env("BRIDGE", self.setup.binaries.join("airlockfs-bridge"))
+            .env("XFSTESTS", self.setup.source.as_deref().unwrap_or(Path::new("")))
             .env("AGENT", "")
             .env("PRELOAD", &self.setup.preload)
             .env("LEVEL", self.setup.level())

@@ -1,8 +1,14 @@
 //! What there is to run: one row per suite.
 
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::Setup;
+use super::grounds::Grounds;
 use super::guest::Guest;
 
-/// A program and the Debian package that holds it.
+/// A program, or a file by its path, and the Debian package that holds it.
 type Need = (&'static str, &'static str);
 
 /// A suite: a script in tests/conformance, and what it takes.
@@ -22,10 +28,14 @@ pub(super) struct Suite {
     pub(super) options: &'static [&'static str],
     /// Options of ours beyond these.
     pub(super) own_options: &'static [&'static str],
-    /// Whether it takes a second daemon on the same directory.
-    pub(super) second: bool,
+    /// Who else works on the same directory, as the script asks for it.
+    pub(super) second: Second,
+    /// Whether it finds other file systems in its directory.
+    pub(super) grounds: bool,
     /// What it takes in a guest, if it can run in one.
     pub(super) guest: Option<Guest>,
+    /// Whether it runs only where the command line names the directory of its sources.
+    pub(super) from_source: bool,
     /// Whether `--quick` runs it.
     pub(super) quick: bool,
     /// It does one of so many of the operations asked for.
@@ -34,7 +44,65 @@ pub(super) struct Suite {
     pub(super) minutes: u64,
 }
 
+/// Who works on a suite's directory beside its script.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Second {
+    None,
+    /// A second daemon's share of it; in guests a second guest's.
+    Daemon,
+    /// The host, in the directory itself.
+    Host,
+}
+
 impl Suite {
+    /// Mounts the other file systems in its directory, if it wants them.
+    pub(super) fn grounds(&self, dir: &Path, setup: &Setup) -> Result<Option<Grounds>> {
+        self.grounds.then(|| Grounds::lay(dir, setup)).transpose()
+    }
+
+    /// The field suite's rows differ by the daemon's options.
+    const FIELD: Self = Self {
+        script: "field",
+        packages: &[
+            ("setfacl", "acl"),
+            ("setfattr", "attr"),
+            ("tar", "tar"),
+            ("chattr", "e2fsprogs"),
+            ("mkfs.btrfs", "btrfs-progs"),
+            ("mkfs.xfs", "xfsprogs"),
+        ],
+        second: Second::Host,
+        grounds: true,
+        guest: Some(Guest {
+            queues: 8,
+            ..Guest::with(&[
+                "tar",
+                "find",
+                "sort",
+                "stat",
+                "cp",
+                "mv",
+                "rm",
+                "ls",
+                "dd",
+                "cmp",
+                "diff",
+                "touch",
+                "truncate",
+                "fallocate",
+                "setpriv",
+                "chattr",
+                "getfacl",
+                "setfacl",
+                "getfattr",
+                "setfattr",
+                "flock",
+                "mount",
+            ])
+        }),
+        ..Self::DEFAULT
+    };
+
     const DEFAULT: Self = Self {
         name: "",
         script: "",
@@ -43,8 +111,10 @@ impl Suite {
         crates: &[],
         options: &[],
         own_options: &[],
-        second: false,
+        second: Second::None,
+        grounds: false,
         guest: None,
+        from_source: false,
         quick: false,
         share: 1,
         minutes: 30,
@@ -240,7 +310,7 @@ pub(super) const SUITES: &[Suite] = &[
             ],
             tree: Some("/usr/share/debootstrap"),
             cache: true,
-            since: (0, 0),
+            ..Guest::with(&[])
         }),
         ..Suite::DEFAULT
     },
@@ -271,9 +341,89 @@ pub(super) const SUITES: &[Suite] = &[
         about: "users of two daemons on one directory exclude each other",
         options: &["--cache", "never"],
         own_options: &["--posix-lock", "--flock"],
-        second: true,
+        second: Second::Daemon,
         quick: true,
         guest: Some(Guest::with(&[])),
+        ..Suite::DEFAULT
+    },
+    Suite {
+        name: "field",
+        about: "what went wrong on the file systems that people share: names, identity, holes, ids",
+        options: &["--xattr", "--posix-acl"],
+        own_options: &["--allow-immutable", "--file-handles"],
+        quick: true,
+        ..Suite::FIELD
+    },
+    Suite {
+        name: "field-never",
+        about: "the same without a cache, with locks on the host that are waited for 5 seconds, and --killpriv-v2",
+        options: &["--cache", "never", "--killpriv-v2"],
+        own_options: &["--posix-lock", "--flock", "--lock-wait", "5"],
+        ..Suite::FIELD
+    },
+    Suite {
+        name: "field-always",
+        about: "the same with a cache that is never asked again, and a map for trusted attributes",
+        options: &[
+            "--cache",
+            "always",
+            "--xattr",
+            "--posix-acl",
+            "--xattrmap",
+            ":map:trusted.:user.virtiofs.:",
+        ],
+        ..Suite::FIELD
+    },
+    Suite {
+        name: "field-writeback",
+        about: "the same with the write-back cache, and --killpriv-v2",
+        options: &["--cache", "always", "--writeback", "--killpriv-v2"],
+        ..Suite::FIELD
+    },
+    Suite {
+        name: "field-readonly",
+        about: "the host changes what is read without being opened",
+        options: &["--readonly", "--cache", "always"],
+        // The script could ask for nothing on the host.
+        guest: None,
+        ..Suite::FIELD
+    },
+    Suite {
+        name: "field-idmap",
+        about: "the share mounted once more with other ids",
+        guest: Some(Guest {
+            // FUSE_ALLOW_IDMAP.
+            since: (6, 12),
+            ..Guest::with(&["stat", "setpriv", "chown"])
+        }),
+        ..Suite::FIELD
+    },
+    Suite {
+        name: "xfstests",
+        script: "xfstests",
+        about: "the generic quick group of xfstests, whose sources --xfstests-source names",
+        packages: &[
+            ("make", "make"),
+            ("gcc", "gcc"),
+            ("autoconf", "autoconf"),
+            ("automake", "automake"),
+            ("libtoolize", "libtool"),
+            ("xfs_io", "xfsprogs"),
+            ("setfacl", "acl"),
+            ("setfattr", "attr"),
+            ("capsh", "libcap2-bin"),
+            ("chattr", "e2fsprogs"),
+            ("gawk", "gawk"),
+            ("bc", "bc"),
+            ("/usr/include/xfs/xfs.h", "xfslibs-dev"),
+            ("/usr/include/uuid/uuid.h", "uuid-dev"),
+            ("/usr/include/acl/libacl.h", "libacl1-dev"),
+            ("/usr/include/libaio.h", "libaio-dev"),
+        ],
+        options: &["--xattr", "--posix-acl"],
+        own_options: &["--allow-device-nodes", "--allow-immutable", "--file-handles"],
+        from_source: true,
+        minutes: 300,
         ..Suite::DEFAULT
     },
 ];
