@@ -17,19 +17,19 @@ use values::{log_level, memory, poll_time, tag};
 
 /// Shares a host directory with a virtual machine over virtio-fs, for guests that nobody trusts.
 ///
-/// Two processes serve it: this one speaks to the guest and can reach no file; its worker holds
-/// the directory and never sees the guest. Point a VMM's vhost-user-fs device at the socket and
-/// mount the tag in the guest:
+/// Two processes serve it. This one speaks to the guest and can open no file. Its worker holds the
+/// directory and never sees the guest. Point a VMM's vhost-user-fs device at the socket and mount
+/// the tag in the guest:
 ///
 ///   airlockfsd --socket-path /run/vm.sock --shared-dir /srv/share
 ///
 ///   mount -t virtiofs TAG /mnt          (in the guest)
 ///
-/// Two commands are airlockfsctl's, which this program executes:
+/// This program executes airlockfsctl for two commands:
 ///
-///   airlockfsd policy show|explain|diff   what a command line would be allowed
+///   airlockfsd policy show|explain|diff   shows what a command line would allow
 ///
-///   airlockfsd audit PID                  what holds of a running pair
+///   airlockfsd audit PID                  checks a running pair
 #[derive(Debug, Parser)]
 #[command(name = "airlockfsd", version, max_term_width = 100, verbatim_doc_comment)]
 struct CommandLine {
@@ -80,13 +80,14 @@ pub struct Device {
     /// Tag offered in the device's configuration space, at most 36 bytes; QEMU takes its own instead
     #[arg(long, value_parser = tag)]
     pub tag: Option<String>,
-    /// Request queues that the VMM may use (its num-request-queues); a thread serves one, or several on few CPUs [default: 8]
+    /// Request queues that the VMM may use (its num-request-queues). On few CPUs a thread serves
+    /// several [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(REQUEST_QUEUES_MAX)))]
     pub num_request_queues: Option<u16>,
-    /// When the VMM disconnects: exit with 0 as virtiofsd does, or listen for the next one
+    /// When the VMM disconnects: exit with 0, as virtiofsd does, or listen for the next VMM
     #[arg(long, value_enum, default_value = "exit", value_name = "WHAT")]
     pub on_disconnect: OnDisconnect,
-    /// Longest busy look for work before sleeping, in microseconds; 0 never looks
+    /// Longest time to poll for work before sleeping, in microseconds; 0 never polls
     #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = poll_time)]
     pub poll_us: Duration,
 }
@@ -95,39 +96,42 @@ pub struct Device {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Confinement")]
 pub struct Confinement {
-    /// How the worker is placed: own namespaces, chroot, or neither (for launchers that confine the daemon)
+    /// How to isolate the worker: own namespaces, chroot, or neither (for launchers that confine
+    /// the daemon)
     #[arg(long, value_enum, default_value = "namespace", value_name = "HOW")]
     pub sandbox: SandboxArg,
-    /// What a forbidden system call does in either process: kill, log, trap; none means no filter
+    /// What a forbidden system call does in either process: kill, log or trap; none installs no
+    /// filter
     #[arg(long, value_enum, default_value = "kill", value_name = "WHAT")]
     pub seccomp: SeccompArg,
-    /// Go on although the kernel lacks this barrier; the log keeps saying so. May be repeated
+    /// Start even if the kernel lacks this barrier; each start logs it. May be repeated
     #[arg(long, value_enum, value_name = "BARRIER")]
     pub allow_missing: Vec<BarrierArg>,
     /// Let the guest make device nodes (the worker keeps CAP_MKNOD)
     #[arg(long)]
     pub allow_device_nodes: bool,
-    /// Let the guest change project ids of files, and so which quota of the host counts them
+    /// Let the guest change project ids of files, and so which host quota counts them
     #[arg(long)]
     pub allow_project_ids: bool,
     /// Let the guest make files immutable or append-only, chattr +i and +a (the worker keeps CAP_LINUX_IMMUTABLE; only as
     /// the host's root)
     #[arg(long)]
     pub allow_immutable: bool,
-    /// Keep every file's descriptor in the worker; data then passes through the ring
+    /// Keep all file descriptors in the worker. File data then passes through the ring
     #[arg(long)]
     pub no_donate: bool,
     /// User ids of the worker's user namespace, as :INSIDE:OUTSIDE:COUNT:. May be repeated
     #[arg(long, value_name = "MAP", value_parser = crate::ids::namespace_range)]
     pub uid_map: Vec<IdMapRange>,
-    /// Group ids of the worker's user namespace, likewise
+    /// The same for group ids
     #[arg(long, value_name = "MAP", value_parser = crate::ids::namespace_range)]
     pub gid_map: Vec<IdMapRange>,
-    /// User and group id of the supervisor where root starts it: one of FIRST:COUNT that no other process holds, or N
-    /// itself, whoever else has it [default: 61184:4336, systemd's for dynamic users]
+    /// User and group id of the supervisor if root starts it: one of FIRST:COUNT that no other
+    /// process holds, or exactly N, even if others have it [default: 61184:4336, systemd's for
+    /// dynamic users]
     #[arg(long, value_name = "FIRST:COUNT|N", value_parser = crate::ids::supervisor_uid)]
     pub supervisor_uid: Option<SupervisorUid>,
-    /// Accepted from virtiofsd's command lines; file handles are never used, so mandatory is refused
+    /// Accepted for virtiofsd's command lines. File handles are never used, so mandatory is refused
     #[arg(long, value_enum, value_name = "WHEN", default_value = "never", hide = true)]
     pub inode_file_handles: FileHandles,
 }
@@ -139,29 +143,31 @@ pub struct Service {
     /// Threads of the supervisor for file data that waits for a disk [default: 8]
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub thread_pool_size: u16,
-    /// Threads of the worker that take over where a call on the shared directory takes long or hangs
+    /// Threads of the worker that take over when a call on the shared directory takes long or hangs
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub spare_threads: u16,
-    /// When all of those hang: how long a request waits for one, in seconds, before the guest gets EIO
+    /// How long a request waits for a thread when all of them hang, in seconds; then the guest gets
+    /// EIO
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub stall_limit: u32,
-    /// Descriptors the worker may hold, at least 128; 0 takes the limit as it is [default: the hard limit, at most a million]
+    /// Descriptors the worker may hold, at least 128; 0 keeps the present limit [default: the hard
+    /// limit, at most a million]
     #[arg(long, value_name = "N")]
     pub rlimit_nofile: Option<u64>,
-    /// Memory the worker may take for what the guest knows, opens and locks, at least 16M: in bytes, or with K, M, G. A
-    /// quarter bounds the descriptors, at 256 bytes each
+    /// Memory for what the guest knows, opens and locks, at least 16M: in bytes, or with K, M, G. A
+    /// quarter of it bounds the descriptors, at 256 bytes each
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
     pub max_memory: u64,
     /// error, warn, info, debug, trace or off
     #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = log_level)]
     pub log_level: log::LevelFilter,
-    /// Log to the system's log instead of stderr
+    /// Log to the system log instead of stderr
     #[arg(long)]
     pub syslog: bool,
-    /// Print what this back end can do, as JSON for launchers, and exit
+    /// Print this back end's capabilities as JSON for launchers, and exit
     #[arg(long)]
     pub print_capabilities: bool,
-    /// Foreground, as always; accepted from old command lines
+    /// Run in the foreground, as always. Accepted for old command lines
     #[arg(short = 'f', hide = true, action = ArgAction::SetTrue)]
     _foreground: bool,
 }
