@@ -69,8 +69,8 @@ pub(super) fn answer(
             let head = round.buffers.head.get(..length).unwrap_or_default();
             write(&request, head, 0, memory)
         }
-        Answer::Reply(reply) => of_worker(&request, &reply, group, round),
-        Answer::Moved(reply) => moved(&request, &reply, group, round),
+        Answer::Reply(reply) => of_worker(&request, reply, group, round),
+        Answer::Moved => moved(&request, group, round),
         Answer::Violation(violation) => Err(Fault::Violation(violation)),
     };
     if let Err(Fault::Violation(violation)) = written {
@@ -100,12 +100,10 @@ fn error(request: &Request, errno: Errno, memory: &Memory) -> Result<usize, Faul
 }
 
 /// A file operation's, whose data stands behind the header already.
-fn moved(
-    request: &Request,
-    reply: &Reply<'_>,
-    group: &mut Group,
-    round: &mut Round<'_>,
-) -> Result<usize, Fault> {
+fn moved(request: &Request, group: &mut Group, round: &mut Round<'_>) -> Result<usize, Fault> {
+    let Some(reply) = &request.reply else {
+        return error(request, Errno::EIO, round.memory);
+    };
     if let Reply::Data { size } | Reply::Written { size } = *reply {
         group.schedule.moved(size);
     }

@@ -32,15 +32,14 @@ pub(super) fn collect(group: &mut Group, memory: &Memory, buffers: &mut Buffers)
     while !group.shared.failure.is_set() {
         let completed = match group.lane.ring.next_completion(message) {
             Ok(None) => break,
-            Ok(Some((slot, reply))) => complete::complete(slot, reply, group, &mut round),
+            Ok(Some((slot, reply))) => complete::complete(slot, &reply, group, &mut round).map(|next| {
+                drive(group, next, &mut round);
+            }),
             Err(error) => Err(error),
         };
         any = true;
-        match completed {
-            Ok(next) => {
-                drive(group, next, &mut round);
-            }
-            Err(error) => group.shared.failure.set(FailureReason::Violation(error)),
+        if let Err(error) = completed {
+            group.shared.failure.set(FailureReason::Violation(error));
         }
     }
     group.completions.take_finished(finished);

@@ -24,17 +24,17 @@ use crate::{
 /// Takes the reply in a slot. An error is the worker's, and no request is left that it belongs to.
 pub(super) fn complete<'r>(
     slot: SlotId,
-    reply: Reply<'r>,
+    reply: &'r Reply<'r>,
     group: &mut Group,
     round: &mut Round<'_>,
 ) -> Result<Next<'r>, ProtocolError> {
     let mut request = match group.lane.pending.take(slot) {
         Pending::Request(request) if request.late => {
-            return given_up::came_late(request, &reply, group, round.buffers).map(|()| Next::Away);
+            return given_up::came_late(request, reply, group, round.buffers).map(|()| Next::Away);
         }
         Pending::Request(request) => request,
         Pending::GivenUp => return Ok(Next::Away),
-        Pending::Clean => return is_done(&reply).map(|()| Next::Away),
+        Pending::Clean => return is_done(reply).map(|()| Next::Away),
         Pending::Unawaited => {
             return match reply {
                 Reply::Done | Reply::Error(_) => Ok(Next::Away),
@@ -45,13 +45,13 @@ pub(super) fn complete<'r>(
     };
     Ok(match request.awaits {
         Awaits::Answer => {
-            follow(&request, &reply, &group.shared);
+            follow(&request, reply, &group.shared);
             Next::Answer(request, Answer::Reply(reply))
         }
-        Awaits::Data(piece) => data(request, piece, &reply, group, round.memory),
-        Awaits::Donation(access) => donation::came(request, access, &reply, group, round.memory),
+        Awaits::Data(piece) => data(request, piece, reply, group, round.memory),
+        Awaits::Donation(access) => donation::came(request, access, reply, group, round.memory),
         Awaits::Lock => {
-            let answer = match reply {
+            let answer = match *reply {
                 Reply::Done => Answer::Lock(None),
                 Reply::Error(errno) => Answer::Lock(Some(errno)),
                 _ => Answer::Violation(ProtocolError("another answer than a lock")),
@@ -63,10 +63,10 @@ pub(super) fn complete<'r>(
             Next::Away
         }
         Awaits::Begin(negotiated) => {
-            let answer = match is_done(&reply) {
+            let answer = match is_done(reply) {
                 Ok(()) => {
                     group.shared.session.run(negotiated);
-                    Answer::Init(InitOutcome::Accepted(negotiated))
+                    Answer::Init(Box::new(InitOutcome::Accepted(negotiated)))
                 }
                 Err(error) => Answer::Violation(error),
             };
@@ -74,7 +74,7 @@ pub(super) fn complete<'r>(
             Next::Answer(request, answer)
         }
         Awaits::End => {
-            let answer = is_done(&reply).map_or_else(Answer::Violation, |()| Answer::Done);
+            let answer = is_done(reply).map_or_else(Answer::Violation, |()| Answer::Done);
             Next::Answer(request, answer)
         }
     })
@@ -148,10 +148,10 @@ fn data(
         // Only a READ is larger than a buffer.
         return to_worker(request, group, memory);
     }
-    let reply = match (result, operation) {
+    request.reply = Some(match (result, operation) {
         (Err(errno), _) if before == 0 => Reply::Error(errno),
         (_, FileOperation::Read { .. }) => Reply::Data { size: done },
         _ => Reply::Written { size: done },
-    };
-    Next::Answer(request, Answer::Moved(reply))
+    });
+    Next::Answer(request, Answer::Moved)
 }

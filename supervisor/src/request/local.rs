@@ -28,7 +28,10 @@ pub(super) fn local(mut request: Box<Request>, group: &mut Group, memory: &Memor
         return Next::Drop(request);
     }
     match attempted {
-        Attempt::Done(reply) => Next::Answer(request, Answer::Moved(reply)),
+        Attempt::Done(reply) => {
+            request.reply = Some(reply);
+            Next::Answer(request, Answer::Moved)
+        }
         Attempt::WouldWait(done) => {
             (request.done, request.given_up) = (done, given_up);
             group.jobs.enter(&mut request);
@@ -43,14 +46,14 @@ pub(super) fn local(mut request: Box<Request>, group: &mut Group, memory: &Memor
 }
 
 /// A data thread is done with it.
-pub(super) fn finished(mut request: Box<Request>, group: &mut Group, memory: &Memory) -> Next<'static> {
+pub(super) fn finished(request: Box<Request>, group: &mut Group, memory: &Memory) -> Next<'static> {
     if !group.jobs.done(&request) {
         // Nobody waits for it, and its chain is not the device's any more.
         group.spare.keep(request);
         return Next::Away;
     }
-    match request.reply.take() {
-        Some(reply) => Next::Answer(request, Answer::Moved(reply)),
+    match request.reply {
+        Some(_) => Next::Answer(request, Answer::Moved),
         None => denied(request, group, memory),
     }
 }

@@ -33,7 +33,7 @@ use self::{group::Round, value::Next};
 fn drive(group: &mut Group, mut next: Next<'_>, round: &mut Round<'_>) -> bool {
     loop {
         next = match next {
-            Next::Route(request, operation) => route::route(request, operation, group, round.memory),
+            Next::Route(request, operation) => route::route(request, &operation, group, round.memory),
             Next::Local(request) => local::local(request, group, round.memory),
             Next::Ask(request, message) => {
                 group.schedule.gave(&request);

@@ -23,7 +23,7 @@ use crate::{
 /// Sorts a request by what it asks for.
 pub(super) fn route<'c>(
     request: Box<Request>,
-    operation: Operation<'c>,
+    operation: &Operation<'c>,
     group: &mut Group,
     memory: &Memory,
 ) -> Next<'c> {
@@ -31,7 +31,7 @@ pub(super) fn route<'c>(
         operation,
         Operation::Forget(_) | Operation::ForgetBatch { .. }
     ));
-    match operation {
+    match *operation {
         Operation::Interrupt { unique } => interrupt(request, unique, group),
         Operation::Forget(forgets) => {
             group.lane.forgets.extend_from_slice(forgets.as_bytes());
@@ -106,7 +106,7 @@ fn init(request: Box<Request>, asked: &fuse::Init, group: &Group) -> Next<'stati
             Begin::Running => clear_handles(group),
         }
     }
-    Next::Answer(request, Answer::Init(outcome))
+    Next::Answer(request, Answer::Init(Box::new(outcome)))
 }
 
 /// Drops all that the guest has, here and in the worker.

@@ -45,7 +45,7 @@ pub(crate) struct Request {
     /// Nobody waits any more: the guest was answered EIO, or is gone. What the reply brings is given back.
     pub(crate) late: bool,
 
-    /// A data thread's answer; none if this process may not do it.
+    /// The result of a file operation; none from a data thread if this process may not do it.
     pub(crate) reply: Option<Reply<'static>>,
     /// Its number among those that data threads have.
     pub(crate) number: u64,
@@ -116,11 +116,11 @@ pub(super) enum Answer<'a> {
     /// The result of waiting for a lock: now, or once it is known whether the ring goes on.
     Lock(Option<Errno>),
     /// INIT's.
-    Init(InitOutcome),
+    Init(Box<InitOutcome>),
     /// What the worker says, with what stands in the bulk buffer.
-    Reply(Reply<'a>),
-    /// The result of a file operation, whose data stands in guest memory already.
-    Moved(Reply<'static>),
+    Reply(&'a Reply<'a>),
+    /// The request's own reply: a file operation's, whose data stands in guest memory already.
+    Moved,
     /// EIO: the worker broke the rules.
     Violation(ProtocolError),
 }
@@ -181,7 +181,7 @@ impl Spare {
         request.unique = 0;
         request.row = Row::NONE;
         request.awaits = Awaits::Answer;
-        (request.late, request.done) = (false, 0);
+        (request.late, request.done, request.reply) = (false, 0, None);
         request
     }
 
