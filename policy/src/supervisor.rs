@@ -37,7 +37,7 @@ pub(crate) const TABLE: &[SyscallRule] = &[
         [NOT_LOG, Pin::int(2, 0)],
         [NOT_LOG, Pin::int_bits(2, !libc::MSG_DONTWAIT as u32, libc::MSG_CMSG_CLOEXEC as u32)],
     ),
-    rule!(Base, SYS_sendmsg, "vhost-user replies", [NOT_LOG, Pin::int(2, libc::MSG_NOSIGNAL)]),
+    rule!(Base, SYS_sendmsg, "vhost-user replies, and messages passed on to the thread that carries them out", [NOT_LOG, Pin::int(2, libc::MSG_NOSIGNAL)]),
     refuse!(Base, SYS_getsockopt, ENOPROTOOPT,
         "the crate vhost asks what it is that GPU_SET_SOCKET brings, before this back end can refuse it"
     ),

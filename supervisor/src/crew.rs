@@ -9,6 +9,9 @@ use std::{
 
 use airlockfs_policy::gather::Gathered;
 
+/// Told by a thread that it has begun, and whether it could prepare itself.
+pub(crate) type Newcomer = Box<dyn FnOnce(io::Result<()>) + Send>;
+
 /// Starts threads, and waits until the C library and Rust's runtime have done all they do for a new one.
 #[derive(Debug, Default)]
 pub(crate) struct Crew {
@@ -26,8 +29,13 @@ struct Here {
 }
 
 impl Here {
-    fn come(&self) {
-        self.state().0 += 1;
+    fn come(&self, prepared: io::Result<()>) {
+        let mut state = self.state();
+        state.0 += 1;
+        if let Err(error) = prepared {
+            state.1 = Some(error);
+        }
+        drop(state);
         self.came.notify_one();
     }
 
@@ -52,39 +60,24 @@ impl Crew {
         stack: usize,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        self.start_prepared(name, stack, || Ok(()), work)
-    }
-
-    /// The same with what the thread must `prepare` before the filter is in force; [`Self::wait`] tells if it could not.
-    pub(crate) fn start_prepared(
-        &mut self,
-        name: &str,
-        stack: usize,
-        prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
-        work: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()> {
         let come = self.newcomer();
         let thread = thread::Builder::new().name(name.to_owned()).stack_size(stack);
-        let here = self.here.clone();
         thread
             .spawn(move || {
-                if let Err(error) = prepare() {
-                    here.state().1 = Some(error);
-                }
-                come();
+                come(Ok(()));
                 work();
             })
             .map(drop)
     }
 
-    /// What a thread that is started elsewhere does first.
-    pub(crate) fn newcomer(&mut self) -> impl FnOnce() + Send + 'static {
+    /// What a thread that is started elsewhere does first, with whether it could prepare itself.
+    pub(crate) fn newcomer(&mut self) -> Newcomer {
         self.started += 1;
         let (here, anywhere) = (self.here.clone(), self.anywhere);
-        move || {
+        Box::new(move |prepared| {
             anywhere.spread();
-            here.come();
-        }
+            here.come(prepared);
+        })
     }
 
     /// Returns when all are here.

@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use virtio_bindings::bindings::{
 
 use crate::{
     backend::{Seat, Vring},
-    crew::Crew,
+    crew::Newcomer,
     fault,
     guest_memory::Memory,
     mappings::Mappings,
@@ -40,8 +40,6 @@ const STOP_AGAIN: Duration = Duration::from_millis(200);
 const STOPS_TOGETHER: Duration = Duration::from_secs(10);
 /// How long a reset of the worker may take, which closes what was open.
 const RESET: Duration = Duration::from_secs(5);
-/// Room for what a queue's thread does, from the ring to the answer.
-const STACK: usize = 2 << 20;
 
 /// The device, for all connections of the daemon.
 pub(crate) struct Device {
@@ -59,6 +57,8 @@ pub(crate) struct Device {
     tag: Option<[u8; TAG_MAX]>,
     /// What is mapped of guest memory.
     mappings: Arc<Mappings>,
+    /// Whom the connection thread tells that it has begun.
+    newcomer: Mutex<Option<Newcomer>>,
     /// The connection is a VMM's.
     claimed: AtomicBool,
     /// It came as far as SET_FEATURES.
@@ -99,23 +99,31 @@ impl Device {
             gave_up: Mutex::default(),
             tag,
             mappings: Arc::default(),
+            newcomer: Mutex::default(),
             claimed: AtomicBool::new(false),
             negotiated: AtomicBool::new(false),
         })
     }
 
-    /// Starts the queues' threads.
-    pub(crate) fn start(self: &Arc<Self>, crew: &mut Crew) -> io::Result<()> {
-        for number in 0..self.seats.len() {
-            let (device, aimed) = (self.clone(), self.clone());
-            let prepare = move || aimed.seats.get(number).map_or(Ok(()), Seat::prepare);
-            crew.start_prepared(&format!("queue {number}"), STACK, prepare, move || {
-                if let Some(seat) = device.seats.get(number) {
-                    seat.serve();
-                }
-            })?;
+    /// Groups of queues, each with its thread.
+    pub(crate) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    /// Whom the connection thread tells that it has begun.
+    pub(crate) fn expect(&self, newcomer: Newcomer) {
+        *self.newcomer() = Some(newcomer);
+    }
+
+    /// The connection thread has begun.
+    pub(crate) fn greet(&self) {
+        if let Some(newcomer) = self.newcomer().take() {
+            newcomer(Ok(()));
         }
-        Ok(())
+    }
+
+    fn newcomer(&self) -> MutexGuard<'_, Option<Newcomer>> {
+        self.newcomer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many virtqueues there are.
@@ -131,7 +139,7 @@ impl Device {
             Some(request) => (1 + request.checked_rem(turns)?, request.checked_div(turns)?),
         };
         let seat = self.seats.get(seat)?;
-        (place < seat.vrings().len()).then_some((seat, place))
+        (place < seat.queues()).then_some((seat, place))
     }
 
     /// All virtqueues' rings, each with its seat.
@@ -212,7 +220,7 @@ impl Device {
     /// The VMM reset the device and disabled the rings: waits for what is in flight, and ends the session.
     pub(crate) fn reset(&self) {
         for seat in &self.seats {
-            (0..seat.vrings().len()).for_each(|place| self.stop(seat, place));
+            (0..seat.queues()).for_each(|place| self.stop(seat, place));
         }
         self.end_session();
     }
@@ -269,7 +277,7 @@ impl Device {
     }
 
     /// The virtio features that are offered.
-    pub(crate) fn features(&self) -> u64 {
+    pub(crate) fn offered_features(&self) -> u64 {
         1 << VIRTIO_F_VERSION_1
             | 1 << VIRTIO_RING_F_INDIRECT_DESC
             | 1 << VIRTIO_RING_F_EVENT_IDX
@@ -277,7 +285,7 @@ impl Device {
     }
 
     /// The vhost-user protocol features that are offered.
-    pub(crate) fn protocol_features(&self) -> VhostUserProtocolFeatures {
+    pub(crate) fn offered_protocol_features(&self) -> VhostUserProtocolFeatures {
         use VhostUserProtocolFeatures as Feature;
         let features =
             Feature::MQ | Feature::REPLY_ACK | Feature::RESET_DEVICE | Feature::CONFIGURE_MEM_SLOTS;
@@ -290,7 +298,7 @@ impl Device {
 
     /// `size` bytes of the config space from `offset` on; nothing at all for what is out of bounds: the front end sees
     /// an error.
-    pub(crate) fn config(&self, offset: u32, size: u32) -> Vec<u8> {
+    pub(crate) fn config_space(&self, offset: u32, size: u32) -> Vec<u8> {
         let mut config = self.tag.unwrap_or([0; TAG_MAX]).to_vec();
         config.extend((self.request_queues as u32).to_le_bytes());
         let end = offset.saturating_add(size) as usize;
@@ -317,10 +325,10 @@ mod tests {
         let device = device(2, 4, Some([b'x'; TAG_MAX]));
         let mut expected = vec![b'x'; TAG_MAX];
         expected.extend(4u32.to_le_bytes());
-        assert_eq!(device.config(0, 40), expected);
-        assert_eq!(device.config(36, 4), [4, 0, 0, 0]);
+        assert_eq!(device.config_space(0, 40), expected);
+        assert_eq!(device.config_space(36, 4), [4, 0, 0, 0]);
         for (offset, size) in [(0, 41), (40, 1), (u32::MAX, 1), (1, u32::MAX)] {
-            assert!(device.config(offset, size).is_empty(), "{offset} {size}");
+            assert!(device.config_space(offset, size).is_empty(), "{offset} {size}");
         }
     }
 
@@ -331,15 +339,22 @@ mod tests {
                 let device = device(lanes, request_queues, None);
                 let places: Vec<_> = (0..device.queues())
                     .map(|number| device.queue(number).unwrap())
-                    .map(|(seat, place)| &raw const seat.vrings()[place])
+                    .map(|(seat, place)| (&raw const *seat, place))
                     .collect();
-                let mut all: Vec<_> = device.vrings().map(|(_, vring)| &raw const *vring).collect();
+                let all = device.seats.iter().flat_map(|seat| {
+                    let places = 0..seat.queues();
+                    places.map(move |place| (&raw const *seat, place))
+                });
+                let mut all: Vec<_> = all.collect();
                 assert_eq!(places[0], all[0]);
-                assert_eq!(device.seats[0].vrings().len(), 1);
+                assert_eq!(device.seats[0].queues(), 1);
                 all.sort_unstable();
                 let mut sorted = places;
                 sorted.sort_unstable();
                 assert_eq!(sorted, all, "{lanes} lanes, {request_queues} request queues");
+                let masks = device.seats.iter().map(Seat::mask);
+                let together = masks.fold((0, 0), |(any, sum), mask| (any | mask, sum + mask));
+                assert_eq!(together, (u64::MAX >> (64 - device.queues()), together.0));
                 assert!(device.queue(device.queues()).is_none());
                 assert!(device.queue(usize::MAX).is_none());
             }

@@ -132,7 +132,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), StartError> {
     let newcomer = breach.as_ref().map(|_| crew.newcomer());
     #[cfg(feature = "breach")]
     airlockfs_breach::start("airlockfsd", breach, || {
-        newcomer.into_iter().for_each(|come| come())
+        newcomer.into_iter().for_each(|come| come(Ok(())))
     })
     .map_err(|error| StartError::new(ExitKind::OsError, error.to_string()))?;
     crew.wait().map_err(|error| {

@@ -8,7 +8,7 @@
 //! the worker's unchecked, read guest memory for control data twice, believe the worker.
 //!
 //! Locks, never held across a system call on a file: a queue's own (`backend::Seat`) before the shared tables'
-//! (`data::HandleTable`), and those before a vring's.
+//! (`data::HandleTable`), and those before a vring's: its kick's, its state's, its call's (`backend::Vring`).
 
 // Only there does C's `main` find the arguments without Rust's.
 #![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]

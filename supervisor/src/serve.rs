@@ -22,7 +22,7 @@ use vhost::vhost_user::{
 };
 
 use crate::{
-    backend::Connection,
+    backend::{self, Connection, Link},
     crew::Crew,
     data::{HandleTable, Pool},
     device::{Device, TAG_MAX},
@@ -111,6 +111,7 @@ impl std::error::Error for ServeError {}
 pub(crate) struct Prepared {
     watch: Arc<Watch>,
     door: Door,
+    link: &'static Link,
     on_disconnect: OnDisconnect,
 }
 
@@ -146,7 +147,8 @@ pub(crate) fn prepare(
     });
     let device = Device::new(shared.clone(), lanes, options.request_queues.into(), options.tag);
     let device = Arc::new(device.map_err(system("no eventfd or epoll set"))?);
-    device.start(crew).map_err(system("no thread for a queue"))?;
+    let link = backend::start(&device, shared.memory.clone(), crew);
+    let link = link.map_err(system("no thread for the queues or for what a VMM says"))?;
     let bell = event().map_err(system("no eventfd"))?;
     let watch = Arc::new(Watch::new(shared, device, bell));
     let outside = Outside::new(ends, &watch);
@@ -158,6 +160,7 @@ pub(crate) fn prepare(
     Ok(Prepared {
         watch,
         door,
+        link,
         on_disconnect: options.on_disconnect,
     })
 }
@@ -236,7 +239,8 @@ impl Prepared {
     fn carry_out(&self, socket: UnixStream) -> Result<(), ServeError> {
         log::info!("a VMM is connected");
         let watch = &self.watch;
-        let connection = Connection::new(watch.device.clone(), watch.shared.memory.clone());
+        let connection = Connection::new(watch.device.clone(), self.link, watch.shared.memory.clone());
+        let connection = connection.map_err(ServeError::Vmm)?;
         // The lock is the crate's wish; there is one thread.
         let mut messages = BackendReqHandler::from_stream(socket, Arc::new(Mutex::new(connection)));
         loop {

@@ -3,10 +3,11 @@
 
 use std::{
     ffi::CString,
+    io,
     mem::MaybeUninit,
     num::NonZeroUsize,
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -45,6 +46,13 @@ pub(crate) fn zeroed(length: NonZeroUsize) -> nix::Result<&'static mut [u8]> {
     let memory = unsafe { mmap_anonymous(None, length, access, flags) }?;
     // SAFETY: the mapping is as long, every byte has a value, nobody else knows it, and it is never unmapped.
     Ok(unsafe { slice::from_raw_parts_mut(memory.as_ptr().cast(), length.get()) })
+}
+
+/// A duplicate of a descriptor that a crate tells the number of. For the start, before the filter.
+pub(crate) fn duplicate(descriptor: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: it is open as long as its owner lives, which is borrowed here.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor.as_raw_fd()) };
+    borrowed.try_clone_to_owned()
 }
 
 /// Takes an exclusive lock on an open file (flock(2)), which lives as long as the file is open. EAGAIN: somebody has it. For

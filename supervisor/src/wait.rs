@@ -1,11 +1,17 @@
 //! Waiting for descriptors (epoll(7)), the one way this process waits for anything but a lock.
 
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
+
+use crate::sys;
 
 /// Most events that one wait takes; others come with the next.
 const EVENTS: usize = 4;
@@ -18,6 +24,11 @@ impl Waiter {
     /// An empty one.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// The set that a crate made, under a number of our own.
+    pub(crate) fn of(set: &impl AsRawFd) -> io::Result<Self> {
+        Ok(Self(Epoll(sys::duplicate(set)?)))
     }
 
     /// One that tells while any of these is readable or at its end, the first as number 0.

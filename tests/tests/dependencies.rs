@@ -67,10 +67,17 @@ const SUPERVISOR: &[(&str, &str)] = &[
     ("rand_core", "uuid's random numbers"),
     ("uuid", "vhost: names of shared objects"),
     ("vhost", "the vhost-user protocol"),
+    (
+        "vhost-user-backend",
+        "the vhost-user back end: its threads and the state of the rings",
+    ),
     ("virtio-bindings", "numbers of the virtio ABI"),
     ("virtio-queue", "virtqueues"),
     ("vm-memory", "guest memory"),
-    ("vmm-sys-util", "event descriptors, for vhost"),
+    (
+        "vmm-sys-util",
+        "event descriptors, for vhost and vhost-user-backend",
+    ),
     ("zerocopy", "views of FUSE structures over bytes"),
 ];
 

@@ -17,6 +17,7 @@ use airlockfs_tests::vmm::memory::GUEST_BASE;
 use airlockfs_tests::vmm::raw::{
     BACKEND_REQ, PAGE, PROTOCOL_FEATURES, Raw, VERSION, memory, numbers, requests::*, state,
 };
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -603,6 +604,28 @@ fn memory_that_its_file_does_not_hold_is_refused() {
     assert!(raw.accepts(ADD_MEM_REG, &pages(3, 1), &[&memory(4)]));
     drop(raw);
     assert_serves(daemon, "memory that is there");
+}
+
+/// mmap(2) fails for what every check before it lets pass. A VMM may seal its file between the two.
+#[test]
+fn memory_that_cannot_be_mapped_ends_its_connection_only() {
+    let mut daemon = started();
+    let region = numbers([0, 0, PAGE, 0, 0]);
+    let table = [state(1, 0), numbers([0, PAGE, 0, 0])].concat();
+    for (request, body) in [(ADD_MEM_REG, region), (SET_MEM_TABLE, table)] {
+        for seal in [libc::F_SEAL_WRITE, libc::F_SEAL_FUTURE_WRITE] {
+            let what = format!("request {request}, seal {seal}");
+            let file = memfd_create(c"airlockfs-guest", MFdFlags::MFD_ALLOW_SEALING).expect("memory");
+            nix::unistd::ftruncate(&file, PAGE.cast_signed()).expect("ftruncate");
+            let seal = SealFlag::from_bits_retain(seal);
+            fcntl(&file, FcntlArg::F_ADD_SEALS(seal)).expect("F_ADD_SEALS");
+            let raw = Raw::connect(&daemon);
+            assert!(!raw.accepts(request, &body, &[&file]), "{what}");
+            raw.assert_ends(&what);
+            drop(raw);
+            daemon = assert_serves(daemon, &what);
+        }
+    }
 }
 
 /// Where a VMM cuts its memory off, with a request on its way.

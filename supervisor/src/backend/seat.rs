@@ -1,18 +1,23 @@
-//! A group of queues at its thread, which sleeps until a ring is kicked, the worker rings the lane's doorbell, or a data
-//! thread or the main thread the completions's bell.
+//! A group of queues at its thread, which `vhost-user-backend` has wait until a ring is kicked, the worker rings the lane's
+//! doorbell, or a data thread or the main thread the completions' bell.
 
 use std::{
+    ffi::CString,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    os::fd::{AsFd, AsRawFd},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
 use airlockfs_ipc::ring::SupervisorLane;
 use airlockfs_policy::ExitKind;
-use nix::sys::eventfd::EventFd;
+use nix::sys::{eventfd::EventFd, prctl};
+use vhost_user_backend::{VhostUserBackend, VringEpollHandler};
+use vmm_sys_util::epoll::EventSet;
 
 use super::{BELL, DOORBELL, Vring, rest::Rests};
 use crate::{
+    crew::Newcomer,
     data::CompletionQueue,
     end::end,
     nudge::Nudge,
@@ -29,10 +34,15 @@ const LET_GO: Duration = Duration::from_millis(500);
 
 /// Queues, their rings and what their thread waits for, for all connections of the daemon.
 pub(crate) struct Seat {
-    /// As the VMM sets them.
-    vrings: Vec<Vring>,
+    /// In the device.
+    numbers: Vec<usize>,
+    /// As the VMM sets them, once the thread has begun.
+    vrings: OnceLock<Vec<Vring>>,
     group: Mutex<(Group, Buffers)>,
-    waiter: Arc<Waiter>,
+    /// The crate's epoll set, and whom the thread tells that it has begun, until then.
+    newcomer: Mutex<Option<(Arc<Waiter>, Newcomer)>>,
+    /// The crate's epoll set.
+    waiter: OnceLock<Arc<Waiter>>,
     completions: Arc<CompletionQueue>,
     rests: Rests,
     /// Gets the thread out of a write to what the VMM gave for interrupts.
@@ -41,7 +51,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// One for the device's queues of these `numbers`, whose thread runs [`Seat::serve`]. `bell` is rung when it rests.
+    /// One for the device's queues of these `numbers`, in order. `bell` is rung when its thread rests.
     pub(crate) fn new(
         numbers: Vec<usize>,
         shared: Arc<Shared>,
@@ -49,15 +59,13 @@ impl Seat {
         bell: Arc<EventFd>,
     ) -> io::Result<Self> {
         let completions = Arc::new(CompletionQueue::new()?);
-        let waiter = Arc::new(Waiter::new()?);
-        waiter.add_edge(lane.doorbell(), DOORBELL)?;
-        waiter.add_edge(completions.bell(), BELL)?;
-        let vrings = numbers.iter().map(|_| Vring::new(waiter.clone())).collect();
-        let group = Group::new(numbers, shared.clone(), lane, completions.clone());
+        let group = Group::new(numbers.clone(), shared.clone(), lane, completions.clone());
         Ok(Self {
-            vrings,
+            numbers,
+            vrings: OnceLock::new(),
             group: Mutex::new((group, Buffers::new())),
-            waiter,
+            newcomer: Mutex::default(),
+            waiter: OnceLock::new(),
             completions,
             rests: Rests::new(bell),
             nudge: Nudge::new()?,
@@ -65,39 +73,92 @@ impl Seat {
         })
     }
 
-    /// The rings, each at its place in the group.
+    /// Its queues, a bit each.
+    pub(crate) fn mask(&self) -> u64 {
+        self.numbers.iter().fold(0, |mask, number| mask | 1 << number)
+    }
+
+    /// How many there are.
+    pub(crate) fn queues(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// The rings, each at its place in the group; none before the thread has begun.
     pub(crate) fn vrings(&self) -> &[Vring] {
-        &self.vrings
+        self.vrings.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Has the crate's `thread` wait for what concerns these queues, and begin, which it tells the `newcomer`.
+    pub(crate) fn listen<T: VhostUserBackend>(
+        &self,
+        thread: &VringEpollHandler<T>,
+        newcomer: Newcomer,
+    ) -> io::Result<()> {
+        let each_time = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let doorbell = group.0.doorbell().as_raw_fd();
+        thread.register_listener(doorbell, each_time, DOORBELL)?;
+        drop(group);
+        let waiter = Arc::new(Waiter::of(thread)?);
+        *self.newcomer.lock().unwrap_or_else(PoisonError::into_inner) = Some((waiter, newcomer));
+        thread.register_listener(self.completions.bell().as_fd().as_raw_fd(), each_time, BELL)?;
+        self.wake();
+        Ok(())
     }
 
     /// What the thread does first, before the system call filter is in force.
-    pub(crate) fn prepare(&self) -> io::Result<()> {
-        self.nudge.aim_here()
+    fn begin(&self, vrings: &[Vring]) {
+        let newcomer = self
+            .newcomer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some((waiter, newcomer)) = newcomer else {
+            return;
+        };
+        for (place, vring) in (0..).zip(vrings) {
+            vring.arrive(waiter.clone(), place);
+        }
+        // Said once, as all of this is.
+        let _ = self.waiter.set(waiter);
+        let _ = self.vrings.set(vrings.to_vec());
+        let name = format!("queue {}", self.numbers.first().copied().unwrap_or(0));
+        let named = CString::new(name).map(|name| prctl::set_name(&name));
+        newcomer(named.map_err(io::Error::from).and_then(|_| self.nudge.aim_here()));
     }
 
-    /// Serves the queues for ever, once the worker serves.
-    pub(crate) fn serve(&self) {
+    /// Serves the queues, once the worker serves, until there is something to wait for. `vrings` are the crate's, for the
+    /// first time that something happens.
+    pub(crate) fn serve(&self, vrings: &[Vring]) {
+        let Some(waiter) = self.waiter.get() else {
+            return self.begin(vrings);
+        };
         self.shared.worker_serves.wait();
-        let mut limit = None;
-        loop {
-            if let Err(error) = self.waiter.wait(limit) {
+        while let Some(limit) = self.run(waiter) {
+            // The crate waits without a limit.
+            if let Err(error) = waiter.wait(Some(limit)) {
                 log::error!("a queue's thread cannot wait: {error}");
                 end(ExitKind::OsError.code());
             }
-            let mut place = self.group.lock().unwrap_or_else(PoisonError::into_inner);
-            let (group, buffers) = &mut *place;
-            limit = group.run(&self.vrings, buffers, || self.rests.are_awaited());
-            if self.shared.failure.is_set() {
-                // A worker that broke the rules may ring without end.
-                self.waiter.remove(group.doorbell());
-            }
-            // Who waits counts itself first and tries the lock then: it sees what was left behind, or is seen here.
-            if self.rests.are_awaited() {
-                let unfinished = group.unfinished();
-                drop(place);
-                self.rests.tell(unfinished);
-            }
         }
+    }
+
+    /// Serves the queues: for how long to wait at most.
+    fn run(&self, waiter: &Waiter) -> Option<Duration> {
+        let mut place = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let (group, buffers) = &mut *place;
+        let limit = group.run(self.vrings(), buffers, || self.rests.are_awaited());
+        if self.shared.failure.is_set() {
+            // A worker that broke the rules may ring without end.
+            waiter.remove(group.doorbell());
+        }
+        // Who waits counts itself first and tries the lock then: it sees what was left behind, or is seen here.
+        if self.rests.are_awaited() {
+            let unfinished = group.unfinished();
+            drop(place);
+            self.rests.tell(unfinished);
+        }
+        limit
     }
 
     /// Has the thread look at everything.
@@ -111,7 +172,7 @@ impl Seat {
         let ended = self.wait_while(waiter, until, |unfinished| unfinished.at(place) > 0);
         if !ended {
             match self.at_rest(waiter, until) {
-                Some(mut at_rest) => at_rest.0.give_up(place, &self.vrings),
+                Some(mut at_rest) => at_rest.0.give_up(place, self.vrings()),
                 None => self.completions.given_up().give_up(place),
             }
         }
@@ -125,7 +186,7 @@ impl Seat {
         if at_rest.is_none() {
             self.leave_behind();
         }
-        self.vrings.iter().for_each(Vring::reset);
+        self.vrings().iter().for_each(Vring::reset);
     }
 
     /// The rings are stopped or disabled, and the session ends: what was to be written to them is forgotten.
@@ -194,7 +255,7 @@ impl Seat {
     /// Gets the thread out of a write to what the VMM gave for interrupts, if it has been in one for long. What it would
     /// have told there is told: what blocks has something to be read.
     pub(crate) fn nudge(&self) {
-        if self.vrings.iter().any(Vring::is_interrupting) {
+        if self.vrings().iter().any(Vring::is_interrupting) {
             self.nudge.nudge();
         }
     }
