@@ -12,6 +12,9 @@ built() {
 }
 check built built
 [ -x "$build/src/fssum" ] || exit 1
+# It knows a subtype of FUSE by the name of the whole type only.
+grep -q fuse.airlockfs "$build/common/rc" ||
+    sed -i "s|-e 's/fuse.ceph-fuse/ceph-fuse/'|& -e 's/fuse.airlockfs/fuse/'|" "$build/common/rc"
 
 # It wants users of these names; none can log in here, and the host keeps its own list.
 cp /etc/passwd /etc/group "$SCRATCH"
