@@ -73,6 +73,8 @@ impl Crew {
         gate: &Arc<Gate>,
     ) -> io::Result<usize> {
         let count = self.lanes.len() + usize::from(spares);
+        // Whether a thread is called is a matter of time: it takes no memory.
+        self.state().calls.reserve(count);
         for number in 0..count {
             let (crew, gate) = (self.clone(), gate.clone());
             let name = match self.lanes.get(number) {

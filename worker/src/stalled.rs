@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use airlockfs_ipc::{
     message::Request,
-    ring::{MessageBuffer, WorkerLane},
+    ring::{MessageBuffer, SLOTS, WorkerLane},
 };
 
 use crate::sys::say;
@@ -23,9 +23,9 @@ struct Call {
 }
 
 /// All of them.
-#[derive(Default)]
 pub(crate) struct Stalled {
     calls: Vec<Call>,
+    /// Those of the look before.
     last: Vec<Call>,
     looked: Option<Instant>,
     said: Option<Instant>,
@@ -36,6 +36,19 @@ pub(crate) struct Stalled {
 }
 
 impl Stalled {
+    /// None yet, in so many lanes. Takes no more memory later: whether a look meets a request is a matter of time.
+    pub(crate) fn new(lanes: usize) -> Self {
+        let calls = || Vec::with_capacity(lanes.saturating_mul(SLOTS));
+        Self {
+            calls: calls(),
+            last: calls(),
+            looked: None,
+            said: None,
+            told: 0,
+            refused: 0,
+        }
+    }
+
     /// Looks if the last look is long ago.
     pub(crate) fn look_now_and_then(
         &mut self,

@@ -44,7 +44,7 @@ pub(crate) fn watch(crew: &Arc<Crew>, limit: Duration) -> ProtocolError {
         limit,
         seen: vec![Seen::default(); crew.lanes().len()],
         buffer: MessageBuffer::new(),
-        stalled: Stalled::default(),
+        stalled: Stalled::new(crew.lanes().len()),
     };
     loop {
         if let Err(error) = watch.round() {
