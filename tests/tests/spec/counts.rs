@@ -142,6 +142,18 @@ fn every_conformance_suite_has_its_results_and_each_loss_its_excuse() {
     assert!(seen > 10 && seen == rows.len(), "{seen} suites, {rows:?}");
 }
 
+#[test]
+fn the_number_of_breach_attempts_is_the_one_that_a_run_must_reach() {
+    let tally = read("tests/tests/security_breach/tally.rs");
+    let promised = tally.split("PROMISED: u64 = ").nth(1).expect("a number");
+    let promised = promised.split(';').next().unwrap_or_default().replace('_', ",");
+    let text = read("docs/THREAT_MODEL.md");
+    assert!(
+        text.contains(&format!("More than {promised} attempts")),
+        "{promised}"
+    );
+}
+
 /// What stands in one document stands in no other, where nobody would mend it.
 #[test]
 fn no_other_document_counts() {

@@ -2,6 +2,7 @@
 //! every test named runs and can fail, and every operation and attacker has its row.
 
 mod counts;
+mod form;
 mod source;
 mod steps;
 
