@@ -9,7 +9,7 @@ use std::sync::{
     },
 };
 
-use crate::fuse::Negotiated;
+use crate::fuse::{Negotiated, Options};
 
 /// The session's state.
 #[derive(Debug, Default)]
@@ -130,10 +130,17 @@ impl Session {
         self.lock().worker_used = true;
     }
 
-    /// No two sessions have one generation of nodes.
+    /// With `--file-handles` no two sessions have one generation of nodes. Without it all have 0: an overlay in the guest with
+    /// an index compares handles of its directories with those of an earlier session, and is to be mounted all the same.
     fn running(&self, mut negotiated: Negotiated) -> Phase {
-        let generation = &mut negotiated.options.cache.generation;
-        *generation = generation.wrapping_add(self.generation.load(Acquire) as u32);
+        let Options {
+            cache, file_handles, ..
+        } = &mut negotiated.options;
+        if *file_handles {
+            cache.generation = cache
+                .generation
+                .wrapping_add(self.generation.load(Acquire) as u32);
+        }
         Phase::Running(negotiated)
     }
 

@@ -71,8 +71,10 @@ fn fuse_options(cli: &Cli) -> Options {
     cache.entry = share.entry_timeout.unwrap_or(cache.entry);
     cache.attr = share.attr_timeout.unwrap_or(cache.attr);
     cache.negative = share.negative_timeout;
-    // A handle of another start's must not pass for one of this. Taken from the kernel while that may be asked.
-    cache.generation = RandomState::new().hash_one(()) as u32;
+    if share.file_handles {
+        // A handle of another start's must not pass for one of this. Taken from the kernel while that may be asked.
+        cache.generation = RandomState::new().hash_one(()) as u32;
+    }
     Options {
         cache,
         readdirplus: !share.no_readdirplus,

@@ -6,7 +6,7 @@ use airlockfs_ipc::{NodeId, ProtocolError};
 use crate::fuse::abi::{self, flags};
 use crate::fuse::cache::CachePolicy;
 
-/// `fuse_entry_out`. Node ids are never used again in a session, so the generation tells sessions apart. Linux itself makes
+/// `fuse_entry_out`. Node ids are never used again in a session, so the generation tells sessions apart (with `--file-handles`). Linux itself makes
 /// the inodes of its root and of the roots of submounts, with generation 0, and gives one up that is said to have another.
 pub(in crate::fuse) fn entry_out(entry: &Entry, cache: &CachePolicy) -> Result<abi::EntryOut, ProtocolError> {
     if entry.node.0 == 0 {
