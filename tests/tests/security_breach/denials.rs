@@ -104,10 +104,12 @@ fn what_landlock_denies_is_in_the_kernels_log() {
 
 /// Whether it was, and all its records came: `false` if records were lost, and one of these is missing.
 fn a_landlock_denial_is_recorded(who: Who) -> bool {
+    // Before the pair: each process proves at its start that it is denied something, and whose domain it is, is said once.
+    let audited = Auditing::turned_on().and_then(|on| Records::from_now().map(|records| (on, records)));
     let pair = Pair::new(Filter::None, &[]);
     let pid = pair.process(who).pid();
     let audited = match pair.landlock_abi() {
-        7.. => Auditing::turned_on().and_then(|on| Records::from_now().map(|records| (on, records))),
+        7.. => audited,
         abi => Err(format!("Landlock ABI {abi} tells of no denial, 7 does")),
     };
     let printed = Printed::from_now();
@@ -121,19 +123,20 @@ fn a_landlock_denial_is_recorded(who: Who) -> bool {
         }
     };
     let [blockers, object] = &blockers(who);
-    // Pairs of other tests are denied the same meanwhile. A domain's first denial is followed by whose domain it is.
-    let mut denials = Vec::new();
+    // Pairs of other tests are denied the same meanwhile.
+    let (mut denials, mut domains) = (Vec::new(), Vec::new());
     let mine = format!("pid={pid}");
     let found = records.find(|kind, text| {
         match kind {
             LANDLOCK_ACCESS if has(text, &[blockers, object]) => denials.push(text.to_owned()),
-            LANDLOCK_DOMAIN if has(text, &["status=allocated", &mine]) => {
-                let denial = denials.iter().find(|denial| has(text, &[domain(denial)]));
-                return denial.map(|denial| (denial.clone(), text.to_owned()));
-            }
-            _ => {}
+            LANDLOCK_DOMAIN if has(text, &["status=allocated", &mine]) => domains.push(text.to_owned()),
+            _ => return None,
         }
-        None
+        let pairs = denials
+            .iter()
+            .flat_map(|denial| domains.iter().map(move |whose| (denial, whose)));
+        let mut mine = pairs.filter(|(denial, whose)| domain(denial) == domain(whose));
+        mine.next().map(|(denial, whose)| (denial.clone(), whose.clone()))
     });
     let Some((denial, whose)) = found else {
         assert!(
@@ -166,7 +169,7 @@ fn a_landlock_denial_is_recorded(who: Who) -> bool {
     true
 }
 
-/// The field of a denial that says by which domain.
+/// The field of a record that says which domain.
 fn domain(denial: &str) -> &str {
     let mut fields = denial.split_whitespace();
     fields
