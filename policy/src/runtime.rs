@@ -39,7 +39,9 @@ pub(crate) const RUNTIME: &[SyscallRule] = &[
     rule!(Base, SYS_restart_syscall, "a wait goes on after SIGSTOP and SIGCONT",
         unseen: "a process that is stopped (a debugger, a cgroup's freezer) while it waits for a limited time: the log's thread, the worker's watch",
     ),
-    rule!(Base, SYS_munmap, "gives memory back"),
+    rule!(Base, SYS_munmap, "gives memory back",
+        unseen: "a table or buffer that grows past 128 KiB, and outgrows its mapping: shares of many thousand inodes",
+    ),
     rule!(Base, SYS_brk, "malloc's heap"),
     rule!(Base, SYS_fcntl, "debug builds of Rust check a descriptor before closing it", [Pin::int(1, libc::F_GETFD)]),
     #[cfg(not(target_arch = "x86_64"))]

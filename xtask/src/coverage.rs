@@ -20,7 +20,6 @@ use crate::{binaries, command, paths, provision};
 /// Suites of `tests/` that start daemons and need no guest.
 const SUITES: &[&str] = &[
     "acls",
-    "acls",
     "attributes",
     "bugs_openvmm",
     "bugs_virtiofsd",
@@ -36,11 +35,9 @@ const SUITES: &[&str] = &[
     "locks",
     "names",
     "no_setuid",
-    "project_ids",
-    "no_setuid",
+    "outlived",
     "project_ids",
     "readonly",
-    "reserved_blocks",
     "reserved_blocks",
     "session",
     "smoke",
